@@ -1,0 +1,323 @@
+#include "backend/cpu/attention.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <limits>
+
+#include "base/check.h"
+#include "base/checked.h"
+
+namespace kvasir {
+namespace {
+
+constexpr int32_t kRows = CpuAttention::kTileRows;
+constexpr int32_t kSplit = CpuAttention::kSplit;
+
+size_t StateBytes(int32_t padded) {
+  return RoundUp((size_t{2} * kRows + static_cast<size_t>(kRows) * padded) * sizeof(float), 64);
+}
+
+/// A worker's own memory: scores, padded queries, the running state and a split's.
+size_t WorkerBytes(int32_t padded) {
+  return static_cast<size_t>(kRows) * kSplit * sizeof(float) +
+         static_cast<size_t>(kRows) * padded * sizeof(float) + 2 * StateBytes(padded);
+}
+
+/// Below so many work items for each thread, the splits of an item are computed apart as well.
+constexpr size_t kItemsPerThread = 4;
+
+size_t SplitsOf(int64_t tokens) { return DivUp(static_cast<size_t>(tokens), kSplit); }
+
+int32_t FirstAttended(int32_t position, int32_t window) {
+  return window == 0 ? 0 : std::max(0, position - window + 1);
+}
+
+/// Adds a split's result to the running one; the formula is the same for every way here.
+void Merge(int32_t rows, int32_t padded, const float* m, const float* l, const float* acc, float* to_m,
+           float* to_l, float* to_acc) {
+  constexpr float kNone = -std::numeric_limits<float>::infinity();
+  for (int32_t r = 0; r < rows; ++r) {
+    if (l[r] == 0 && m[r] == kNone) continue;  // this row attends to nothing of the split
+    float* to = to_acc + static_cast<size_t>(r) * padded;
+    const float* from = acc + static_cast<size_t>(r) * padded;
+    if (to_l[r] == 0 && to_m[r] == kNone) {
+      to_m[r] = m[r];
+      to_l[r] = l[r];
+      std::memcpy(to, from, static_cast<size_t>(padded) * sizeof(float));
+      continue;
+    }
+    const float most = m[r] > to_m[r] ? m[r] : to_m[r];
+    const float keep = scalar::Exp(to_m[r] - most), take = scalar::Exp(m[r] - most);
+    to_m[r] = most;
+    to_l[r] = to_l[r] * keep + l[r] * take;
+    for (int32_t c = 0; c < padded; ++c) to[c] = to[c] * keep + from[c] * take;
+  }
+}
+
+}  // namespace
+
+/// What all items of one call share.
+struct CpuAttention::Call {
+  const AttentionArgs* args;
+  const KvLayout* layout;
+  int32_t window;
+  int32_t group;       // KV group of the layer
+  int32_t per_kv;      // query heads of one kv head
+};
+
+struct CpuAttention::Worker {
+  float* scores;  // [kRows][kSplit]
+  float* q;       // [kRows][padded]
+  State running, split;
+};
+
+CpuAttention::CpuAttention(const VectorKernels* kernels, ThreadPool* pool)
+    : kernels_(kernels), pool_(pool) {}
+
+size_t CpuAttention::ScratchBytes(int threads, int32_t head_dim, int64_t max_tokens) {
+  const auto padded = static_cast<int32_t>(RoundUp(head_dim, 16));
+  const size_t n = static_cast<size_t>(threads);
+  return n * WorkerBytes(padded) + n * kItemsPerThread * SplitsOf(max_tokens) * StateBytes(padded);
+}
+
+Status CpuAttention::ReserveScratch(int32_t head_dim, int64_t max_tokens) {
+  head_dim_padded_ = static_cast<int32_t>(RoundUp(head_dim, 16));
+  max_tokens_ = max_tokens;
+  KV_ASSIGN(scratch_, AlignedBuffer::Allocate(ScratchBytes(pool_->size(), head_dim, max_tokens),
+                                              "the scratch of attention"));
+  return {};
+}
+
+CpuAttention::State CpuAttention::StateAt(uint8_t* memory) {
+  auto* f = reinterpret_cast<float*>(memory);
+  return {f, f + kRows, f + 2 * kRows};
+}
+
+void CpuAttention::MakeItems(const AttentionArgs& args, OpCounters& counters) {
+  const KvLayout& l = *args.kv->layout;
+  const int32_t per_kv = args.heads / l.kv_heads;
+  const int32_t window = l.window_of(args.layer);
+  items_.clear();
+  for (size_t s = 0; s < args.batch->slices.size(); ++s) {
+    const BatchSlice& slice = args.batch->slices[s];
+    const int32_t first = args.first_wanted == nullptr ? 0 : args.first_wanted[s];
+    if (first >= slice.rows) continue;
+    const TableView& table = args.batch->table(l.group_of(args.layer), static_cast<int32_t>(s));
+    const int32_t lo = FirstAttended(slice.first_pos + first, window);
+    const int32_t last = slice.first_pos + slice.rows - 1;
+    CHECK_LE(table.first_block, lo / l.block_tokens);
+    CHECK_LT(last / l.block_tokens, table.first_block + table.count);
+    CHECK_LT(last, max_tokens_);
+    uint64_t pairs = 0;
+    for (int32_t r = first; r < slice.rows; ++r) {
+      const int32_t position = slice.first_pos + r;
+      pairs += static_cast<uint64_t>(position - FirstAttended(position, window) + 1);
+    }
+    pairs *= static_cast<uint64_t>(args.heads);
+    counters.attention_ops += pairs;
+    counters.attention_flops += pairs * 4 * static_cast<uint64_t>(l.head_dim);
+    counters.kv_bytes_read += static_cast<uint64_t>(last - lo + 1) * (l.layer_bytes / l.block_tokens);
+    const int32_t flat_rows = slice.rows * per_kv;
+    for (int32_t begin = first * per_kv; begin < flat_rows; begin += kRows) {
+      const int32_t end = std::min(flat_rows, begin + kRows);
+      const int32_t from = FirstAttended(slice.first_pos + begin / per_kv, window);
+      const int32_t to = slice.first_pos + (end - 1) / per_kv;
+      for (int32_t h = 0; h < l.kv_heads; ++h) {
+        items_.push_back({static_cast<int32_t>(s), h, begin, end, from / kSplit, to / kSplit + 1});
+      }
+    }
+  }
+}
+
+/// Scores, softmax and weighted values of one split for all rows of an item.
+void CpuAttention::ComputeSplit(const Call& call, const Item& item, int32_t split, Worker& w, State out) {
+  const AttentionArgs& a = *call.args;
+  const KvLayout& l = *call.layout;
+  const BatchSlice& slice = a.batch->slices[item.slice];
+  const TableView& table = a.batch->table(call.group, item.slice);
+  const int32_t rows = item.end - item.begin, padded = l.head_dim_padded;
+  const int32_t base = split * kSplit;
+  int32_t begin[kRows], end[kRows];  // what each row attends to, counted from the split's start
+  int32_t least = kSplit, most = 0, common_begin = 0, common_end = kSplit;
+  for (int32_t r = 0; r < rows; ++r) {
+    const int32_t position = slice.first_pos + (item.begin + r) / call.per_kv;
+    begin[r] = std::clamp(FirstAttended(position, call.window) - base, 0, kSplit);
+    end[r] = std::clamp(position + 1 - base, begin[r], kSplit);
+    if (begin[r] < end[r]) {
+      least = std::min(least, begin[r]);
+      most = std::max(most, end[r]);
+    }
+    common_begin = std::max(common_begin, begin[r]);
+    common_end = std::min(common_end, end[r]);
+  }
+  const auto type = static_cast<size_t>(l.dtype);
+  const bool scaled = l.dtype == KvDType::kInt8;
+  const auto block_at = [&](int32_t position) {
+    return a.kv->block(table.blocks[position / l.block_tokens - table.first_block]);
+  };
+
+  ScoreArgs s;
+  s.head_dim_padded = padded;
+  s.channels = static_cast<int32_t>(RoundUp(l.head_dim, l.pack()));
+  s.q = w.q;
+  s.q_stride = padded;
+  s.rows = rows;
+  s.out_stride = kSplit;
+  for (int32_t t = least / 16 * 16; t < most; t += 16) {
+    const uint8_t* block = block_at(base + t);
+    s.k = block + l.KOffset(a.layer, item.kv_head);
+    if (scaled) s.k_scale = reinterpret_cast<const float*>(block + l.KScaleOffset(a.layer, item.kv_head));
+    s.tile = (base + t) % l.block_tokens / 16;
+    s.out = w.scores + t;
+    kernels_->score[type](s);
+  }
+  for (int32_t r = 0; r < rows; ++r) {
+    out.m[r] = -std::numeric_limits<float>::infinity();
+    out.l[r] = 0;
+    if (begin[r] < end[r]) {
+      kernels_->softmax(w.scores + static_cast<size_t>(r) * kSplit, begin[r], end[r], &out.m[r], &out.l[r]);
+    }
+  }
+
+  std::memset(out.acc, 0, static_cast<size_t>(rows) * padded * sizeof(float));
+  ValueArgs v;
+  v.block_tokens = l.block_tokens;
+  v.head_dim_padded = padded;
+  v.p_stride = kSplit;
+  const auto add_values = [&](int32_t row, int32_t count, int32_t from, int32_t to) {
+    v.rows = count;
+    v.acc = out.acc + static_cast<size_t>(row) * padded;
+    for (int32_t t = from; t < to;) {
+      const int32_t in_block = (base + t) % l.block_tokens;
+      const int32_t next = std::min(to, t + l.block_tokens - in_block);
+      const uint8_t* block = block_at(base + t);
+      v.v = block + l.VOffset(a.layer, item.kv_head);
+      if (scaled) v.v_scale = reinterpret_cast<const float*>(block + l.VScaleOffset(a.layer, item.kv_head));
+      v.begin = in_block;
+      v.end = in_block + next - t;
+      v.p = w.scores + static_cast<size_t>(row) * kSplit + t - in_block;
+      kernels_->value[type](v);
+      t = next;
+    }
+  };
+  // What every row attends to is read once for all; the edges row by row, still in order of tokens.
+  if (common_begin >= common_end) {
+    for (int32_t r = 0; r < rows; ++r) add_values(r, 1, begin[r], end[r]);
+    return;
+  }
+  for (int32_t r = 0; r < rows; ++r) add_values(r, 1, begin[r], common_begin);
+  add_values(0, rows, common_begin, common_end);
+  for (int32_t r = 0; r < rows; ++r) add_values(r, 1, common_end, end[r]);
+}
+
+void CpuAttention::Finish(const Call& call, const Item& item, const State& state) {
+  const AttentionArgs& a = *call.args;
+  const KvLayout& l = *call.layout;
+  for (int32_t r = 0; r < item.end - item.begin; ++r) {
+    const int32_t flat = item.begin + r;
+    const int32_t row = a.batch->slices[item.slice].first_row + flat / call.per_kv;
+    const int32_t head = item.kv_head * call.per_kv + flat % call.per_kv;
+    float* out = a.out + row * a.out_stride + int64_t{head} * l.head_dim;
+    const float inverse = 1.0f / state.l[r];
+    const float* acc = state.acc + static_cast<size_t>(r) * l.head_dim_padded;
+    for (int32_t c = 0; c < l.head_dim; ++c) out[c] = acc[c] * inverse;
+  }
+}
+
+void CpuAttention::Run(const AttentionArgs& args, OpCounters& counters) {
+  const KvLayout& l = *args.kv->layout;
+  CHECK_EQ(l.head_dim_padded, head_dim_padded_);
+  CHECK_EQ(args.heads % l.kv_heads, 0);
+  MakeItems(args, counters);
+  if (items_.empty()) return;
+  const Call call{&args, &l, l.window_of(args.layer), l.group_of(args.layer), args.heads / l.kv_heads};
+  const int32_t padded = l.head_dim_padded;
+  const size_t state_bytes = StateBytes(padded);
+  const auto threads = static_cast<size_t>(pool_->size());
+  uint8_t* const partials = scratch_.data() + threads * WorkerBytes(padded);
+
+  // Few items with long contexts (decoding): their splits are the work, merged afterwards.
+  bool apart = items_.size() < kItemsPerThread * threads;
+  size_t units = 0;
+  for (const Item& item : items_) units += item.last_split - item.first_split;
+  apart = apart && units > items_.size();
+
+  const auto worker_at = [&](int index) {
+    uint8_t* memory = scratch_.data() + static_cast<size_t>(index) * WorkerBytes(padded);
+    Worker w;
+    w.scores = reinterpret_cast<float*>(memory);
+    w.q = w.scores + static_cast<size_t>(kRows) * kSplit;
+    memory += (static_cast<size_t>(kRows) * kSplit + static_cast<size_t>(kRows) * padded) * sizeof(float);
+    w.running = StateAt(memory);
+    w.split = StateAt(memory + state_bytes);
+    return w;
+  };
+  const auto load_queries = [&](const Item& item, Worker& w) {
+    for (int32_t r = 0; r < item.end - item.begin; ++r) {
+      const int32_t flat = item.begin + r;
+      const int32_t row = args.batch->slices[item.slice].first_row + flat / call.per_kv;
+      const int32_t head = item.kv_head * call.per_kv + flat % call.per_kv;
+      const float* from = args.q + row * args.q_stride + int64_t{head} * l.head_dim;
+      float* to = w.q + static_cast<size_t>(r) * padded;
+      std::memcpy(to, from, static_cast<size_t>(l.head_dim) * sizeof(float));
+      for (int32_t c = l.head_dim; c < padded; ++c) to[c] = 0;
+    }
+  };
+  const auto clear = [](const Item& item, const State& s) {
+    for (int32_t r = 0; r < item.end - item.begin; ++r) {
+      s.m[r] = -std::numeric_limits<float>::infinity();
+      s.l[r] = 0;
+    }
+  };
+  const auto merge = [padded](const Item& item, const State& from, const State& to) {
+    Merge(item.end - item.begin, padded, from.m, from.l, from.acc, to.m, to.l, to.acc);
+  };
+
+  std::atomic<size_t> next{0};
+  if (!apart) {
+    // Longest first, so that the last items to be taken are short.
+    std::stable_sort(items_.begin(), items_.end(), [](const Item& a, const Item& b) {
+      return a.last_split - a.first_split > b.last_split - b.first_split;
+    });
+    pool_->Run([&](int index) {
+      Worker w = worker_at(index);
+      for (size_t i = next.fetch_add(1); i < items_.size(); i = next.fetch_add(1)) {
+        const Item& item = items_[i];
+        load_queries(item, w);
+        clear(item, w.running);
+        for (int32_t split = item.first_split; split < item.last_split; ++split) {
+          ComputeSplit(call, item, split, w, w.split);
+          merge(item, w.split, w.running);
+        }
+        Finish(call, item, w.running);
+      }
+    });
+    return;
+  }
+  const auto partial_at = [&](size_t unit) { return StateAt(partials + unit * state_bytes); };
+  CHECK_LE(units, kItemsPerThread * threads * SplitsOf(max_tokens_));
+  pool_->Run([&](int index) {
+    Worker w = worker_at(index);
+    for (size_t unit = next.fetch_add(1); unit < units; unit = next.fetch_add(1)) {
+      size_t left = unit, i = 0;
+      while (left >= static_cast<size_t>(items_[i].last_split - items_[i].first_split)) {
+        left -= items_[i].last_split - items_[i].first_split;
+        ++i;
+      }
+      load_queries(items_[i], w);
+      ComputeSplit(call, items_[i], items_[i].first_split + static_cast<int32_t>(left), w, partial_at(unit));
+    }
+  });
+  Worker w = worker_at(0);
+  size_t unit = 0;
+  for (const Item& item : items_) {
+    clear(item, w.running);
+    for (int32_t split = item.first_split; split < item.last_split; ++split) {
+      merge(item, partial_at(unit++), w.running);
+    }
+    Finish(call, item, w.running);
+  }
+}
+
+}  // namespace kvasir

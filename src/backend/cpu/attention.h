@@ -1,0 +1,62 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "backend/backend.h"
+#include "backend/cpu/vector_kernels.h"
+#include "base/thread_pool.h"
+
+namespace kvasir {
+
+/// Attention over the paged cache. For one row (head h of the token at position i) that attends to
+/// positions lo..i, lo = max(0, i - window + 1): positions are cut at multiples of kSplit; in each
+/// split scores, their maximum m, p = Exp(score - m), l = sum p and acc = sum p v; splits merge in
+/// ascending order; out = acc / l. Nothing depends on the row's slice, its batch, the block size or
+/// on who computes: only on its q, the cached K and V, and absolute positions.
+class CpuAttention {
+ public:
+  /// Positions of one split: a multiple of every block size. Scores of 32 rows stay in the cache,
+  /// and one sequence of a few thousand tokens already has work for every core.
+  static constexpr int32_t kSplit = 512;
+  /// Rows of one work item: (token, head of the GQA group) pairs that read the same K and V.
+  static constexpr int32_t kTileRows = 32;
+
+  CpuAttention(const VectorKernels* kernels, ThreadPool* pool);  ///< both must outlive this
+
+  static size_t ScratchBytes(int threads, int32_t head_dim, int64_t max_tokens);
+  Status ReserveScratch(int32_t head_dim, int64_t max_tokens);
+
+  /// As Backend::Attention. kv_bytes_read counts, for each slice and kv head, the K and V bytes of
+  /// the tokens that its wanted rows attend to, once.
+  void Run(const AttentionArgs& args, OpCounters& counters);
+
+ private:
+  /// Rows [begin, end) of the flat (token, head of group) rows of one slice and kv head.
+  struct Item {
+    int32_t slice, kv_head, begin, end;
+    int32_t first_split, last_split;  // of all its rows, half-open
+  };
+  /// Running result of some rows: maximum, sum and weighted values.
+  struct State {
+    float* m;    // [kTileRows]
+    float* l;    // [kTileRows]
+    float* acc;  // [kTileRows][head_dim_padded]
+  };
+  struct Worker;
+  struct Call;
+
+  void MakeItems(const AttentionArgs& args, OpCounters& counters);
+  void ComputeSplit(const Call& call, const Item& item, int32_t split, Worker& worker, State out);
+  void Finish(const Call& call, const Item& item, const State& state);
+  static State StateAt(uint8_t* memory);
+
+  const VectorKernels* kernels_;
+  ThreadPool* pool_;
+  AlignedBuffer scratch_;
+  int32_t head_dim_padded_ = 0;
+  int64_t max_tokens_ = 0;
+  std::vector<Item> items_;
+};
+
+}  // namespace kvasir

@@ -1,0 +1,148 @@
+#include "backend/cpu/cpu_backend.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "backend/cpu/attention.h"
+#include "backend/cpu/cpu_matmul.h"
+#include "backend/cpu/ops.h"
+#include "backend/cpu/vector_kernels.h"
+#include "base/check.h"
+#include "base/thread_pool.h"
+
+namespace kvasir {
+namespace {
+
+const VectorKernels& VectorKernelsFor(Isa isa) {
+  switch (isa) {
+#if defined(__x86_64__)
+    case Isa::kAvx2: return avx2::kVector;
+    case Isa::kAvx512:
+    case Isa::kAmx: return avx512::kVector;
+#elif defined(__aarch64__)
+    case Isa::kNeon: return neon::kVector;
+#endif
+    default: return scalar::kVector;
+  }
+}
+
+/// Rows of cheap work below which waking the other threads costs more than it saves (about 5 us
+/// against a microsecond for a row of a few hundred elements).
+constexpr int32_t kRowsToShare = 8;
+
+class CpuBackend final : public Backend {
+ public:
+  CpuBackend(Isa isa, int threads, bool pin)
+      : isa_(isa),
+        pool_(threads, pin),
+        kernels_(VectorKernelsFor(isa)),
+        matmul_(isa, &pool_),
+        attention_(&kernels_, &pool_) {}
+
+  std::string description() const override {
+    return fmt::format("cpu {}, {} thread{}", NameOf(isa_), pool_.size(), pool_.size() == 1 ? "" : "s");
+  }
+  int threads() const override { return pool_.size(); }
+
+  Result<size_t> PackedBytes(DType dtype, int64_t rows, int64_t cols) const override {
+    return CpuMatMul::PackedBytes(dtype, rows, cols);
+  }
+  Result<Matrix> Pack(const TensorView& source) override { return matmul_.Pack(source); }
+
+  size_t ScratchBytes(int32_t max_rows, int64_t max_dim, int32_t, int32_t head_dim,
+                      int64_t max_tokens) const override {
+    return CpuMatMul::ScratchBytes(max_rows, max_dim) +
+           CpuAttention::ScratchBytes(pool_.size(), head_dim, max_tokens);
+  }
+  Status ReserveScratch(int32_t max_rows, int64_t max_dim, int32_t, int32_t head_dim,
+                        int64_t max_tokens) override {
+    KV_RETURN_IF_ERROR(matmul_.ReserveScratch(max_rows, max_dim));
+    return attention_.ReserveScratch(head_dim, max_tokens);
+  }
+
+  void Embed(const Matrix& table, std::span<const int32_t> tokens, float scale, float* out) override {
+    for (size_t i = 0; i < tokens.size(); ++i) {
+      matmul_.Row(table, tokens[i], scale, out + i * static_cast<size_t>(table.cols));
+    }
+  }
+
+  void RmsNorm(const float* x, int32_t rows, int32_t dim, const float* weight, float eps, float* out,
+               bool add) override {
+    ForRows(rows, [&](int32_t r) {
+      RmsNormRow(x + int64_t{r} * dim, dim, weight, eps, out + int64_t{r} * dim, add);
+    });
+  }
+
+  void MatMul(const float* x, int64_t x_stride, int32_t rows,
+              std::span<const MatMulOutput> outputs) override {
+    matmul_.Run(x, x_stride, rows, outputs, counters_);
+  }
+
+  void RopeAppend(const RopeAppendArgs& args) override {
+    CHECK_EQ(args.kv_heads, args.kv->layout->kv_heads);
+    CHECK_EQ(args.head_dim, args.kv->layout->head_dim);
+    const std::span<const BatchSlice> slices = args.batch->slices;
+    ForRows(args.batch->rows(), [&](int32_t row) {
+      // The slice of a row: the last that begins at or before it.
+      const auto it = std::upper_bound(slices.begin(), slices.end(), row,
+                                       [](int32_t r, const BatchSlice& s) { return r < s.first_row; });
+      RopeAppendRow(args, static_cast<int32_t>(it - slices.begin()) - 1, row);
+    });
+    counters_.kv_bytes_written += static_cast<uint64_t>(args.batch->rows()) *
+                                  (args.kv->layout->layer_bytes / args.kv->layout->block_tokens);
+  }
+
+  void Attention(const AttentionArgs& args) override { attention_.Run(args, counters_); }
+
+  void GatedActivation(float* gate, const float* up, int32_t rows, int32_t dim, int64_t stride,
+                       GateActivation activation) override {
+    auto* const kernel = activation == GateActivation::kSilu ? kernels_.silu : kernels_.gelu;
+    ForRows(rows, [&](int32_t r) { kernel(gate + r * stride, up + r * stride, dim); });
+  }
+
+  OpCounters counters() const override { return counters_; }
+
+ private:
+  template <typename F>
+  void ForRows(int32_t rows, const F& fn) {
+    if (rows < kRowsToShare) {
+      for (int32_t r = 0; r < rows; ++r) fn(r);
+      return;
+    }
+    pool_.Run([&](int worker) {
+      const Range range = Split(static_cast<size_t>(rows), worker, pool_.size());
+      for (size_t r = range.begin; r < range.end; ++r) fn(static_cast<int32_t>(r));
+    });
+  }
+
+  Isa isa_;
+  ThreadPool pool_;
+  const VectorKernels& kernels_;
+  CpuMatMul matmul_;
+  CpuAttention attention_;
+  OpCounters counters_;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<Backend>> MakeCpuBackend(const CpuBackendOptions& options) {
+  Isa isa = Isa::kScalar;
+  if (options.isa) {
+    const std::vector<Isa> available = AvailableIsas();
+    if (std::find(available.begin(), available.end(), *options.isa) == available.end()) {
+      return MakeError(ErrorCode::kInvalid, "this machine has no {}", NameOf(*options.isa));
+    }
+    isa = *options.isa;
+  } else {
+    KV_ASSIGN(isa, ChooseIsa());
+  }
+  constexpr int kMaxThreads = 1024;
+  if (options.threads < 0 || options.threads > kMaxThreads) {
+    return MakeError(ErrorCode::kInvalid, "{} threads; 1 to {} are allowed, or 0 for one a core",
+                     options.threads, kMaxThreads);
+  }
+  const int threads = options.threads > 0 ? options.threads : static_cast<int>(PhysicalCpus().size());
+  return std::unique_ptr<Backend>(std::make_unique<CpuBackend>(isa, threads, options.pin));
+}
+
+}  // namespace kvasir

@@ -1,0 +1,21 @@
+#pragma once
+
+#include <memory>
+#include <optional>
+
+#include "backend/backend.h"
+#include "base/cpu.h"
+
+namespace kvasir {
+
+struct CpuBackendOptions {
+  int threads = 0;         ///< 0: one for each physical core that the process may use
+  bool pin = true;         ///< keep each thread on its core
+  std::optional<Isa> isa;  ///< nullopt: ChooseIsa()
+};
+
+/// The operations on this machine's processor, with the kernels of the best instruction set that it
+/// has. An Error when KVASIR_ISA asks for one that it lacks.
+Result<std::unique_ptr<Backend>> MakeCpuBackend(const CpuBackendOptions& options);
+
+}  // namespace kvasir

@@ -1,0 +1,38 @@
+#pragma once
+
+#include <span>
+
+#include "backend/backend.h"
+#include "base/cpu.h"
+#include "base/thread_pool.h"
+
+namespace kvasir {
+
+/// Packing of weights and products with them: the CpuBackend's part for matrices. Stateless but for
+/// its scratch (quantized activations).
+class CpuMatMul {
+ public:
+  CpuMatMul(Isa isa, ThreadPool* pool);  ///< `pool` must outlive this
+
+  static Result<size_t> PackedBytes(DType dtype, int64_t rows, int64_t cols);
+  Result<Matrix> Pack(const TensorView& source);
+  static size_t ScratchBytes(int32_t max_rows, int64_t max_cols);
+  Status ReserveScratch(int32_t max_rows, int64_t max_cols);
+
+  /// out[0..cols) = row `r` of the packed matrix, widened: bit-equal to Dequantize of that row in
+  /// the source times `scale`.
+  void Row(const Matrix& m, int64_t r, float scale, float* out) const;
+
+  /// As Backend::MatMul.
+  void Run(const float* x, int64_t x_stride, int32_t rows, std::span<const MatMulOutput> outputs,
+           OpCounters& counters);
+
+ private:
+  Isa isa_;
+  ThreadPool* pool_;
+  AlignedBuffer scratch_;
+  int32_t max_rows_ = 0;
+  int64_t max_cols_ = 0;
+};
+
+}  // namespace kvasir

@@ -1,0 +1,242 @@
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "backend/cpu/cpu_matmul.h"
+#include "backend/cpu/pack.h"
+#include "base/cpu.h"
+#include "base/thread_pool.h"
+#include "tensor/blocks.h"
+#include "tensor/dequant.h"
+#include "tensor/half.h"
+
+namespace kvasir {
+namespace {
+
+constexpr DType kFormats[] = {DType::kF32,  DType::kF16,  DType::kBF16, DType::kQ4_0,
+                              DType::kQ4_1, DType::kQ5_0, DType::kQ5_1, DType::kQ8_0,
+                              DType::kQ2_K, DType::kQ3_K, DType::kQ4_K, DType::kQ5_K,
+                              DType::kQ6_K, DType::kIQ4_NL, DType::kIQ4_XS};
+
+/// Byte offsets of the halves in a block, which random bytes would make NaN or huge.
+std::vector<size_t> HalfOffsets(DType dtype) {
+  switch (dtype) {
+    case DType::kQ4_1: case DType::kQ5_1: case DType::kQ4_K: case DType::kQ5_K: return {0, 2};
+    case DType::kQ2_K: return {80, 82};
+    case DType::kQ3_K: return {108};
+    case DType::kQ6_K: return {208};
+    default: return {0};
+  }
+}
+
+/// Random valid blocks of a format: n rows of k.
+std::vector<uint8_t> RandomWeights(DType dtype, int64_t n, int64_t k, uint32_t seed) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal(0, 0.05f);
+  const DTypeInfo& info = InfoOf(dtype);
+  const TensorView shape{dtype, n, k, nullptr};
+  std::vector<uint8_t> data(shape.bytes());
+  if (info.block_elements == 1) {
+    for (size_t i = 0; i < data.size() / info.block_bytes; ++i) {
+      const float v = normal(random);
+      const uint16_t half = dtype == DType::kF16 ? F32ToF16(v) : F32ToBf16(v);
+      std::memcpy(&data[i * info.block_bytes], dtype == DType::kF32 ? static_cast<const void*>(&v) : &half,
+                  info.block_bytes);
+    }
+    return data;
+  }
+  for (uint8_t& b : data) b = static_cast<uint8_t>(random());
+  for (size_t block = 0; block < data.size(); block += info.block_bytes) {
+    for (const size_t at : HalfOffsets(dtype)) {
+      const uint16_t half = F32ToF16(normal(random));
+      std::memcpy(&data[block + at], &half, 2);
+    }
+  }
+  return data;
+}
+
+std::vector<float> RandomRows(int64_t rows, int64_t stride, uint32_t seed) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal(0, 1);
+  std::vector<float> x(static_cast<size_t>(rows * stride));
+  for (float& v : x) v = normal(random);
+  return x;
+}
+
+struct Problem {
+  DType dtype;
+  int64_t n, k;
+  std::vector<uint8_t> data;
+  TensorView view() const { return {dtype, n, k, data.data()}; }
+};
+
+Problem MakeProblem(DType dtype, int64_t n, int64_t k, uint32_t seed) {
+  return {dtype, n, k, RandomWeights(dtype, n, k, seed)};
+}
+
+std::vector<float> Multiply(Isa isa, int threads, const Problem& p, const std::vector<float>& x,
+                            int64_t x_stride, int32_t rows, int32_t rows_per_call = 1 << 20,
+                            const float* bias = nullptr, const std::vector<float>* add_to = nullptr) {
+  ThreadPool pool(threads, false);
+  CpuMatMul mm(isa, &pool);
+  EXPECT_TRUE(mm.ReserveScratch(rows, p.k).ok());
+  const Result<Matrix> m = mm.Pack(p.view());
+  EXPECT_TRUE(m.ok());
+  std::vector<float> out(static_cast<size_t>(rows) * p.n);
+  if (add_to != nullptr) out = *add_to;
+  OpCounters counters;
+  for (int32_t r = 0; r < rows; r += rows_per_call) {
+    const MatMulOutput o{&*m, bias, out.data() + static_cast<size_t>(r) * p.n, p.n, add_to != nullptr};
+    mm.Run(x.data() + r * x_stride, x_stride, std::min(rows_per_call, rows - r), {&o, 1}, counters);
+  }
+  return out;
+}
+
+void ExpectSameBits(const std::vector<float>& a, const std::vector<float>& b, const std::string& what) {
+  ASSERT_EQ(a.size(), b.size());
+  for (size_t i = 0; i < a.size(); ++i) {
+    ASSERT_EQ(std::bit_cast<uint32_t>(a[i]), std::bit_cast<uint32_t>(b[i]))
+        << what << ", element " << i << ": " << a[i] << " against " << b[i];
+  }
+}
+
+std::vector<int64_t> WidthsOf(DType dtype) {
+  if (InfoOf(dtype).block_elements == 256) return {256, 768};
+  if (InfoOf(dtype).block_elements == 32) return {32, 96, 576};
+  return {1, 31, 64, 577};
+}
+
+TEST(MatMul, EveryInstructionSetGivesTheBitsOfTheScalarKernels) {
+  for (const DType dtype : kFormats) {
+    for (const int64_t k : WidthsOf(dtype)) {
+      for (const int64_t n : {1, 15, 16, 17, 50}) {
+        const Problem p = MakeProblem(dtype, n, k, static_cast<uint32_t>(n * 1000 + k));
+        const int64_t stride = k + 3;
+        for (const int32_t rows : {1, 2, 3, 5, 8, 13, 16, 17, 37}) {
+          const auto x = RandomRows(rows, stride, static_cast<uint32_t>(rows));
+          const auto expected = Multiply(Isa::kScalar, 1, p, x, stride, rows);
+          for (const Isa isa : AvailableIsas()) {
+            ExpectSameBits(Multiply(isa, 1, p, x, stride, rows), expected,
+                           fmt::format("{} {} n={} k={} rows={}", NameOf(isa), NameOf(dtype), n, k, rows));
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(MatMul, ARowDoesNotDependOnItsCompanyNorOnThreads) {
+  for (const Isa isa : AvailableIsas()) {
+    for (const DType dtype : kFormats) {
+      const Problem p = MakeProblem(dtype, 100, 512, 5);
+      const auto x = RandomRows(40, 512, 6);
+      const auto together = Multiply(isa, 1, p, x, 512, 40);
+      for (const int32_t rows : {1, 3, 7, 16, 39}) {
+        ExpectSameBits(Multiply(isa, 2, p, x, 512, 40, rows), together,
+                       fmt::format("{} {} in calls of {} rows", NameOf(isa), NameOf(dtype), rows));
+      }
+    }
+  }
+}
+
+TEST(MatMul, AddsBiasAndResidual) {
+  for (const Isa isa : AvailableIsas()) {
+    for (const DType dtype : {DType::kF32, DType::kQ4_1, DType::kQ8_0}) {
+      const Problem p = MakeProblem(dtype, 37, 64, 7);
+      const auto x = RandomRows(6, 64, 8), bias = RandomRows(1, 37, 9), residual = RandomRows(6, 37, 10);
+      const auto plain = Multiply(isa, 1, p, x, 64, 6);
+      const auto got = Multiply(isa, 1, p, x, 64, 6, 6, bias.data(), &residual);
+      for (size_t i = 0; i < got.size(); ++i) EXPECT_EQ(got[i], residual[i] + (plain[i] + bias[i % 37]));
+    }
+  }
+}
+
+/// Mean square error against f64, relative to the mean square of the result.
+double NormalizedError(const Problem& p, const std::vector<float>& x, int32_t rows,
+                       const std::vector<float>& got) {
+  std::vector<float> w(static_cast<size_t>(p.k));
+  double error = 0, total = 0;
+  for (int64_t n = 0; n < p.n; ++n) {
+    Dequantize(p.dtype, p.view().row(n), w);
+    for (int32_t r = 0; r < rows; ++r) {
+      double exact = 0;
+      for (int64_t i = 0; i < p.k; ++i) exact += static_cast<double>(w[i]) * static_cast<double>(x[r * p.k + i]);
+      const double d = exact - static_cast<double>(got[static_cast<size_t>(r * p.n + n)]);
+      error += d * d;
+      total += exact * exact;
+    }
+  }
+  return error / total;
+}
+
+TEST(MatMul, IsAsAccurateAsItsArithmeticAllows) {
+  for (const DType dtype : kFormats) {
+    const Problem p = MakeProblem(dtype, 64, 2048, 11);
+    const auto x = RandomRows(8, 2048, 12);
+    const double error = NormalizedError(p, x, 8, Multiply(AvailableIsas().back(), 1, p, x, 2048, 8));
+    // int8 activations in groups of 32; floats lose nothing but rounding.
+    EXPECT_LE(error, InfoOf(dtype).block_elements > 1 ? 1e-4 : 1e-11) << NameOf(dtype);
+  }
+}
+
+TEST(MatMul, APackedRowIsTheDequantizedRow) {
+  ThreadPool pool(2, false);
+  CpuMatMul mm(Isa::kScalar, &pool);
+  for (const DType dtype : kFormats) {
+    for (const float scale : {1.0f, 3.7f}) {
+      const int64_t k = InfoOf(dtype).block_elements == 1 ? 33 : 768;
+      const Problem p = MakeProblem(dtype, 35, k, 13);
+      const Result<Matrix> m = mm.Pack(p.view());
+      ASSERT_TRUE(m.ok());
+      EXPECT_EQ(m->bytes(), *CpuMatMul::PackedBytes(dtype, 35, k));
+      std::vector<float> expected(static_cast<size_t>(k)), got(expected.size());
+      for (int64_t r = 0; r < 35; ++r) {
+        Dequantize(dtype, p.view().row(r), expected);
+        for (float& v : expected) v *= scale;
+        mm.Row(*m, r, scale, got.data());
+        ExpectSameBits(got, expected, fmt::format("{} row {}", NameOf(dtype), r));
+      }
+    }
+  }
+}
+
+TEST(MatMul, NotFiniteActivationsShowInTheResult) {
+  for (const Isa isa : AvailableIsas()) {
+    const Problem p = MakeProblem(DType::kQ4_0, 16, 64, 14);
+    for (const float bad : {NAN, INFINITY, -INFINITY}) {
+      auto x = RandomRows(2, 64, 15);
+      x[64 + 40] = bad;
+      const auto out = Multiply(isa, 1, p, x, 64, 2);
+      for (int i = 0; i < 16; ++i) {
+        EXPECT_TRUE(std::isfinite(out[i])) << "the other row must not change";
+        EXPECT_TRUE(std::isnan(out[16 + i])) << NameOf(isa);
+      }
+    }
+  }
+}
+
+TEST(MatMul, ExtremeActivationsKeepTheirBitsEverywhere) {
+  const Problem p = MakeProblem(DType::kQ4_1, 16, 128, 16);
+  std::vector<float> x(128, 0.0f);  // zeros, subnormals, the smallest and the largest
+  for (int i = 32; i < 64; ++i) x[i] = std::ldexp(1.0f, -149 + i % 20);
+  for (int i = 64; i < 96; ++i) x[i] = std::ldexp(1.0f, -126);
+  for (int i = 96; i < 128; ++i) x[i] = i % 2 == 0 ? 3.0e38f : -3.0e38f;
+  const auto expected = Multiply(Isa::kScalar, 1, p, x, 128, 1);
+  for (const Isa isa : AvailableIsas()) {
+    ExpectSameBits(Multiply(isa, 1, p, x, 128, 1), expected, std::string(NameOf(isa)));
+  }
+}
+
+TEST(MatMul, RefusesShapesItCannotPack) {
+  EXPECT_FALSE(CpuMatMul::PackedBytes(DType::kQ4_K, 16, 128).ok());
+  EXPECT_FALSE(CpuMatMul::PackedBytes(DType::kQ8_0, 16, 33).ok());
+  EXPECT_FALSE(CpuMatMul::PackedBytes(DType::kI32, 16, 32).ok());
+  EXPECT_FALSE(CpuMatMul::PackedBytes(DType::kF32, int64_t{1} << 40, int64_t{1} << 32).ok());
+}
+
+}  // namespace
+}  // namespace kvasir

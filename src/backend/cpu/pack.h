@@ -1,0 +1,61 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "base/result.h"
+#include "tensor/dtype.h"
+
+namespace kvasir {
+
+/// How a matrix lies in memory for the CPU kernels: panels of 16 output columns (rows of the matrix,
+/// padded with zeros), each panel a run of groups of 32 inputs k. With n the column within the
+/// panel, the weights of a group are
+///   8 bit: [k/4][n][k%4] bytes, signed            (512 bytes)
+///   4 bit: the same with k and k + 16 in one byte (256 bytes; low nibble k < 16), unsigned
+/// which AMX B tiles, vpdpbusd and vpmaddubsw with broadcast activations all want; then the scales
+/// of the 16 columns. w = d * (q - offset) + m.
+/// Floats lie as [k][n], bf16 as [k/2][n][k%2]; there are no groups.
+enum class PackFormat : int32_t {
+  kF32,
+  kF16,
+  kBF16,
+  kQ4,      ///< 4 bit, offset 8, d f16                         Q4_0
+  kQ4M,     ///< 4 bit, d and m f16                             Q4_1
+  kQ4K,     ///< 4 bit; 8 groups share d and dmin f16, each has a scale and a minimum of 6 bits   Q4_K
+  kQ8,      ///< 8 bit, d f16                                   Q8_0, Q5_0, IQ4_NL
+  kQ8M,     ///< 8 bit, d and m f16                             Q5_1
+  kQ8F,     ///< 8 bit, d f32                                   IQ4_XS
+  kQ8FM,    ///< 8 bit, d and m f32                             Q5_K
+  kQ8F2,    ///< 8 bit, d f32 for each half of the group        Q3_K, Q6_K
+  kQ8FM2,   ///< 8 bit, d and m f32 for each half of the group  Q2_K
+};
+inline constexpr int kPackFormats = 12;
+
+inline constexpr int64_t kPanel = 16;  ///< output columns of a panel
+inline constexpr int64_t kGroup = 32;  ///< inputs that share a scale of the activations
+
+/// Offsets within the record of a kQ4K super-block of 256 inputs.
+inline constexpr size_t kQ4KScalesAt = 8 * 256;             ///< d [16] f16
+inline constexpr size_t kQ4KMinsAt = kQ4KScalesAt + 32;     ///< dmin [16] f16
+inline constexpr size_t kQ4KSubScalesAt = kQ4KMinsAt + 32;  ///< [8][16] uint8
+inline constexpr size_t kQ4KSubMinsAt = kQ4KSubScalesAt + 128;
+inline constexpr size_t kQ4KBytes = kQ4KSubMinsAt + 128;
+
+/// The packed format of a file's format.
+PackFormat PackFormatOf(DType dtype);
+/// Bytes of the record of one group (kQ4K: of one super-block); 0 for floats.
+size_t RecordBytes(PackFormat format);
+/// Bytes of one panel of `k` inputs.
+size_t PanelBytes(PackFormat format, int64_t k);
+/// True for formats whose products are taken in integers.
+bool IsQuantized(PackFormat format);
+
+/// Packs panel `panel` of a matrix into `out` (PanelBytes, zeroed).
+void PackPanel(const TensorView& source, int64_t panel, uint8_t* out);
+
+/// out[0..k) = scale * column `n` of a packed panel: bit-equal to Dequantize of the source's row.
+void UnpackColumn(PackFormat format, const uint8_t* panel, int n, int64_t k, float scale,
+                  float* out);
+
+}  // namespace kvasir

@@ -1,0 +1,70 @@
+#pragma once
+
+#include <cstdint>
+
+namespace kvasir {
+
+/// Scores of 16 consecutive cached tokens: out[r][t] = q[r] . k[t].
+struct ScoreArgs {
+  const uint8_t* k = nullptr;       ///< K of one head in one block (KvLayout::KOffset)
+  const float* k_scale = nullptr;   ///< int8: of the block's tokens
+  int32_t tile = 0;                 ///< tokens [16 tile, 16 tile + 16) of the block
+  int32_t head_dim_padded = 0;
+  int32_t channels = 0;             ///< head_dim, rounded up to KvLayout::pack()
+  const float* q = nullptr;         ///< [rows][q_stride], zeros beyond head_dim
+  int32_t q_stride = 0;
+  int32_t rows = 0;
+  float* out = nullptr;             ///< [rows][out_stride], 16 floats of each are written
+  int32_t out_stride = 0;
+};
+
+/// acc[r][c] += p[r][t] * v[t][c] for the block's tokens t in [begin, end), in order.
+struct ValueArgs {
+  const uint8_t* v = nullptr;       ///< V of one head in one block
+  const float* v_scale = nullptr;   ///< int8: of the block's tokens
+  int32_t begin = 0, end = 0;
+  int32_t block_tokens = 0;
+  int32_t head_dim_padded = 0;
+  const float* p = nullptr;         ///< [rows][p_stride], indexed by token within the block
+  int32_t p_stride = 0;
+  int32_t rows = 0;
+  float* acc = nullptr;             ///< [rows][head_dim_padded]
+};
+
+/// Kernels of one instruction set for everything that is not a matrix product with weights. One
+/// arithmetic, which the scalar kernels define and every other set repeats bit for bit.
+struct VectorKernels {
+  /// By KvDType. score: chains of fma over ascending channels, from 0; int8: times the token's scale
+  /// at the end. value: chains of fma(p, v, acc) over ascending tokens; int8: fma(p * scale, v, acc).
+  void (*score[4])(const ScoreArgs&) = {};
+  void (*value[4])(const ValueArgs&) = {};
+  /// For scores s[begin..end) of a split of at most 512: m = max; s = Exp(s - m); l = sum, in 16
+  /// lanes (index % 16) of ascending order, then lanes added in halves (8, 4, 2, 1).
+  /// Indices count from the split's first position; those outside [begin, end) do not take part.
+  void (*softmax)(float* s, int32_t begin, int32_t end, float* m, float* l) = nullptr;
+  /// gate[i] = gate[i] / (1 + Exp(-gate[i])) * up[i].
+  void (*silu)(float* gate, const float* up, int64_t n) = nullptr;
+  /// gate[i] = gate[i] / (1 + Exp(-2 u)) * up[i], u = sqrt(2 / pi) (x + 0.044715 x^3): GELU by tanh.
+  void (*gelu)(float* gate, const float* up, int64_t n) = nullptr;
+};
+
+namespace scalar {
+extern const VectorKernels kVector;
+/// The exponential that all kernels share: error below 2e-7 of the result in [-87.3, 88]; 0 below,
+/// the value at 88 above; NaN stays NaN.
+float Exp(float x);
+}  // namespace scalar
+#if defined(__x86_64__)
+namespace avx2 {
+extern const VectorKernels kVector;
+}
+namespace avx512 {
+extern const VectorKernels kVector;
+}
+#elif defined(__aarch64__)
+namespace neon {
+extern const VectorKernels kVector;
+}
+#endif
+
+}  // namespace kvasir

@@ -1,0 +1,209 @@
+#include "base/cpu.h"
+
+#include <sched.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <fstream>
+#include <set>
+#include <sstream>
+#include <utility>
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#endif
+
+namespace kvasir {
+namespace {
+
+std::string ReadFirstLine(const std::string& path) {
+  std::ifstream in(path);
+  std::string line;
+  std::getline(in, line);
+  return line;
+}
+
+#if defined(__x86_64__)
+
+struct Registers {
+  uint32_t eax = 0, ebx = 0, ecx = 0, edx = 0;
+};
+
+Registers Cpuid(uint32_t leaf, uint32_t subleaf) {
+  Registers r;
+  __get_cpuid_count(leaf, subleaf, &r.eax, &r.ebx, &r.ecx, &r.edx);
+  return r;
+}
+
+/// Register states that the operating system saves (Intel SDM vol. 1, section 13.3).
+uint64_t EnabledStates() {
+  if ((Cpuid(1, 0).ecx & (1u << 27)) == 0) return 0;  // OSXSAVE
+  uint32_t low = 0, high = 0;
+  asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return uint64_t{high} << 32 | low;
+}
+
+struct X86Features {
+  bool avx2 = false, fma = false, f16c = false, avx512 = false, vnni = false, bf16 = false,
+       fp16 = false, amx_tile = false, amx_int8 = false, amx_bf16 = false;
+};
+
+X86Features DetectX86() {
+  X86Features f;
+  const uint64_t states = EnabledStates();
+  const bool ymm = (states & 0x6) == 0x6, zmm = (states & 0xe6) == 0xe6;
+  const bool tiles = (states & 0x60000) == 0x60000;
+  const Registers one = Cpuid(1, 0), seven = Cpuid(7, 0), seven1 = Cpuid(7, 1);
+  const auto bit = [](uint32_t reg, int n) { return ((reg >> n) & 1) != 0; };
+  f.fma = ymm && bit(one.ecx, 12);
+  f.f16c = ymm && bit(one.ecx, 29);
+  f.avx2 = ymm && bit(seven.ebx, 5);
+  f.avx512 = zmm && bit(seven.ebx, 16) && bit(seven.ebx, 17) && bit(seven.ebx, 28) &&
+             bit(seven.ebx, 30) && bit(seven.ebx, 31);  // F, DQ, CD, BW, VL
+  f.vnni = f.avx512 && bit(seven.ecx, 11);
+  f.bf16 = f.avx512 && bit(seven1.eax, 5);
+  f.fp16 = f.avx512 && bit(seven.edx, 23);
+  f.amx_bf16 = tiles && bit(seven.edx, 22);
+  f.amx_tile = tiles && bit(seven.edx, 24);
+  f.amx_int8 = tiles && bit(seven.edx, 25);
+  return f;
+}
+
+/// Asks the kernel for the tile registers, once for the process and before its threads start.
+bool AmxPermitted() {
+  constexpr int kArchReqXcompPerm = 0x1023, kTileData = 18;
+  static const bool permitted = ::syscall(SYS_arch_prctl, kArchReqXcompPerm, kTileData) == 0;
+  return permitted;
+}
+
+#endif
+
+/// The cgroup's share of processors, rounded up; a large number when there is no limit.
+int CgroupCpus() {
+  const std::string v2 = ReadFirstLine("/sys/fs/cgroup/cpu.max");
+  std::istringstream in(v2);
+  double quota = 0, period = 0;
+  if (in >> quota >> period && period > 0) return std::max(1, static_cast<int>(std::ceil(quota / period)));
+  const double q = std::atof(ReadFirstLine("/sys/fs/cgroup/cpu/cpu.cfs_quota_us").c_str());
+  const double p = std::atof(ReadFirstLine("/sys/fs/cgroup/cpu/cpu.cfs_period_us").c_str());
+  if (q > 0 && p > 0) return std::max(1, static_cast<int>(std::ceil(q / p)));
+  return 1 << 20;
+}
+
+std::vector<int> AllowedCpus() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  std::vector<int> cpus;
+  if (::sched_getaffinity(0, sizeof(set), &set) != 0) return {0};
+  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+    if (CPU_ISSET(cpu, &set)) cpus.push_back(cpu);
+  }
+  return cpus;
+}
+
+size_t CacheBytes(int level) {
+  for (int index = 0; index < 6; ++index) {
+    const std::string dir = "/sys/devices/system/cpu/cpu0/cache/index" + std::to_string(index) + "/";
+    if (ReadFirstLine(dir + "type") == "Instruction") continue;
+    if (std::atoi(ReadFirstLine(dir + "level").c_str()) != level) continue;
+    const std::string size = ReadFirstLine(dir + "size");
+    size_t bytes = static_cast<size_t>(std::atoll(size.c_str()));
+    if (!size.empty() && size.back() == 'K') bytes <<= 10;
+    if (!size.empty() && size.back() == 'M') bytes <<= 20;
+    return bytes;
+  }
+  return 0;
+}
+
+}  // namespace
+
+std::string_view NameOf(Isa isa) {
+  switch (isa) {
+    case Isa::kScalar: return "scalar";
+    case Isa::kNeon: return "neon";
+    case Isa::kAvx2: return "avx2";
+    case Isa::kAvx512: return "avx512";
+    case Isa::kAmx: return "amx";
+  }
+  return "?";
+}
+
+std::vector<Isa> AvailableIsas() {
+  std::vector<Isa> isas = {Isa::kScalar};
+#if defined(__x86_64__)
+  const X86Features f = DetectX86();
+  if (f.avx2 && f.fma && f.f16c) {
+    isas.push_back(Isa::kAvx2);
+    if (f.vnni) {
+      isas.push_back(Isa::kAvx512);
+      if (f.amx_tile && f.amx_int8 && AmxPermitted()) isas.push_back(Isa::kAmx);
+    }
+  }
+#elif defined(__aarch64__)
+  isas.push_back(Isa::kNeon);
+#endif
+  return isas;
+}
+
+Result<Isa> ChooseIsa() {
+  const std::vector<Isa> isas = AvailableIsas();
+  const char* wanted = std::getenv("KVASIR_ISA");
+  if (wanted == nullptr || *wanted == '\0') return isas.back();
+  std::string have;
+  for (const Isa isa : isas) {
+    if (NameOf(isa) == wanted) return isa;
+    if (!have.empty()) have += ", ";
+    have += NameOf(isa);
+  }
+  return MakeError(ErrorCode::kInvalid, "KVASIR_ISA is '{}'; this machine has {}",
+                   std::string_view(wanted).substr(0, 40), have);
+}
+
+CpuInfo ReadCpuInfo() {
+  CpuInfo info;
+  std::ifstream in("/proc/cpuinfo");
+  for (std::string line; std::getline(in, line) && info.model.empty();) {
+    if (line.rfind("model name", 0) == 0 && line.find(": ") != std::string::npos) {
+      info.model = line.substr(line.find(": ") + 2);
+    }
+  }
+#if defined(__x86_64__)
+  const X86Features f = DetectX86();
+  const std::pair<const char*, bool> features[] = {
+      {"avx2", f.avx2}, {"fma", f.fma}, {"f16c", f.f16c}, {"avx512", f.avx512},
+      {"avx512_vnni", f.vnni}, {"avx512_bf16", f.bf16}, {"avx512_fp16", f.fp16},
+      {"amx_tile", f.amx_tile}, {"amx_int8", f.amx_int8}, {"amx_bf16", f.amx_bf16}};
+  for (const auto& [name, has] : features) {
+    if (has) info.features.emplace_back(name);
+  }
+#elif defined(__aarch64__)
+  info.features.emplace_back("neon");
+#endif
+  info.logical = static_cast<int>(AllowedCpus().size());
+  info.physical = static_cast<int>(PhysicalCpus().size());
+  info.l1d_bytes = CacheBytes(1);
+  info.l2_bytes = CacheBytes(2);
+  info.l3_bytes = CacheBytes(3);
+  return info;
+}
+
+std::vector<int> PhysicalCpus() {
+  std::vector<int> cpus;
+  std::set<std::string> cores;
+  for (const int cpu : AllowedCpus()) {
+    // Hardware threads of one core share this list; the first of them stands for the core.
+    std::string core = ReadFirstLine("/sys/devices/system/cpu/cpu" + std::to_string(cpu) +
+                                     "/topology/thread_siblings_list");
+    if (core.empty()) core = std::to_string(cpu);
+    if (cores.insert(core).second) cpus.push_back(cpu);
+  }
+  const auto limit = static_cast<size_t>(CgroupCpus());
+  if (cpus.size() > limit) cpus.resize(limit);
+  if (cpus.empty()) cpus.push_back(0);
+  return cpus;
+}
+
+}  // namespace kvasir

@@ -1,0 +1,45 @@
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.h"
+
+namespace kvasir {
+
+/// Instruction sets for which there are kernels. Each includes what the ones before it (of the same
+/// architecture) have.
+enum class Isa {
+  kScalar,  ///< plain C++: what every other one is compared with
+  kNeon,    ///< AArch64
+  kAvx2,    ///< AVX2, FMA, F16C
+  kAvx512,  ///< AVX-512 F, BW, DQ, VL, VNNI
+  kAmx,     ///< the above, AMX-TILE and AMX-INT8, permitted by the kernel
+};
+std::string_view NameOf(Isa isa);  ///< "scalar", "neon", "avx2", "avx512", "amx"
+
+/// What this machine's processor and operating system allow (CPUID and XGETBV; AMX asked of the
+/// kernel by arch_prctl). Sorted, scalar first.
+std::vector<Isa> AvailableIsas();
+
+/// The one to use: KVASIR_ISA if it is set (an Error if unknown or not available here), else the
+/// last of AvailableIsas().
+Result<Isa> ChooseIsa();
+
+/// Facts for `kvasir doctor`.
+struct CpuInfo {
+  std::string model;                 ///< as the system names it
+  std::vector<std::string> features; ///< of those Kvasir cares about
+  int logical = 0;                   ///< processors that this process may use
+  int physical = 0;                  ///< cores among them
+  size_t l1d_bytes = 0, l2_bytes = 0, l3_bytes = 0;
+};
+CpuInfo ReadCpuInfo();
+
+/// One processor number for each physical core that this process may use (its affinity mask and the
+/// cgroup's cpu.max rounded up), in order.
+std::vector<int> PhysicalCpus();
+
+}  // namespace kvasir

@@ -1,0 +1,23 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace kvasir {
+
+/// How much memory this process may really use, and what says so.
+struct MemoryLimits {
+  uint64_t total_bytes = 0;      ///< of the machine
+  uint64_t available_bytes = 0;  ///< the least of what the machine, cgroup and rlimits leave now
+  std::string limited_by;        ///< "machine", "cgroup v2 /a/b", "cgroup v1 memory", "RLIMIT_AS"
+};
+
+/// Reads /proc/meminfo (MemAvailable), the process's cgroup v1 or v2 memory limits of every level up to the
+/// root (limit minus usage, reclaimable page cache not counted as used), and RLIMIT_AS. `root` is
+/// put before every path read, for tests.
+MemoryLimits ReadMemoryLimits(const std::string& root = "");
+
+/// Resident bytes of this process now (/proc/self/statm).
+uint64_t ResidentBytes();
+
+}  // namespace kvasir

@@ -1,0 +1,52 @@
+#include "base/thread_pool.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <vector>
+
+namespace kvasir {
+namespace {
+
+TEST(ThreadPool, RunsEveryWorkerOnceAndWaitsForAll) {
+  for (const int threads : {1, 2, 3, 8}) {
+    ThreadPool pool(threads);
+    std::vector<int> hits(threads, 0);
+    for (int round = 1; round <= 2000; ++round) {
+      pool.Run([&](int worker) { ++hits[worker]; });
+      for (const int h : hits) ASSERT_EQ(h, round);
+    }
+  }
+}
+
+TEST(ThreadPool, WorkersSeeWhatTheCallerWroteBefore) {
+  ThreadPool pool(4, false);
+  int value = 0;
+  std::atomic<int> wrong{0};
+  for (int round = 1; round <= 1000; ++round) {
+    value = round;
+    pool.Run([&](int) { wrong += value != round; });
+  }
+  EXPECT_EQ(wrong.load(), 0);
+}
+
+TEST(ThreadPool, EndsWithoutEverHavingRun) {
+  for (int i = 0; i < 50; ++i) ThreadPool pool(3);
+}
+
+TEST(Split, CoversAllItemsOnceInOrder) {
+  for (const size_t items : {0, 1, 2, 7, 100}) {
+    for (const int workers : {1, 2, 3, 8}) {
+      size_t next = 0;
+      for (int w = 0; w < workers; ++w) {
+        const Range r = Split(items, w, workers);
+        EXPECT_EQ(r.begin, next);
+        next = r.end;
+      }
+      EXPECT_EQ(next, items);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace kvasir

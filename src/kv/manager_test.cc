@@ -1,0 +1,127 @@
+#include "kv/manager.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <random>
+
+namespace kvasir {
+namespace {
+
+KvLayout MixedLayout(int32_t block_tokens) {
+  return *KvLayout::Create({.window = {20, 20, 0, 20, 20, 0},
+                            .kv_heads = 1,
+                            .head_dim = 16,
+                            .block_tokens = block_tokens});
+}
+
+TEST(BlockPool, GivesEachBlockOnceAndTakesItBackWithItsLastReference) {
+  BlockPool pool(3);
+  BlockRef a = pool.Allocate(), b = pool.Allocate(), c = pool.Allocate();
+  EXPECT_NE(a.id(), b.id());
+  EXPECT_NE(b.id(), c.id());
+  EXPECT_NE(a.id(), c.id());
+  EXPECT_FALSE(pool.Allocate());
+  BlockRef shared = a.Share();
+  EXPECT_EQ(pool.refs(a.id()), 2);
+  a.Reset();
+  EXPECT_EQ(pool.free(), 0);
+  shared.Reset();
+  EXPECT_EQ(pool.free(), 1);
+  b = std::move(c);  // gives up what b held
+  EXPECT_EQ(pool.free(), 2);
+  pool.CheckInvariants();
+}
+
+TEST(BlockPoolDeathTest, NoticesABlockThatNeverCameBack) {
+  EXPECT_DEATH(
+      {
+        auto* leaked = new BlockRef;
+        BlockPool pool(1);
+        *leaked = pool.Allocate();
+      },
+      "free\\(\\)");
+}
+
+TEST(KvManager, GrowTakesAllOrNothing) {
+  KvManager kv(MixedLayout(16), 5);
+  SequenceKv a = kv.NewSequence();
+  ASSERT_EQ(a.tables.size(), 3u);  // two groups of the window, one of all
+  EXPECT_TRUE(kv.Grow(a, 16));
+  EXPECT_EQ(kv.pool().free(), 2);
+  EXPECT_FALSE(kv.Grow(a, 17));  // three more wanted
+  EXPECT_EQ(kv.pool().free(), 2);
+  EXPECT_TRUE(kv.Grow(a, 16));
+}
+
+TEST(KvManager, ReturnsBlocksThatFellOutOfTheWindow) {
+  KvManager kv(MixedLayout(16), 100);
+  SequenceKv s = kv.NewSequence();
+  for (int32_t tokens = 1; tokens <= 300; ++tokens) {
+    ASSERT_TRUE(kv.Grow(s, tokens));
+    kv.Advance(s, tokens);
+    for (size_t g = 0; g < s.tables.size(); ++g) {
+      const int32_t window = kv.layout().groups[g].window;
+      const TableView view = s.tables[g].view();
+      if (window == 0) {
+        EXPECT_EQ(view.first_block, 0);
+        continue;
+      }
+      // All that the next token attends to is there, and at most three blocks more.
+      const int32_t needed = std::max(0, tokens - window + 1);
+      EXPECT_LE(view.first_block * 16, needed);
+      EXPECT_LE(view.count * 16, window + 3 * 16);
+    }
+  }
+  kv.CheckInvariants();
+}
+
+TEST(KvManager, TruncatesOnlyToWhatItStillHolds) {
+  KvManager kv(MixedLayout(16), 100);
+  SequenceKv s = kv.NewSequence();
+  ASSERT_TRUE(kv.Grow(s, 200));
+  kv.Advance(s, 200);
+  EXPECT_TRUE(kv.CanTruncate(s, 200));
+  EXPECT_TRUE(kv.CanTruncate(s, 190));
+  EXPECT_FALSE(kv.CanTruncate(s, 100));  // its window's blocks are gone
+  EXPECT_FALSE(kv.CanTruncate(s, 201));
+  const int32_t before = kv.pool().free();
+  kv.Truncate(s, 190);
+  EXPECT_EQ(s.computed, 190);
+  EXPECT_EQ(kv.pool().free(), before + 3);  // 200 tokens are 13 blocks, 190 are 12
+}
+
+// The bound that admission relies on: no way of computing a sequence ever holds more.
+TEST(KvManager, BlocksForBoundsEveryWayOfComputingASequence) {
+  std::mt19937 random(7);
+  for (const int32_t block_tokens : {16, 32, 64}) {
+    KvManager kv(MixedLayout(block_tokens), 10000);
+    for (int trial = 0; trial < 200; ++trial) {
+      const auto total = static_cast<int32_t>(1 + random() % 400);
+      const auto max_slice = static_cast<int32_t>(1 + random() % 64);
+      const int64_t bound = kv.BlocksFor(total, max_slice);
+      SequenceKv s = kv.NewSequence();
+      while (s.computed < total) {
+        const auto count = static_cast<int32_t>(1 + random() % max_slice);
+        const int32_t end = std::min(total, s.computed + count);
+        ASSERT_TRUE(kv.Grow(s, end));
+        ASSERT_LE(kv.pool().total() - kv.pool().free(), bound)
+            << total << " tokens in slices of " << max_slice;
+        kv.Advance(s, end);
+      }
+    }
+  }
+}
+
+TEST(KvManager, ShrinksToNothingWhenASequenceGoes) {
+  KvManager kv(MixedLayout(16), 50);
+  {
+    SequenceKv s = kv.NewSequence();
+    ASSERT_TRUE(kv.Grow(s, 100));
+    kv.Advance(s, 100);
+  }
+  EXPECT_EQ(kv.pool().free(), 50);
+}
+
+}  // namespace
+}  // namespace kvasir

@@ -1,0 +1,76 @@
+#include "sched/fake_executor.h"
+
+#include <algorithm>
+
+#include "base/check.h"
+
+namespace kvasir {
+namespace {
+
+uint64_t Mix(uint64_t a, uint64_t b) {
+  uint64_t x = (a ^ b) + 0x9E3779B97F4A7C15ull;  // splitmix64
+  x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9ull;
+  x = (x ^ (x >> 27)) * 0x94D049BB133111EBull;
+  return x ^ (x >> 31);
+}
+
+uint64_t Content(int32_t position, int32_t token) {
+  return uint64_t{static_cast<uint32_t>(position)} << 32 | static_cast<uint32_t>(token);
+}
+
+/// First position that a token at `position` attends to.
+int32_t FirstOf(const KvGroup& group, int32_t position) {
+  return group.window == 0 ? 0 : std::max(0, position - group.window + 1);
+}
+
+}  // namespace
+
+FakeExecutor::FakeExecutor(const KvLayout& layout, int32_t blocks, int32_t vocab)
+    : layout_(layout),
+      vocab_(vocab),
+      slots_(static_cast<size_t>(blocks) * layout.block_tokens, ~0ull) {}
+
+uint64_t& FakeExecutor::Slot(const TableView& table, int32_t position) {
+  const int32_t index = position / layout_.block_tokens - table.first_block;
+  CHECK(index >= 0 && index < table.count);
+  return slots_[static_cast<size_t>(table.blocks[index]) * layout_.block_tokens +
+                position % layout_.block_tokens];
+}
+
+StepResult FakeExecutor::Collect() {
+  StepResult result{.step = plan_->step, .slices = {}, .logits = {}};
+  largest_step_ = std::max(largest_step_, plan_->rows());
+  const size_t n = plan_->slices.size();
+  for (size_t i = 0; i < n; ++i) {
+    const SeqSlice& s = plan_->slices[i];
+    computed_tokens_ += s.count;
+    uint64_t hash = 0;
+    for (size_t g = 0; g < layout_.groups.size(); ++g) {
+      const TableView& table = plan_->tables[g * n + i];
+      for (int32_t p = s.first_pos; p < s.first_pos + s.count; ++p) {
+        Slot(table, p) = Content(p, s.tokens[p]);
+      }
+      const int32_t last = s.first_pos + s.count - 1;
+      for (int32_t p = FirstOf(layout_.groups[g], last); p <= last; ++p) {
+        hash = Mix(hash, Slot(table, p));
+      }
+    }
+    if (s.sampling == nullptr) continue;
+    SampledToken token;
+    token.token = static_cast<int32_t>(hash % static_cast<uint64_t>(vocab_));
+    result.slices.push_back({.sequence = s.sequence, .tokens = {token}, .error = std::nullopt});
+  }
+  plan_ = nullptr;
+  return result;
+}
+
+int32_t FakeExecutor::Expected(std::span<const int32_t> tokens) const {
+  uint64_t hash = 0;
+  const auto last = static_cast<int32_t>(tokens.size()) - 1;
+  for (const KvGroup& group : layout_.groups) {
+    for (int32_t p = FirstOf(group, last); p <= last; ++p) hash = Mix(hash, Content(p, tokens[p]));
+  }
+  return static_cast<int32_t>(hash % static_cast<uint64_t>(vocab_));
+}
+
+}  // namespace kvasir

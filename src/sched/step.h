@@ -1,0 +1,69 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "base/result.h"
+#include "kv/layout.h"
+#include "sample/params.h"
+#include "sample/sampler.h"
+
+namespace kvasir {
+
+using SequenceId = uint64_t;
+
+/// Consecutive tokens of one sequence to compute in one step: a chunk of a prompt or one decode
+/// token, without a difference. Plain data; the spans belong to the scheduler and do not change
+/// until the step is committed.
+struct SeqSlice {
+  SequenceId sequence = 0;
+  int32_t first_pos = 0;  ///< positions [first_pos, first_pos + count) are computed
+  int32_t count = 0;
+  /// Rows of the slice, counted from its first, whose logits are wanted: [wanted_begin, wanted_end).
+  int32_t wanted_begin = 0, wanted_end = 0;
+  std::span<const int32_t> tokens;  ///< all tokens of the sequence known so far
+  int32_t prompt_tokens = 0;        ///< how many of them are prompt
+  /// Set when the last row's logits choose the next token.
+  const SamplingParams* sampling = nullptr;
+};
+
+/// One forward pass over a batch of slices: made by the scheduler, immutable, moves no bytes itself.
+struct StepPlan {
+  uint64_t step = 0;
+  std::vector<SeqSlice> slices;
+  std::vector<TableView> tables;  ///< [group][slice]
+
+  int32_t rows() const {
+    int32_t n = 0;
+    for (const SeqSlice& s : slices) n += s.count;
+    return n;
+  }
+};
+
+/// What came of one slice that was to choose a token.
+struct SliceResult {
+  SequenceId sequence = 0;
+  std::vector<SampledToken> tokens;  ///< one in plain decoding
+  std::optional<Error> error;        ///< this sequence failed (not finite logits); others did not
+};
+
+struct StepResult {
+  uint64_t step = 0;
+  std::vector<SliceResult> slices;  ///< of those with sampling set, in order of the plan
+  /// Logits of the wanted rows of all slices, in order: [wanted rows][vocab]. Valid until the next
+  /// Submit. Rows that were sampled from hold the sampler's scratch afterwards.
+  std::span<const float> logits;
+};
+
+/// Where steps are executed: the boundary behind which a model, a simulation or a remote worker
+/// sits. Submit may return before the work is done; Collect waits for it. One step at a time.
+class Executor {
+ public:
+  virtual ~Executor() = default;
+  virtual void Submit(const StepPlan& plan) = 0;
+  virtual StepResult Collect() = 0;
+};
+
+}  // namespace kvasir

@@ -1,0 +1,31 @@
+#pragma once
+
+#include <string>
+
+#include "text/tokenizer.h"
+
+namespace kvasir {
+
+/// Turns a stream of tokens into a stream of text that never ends inside a UTF-8 character: bytes
+/// of an unfinished character wait for the next token. Invalid bytes become U+FFFD, as soon as it is
+/// sure that they cannot become valid.
+class Detokenizer {
+ public:
+  /// `tokenizer` must outlive this. `special`: also print control tokens.
+  /// `at_start`: this is the start of a text, so SPM's leading space of the first token is dropped
+  /// where the model adds one.
+  Detokenizer(const Tokenizer& tokenizer, bool special, bool at_start = false);
+
+  /// The text that becomes certain with this token; may be empty.
+  std::string Push(TokenId id);
+  /// What is left at the end: unfinished bytes as U+FFFD.
+  std::string Finish();
+
+ private:
+  const Tokenizer* tokenizer_;
+  bool special_;
+  bool first_;
+  std::string pending_;  // at most 3 bytes: the start of a character
+};
+
+}  // namespace kvasir

@@ -1,0 +1,333 @@
+#include "text/jinja_strings.h"
+
+#include <fmt/format.h>
+#include <utf8proc.h>
+
+#include <algorithm>
+
+#include "text/utf8.h"
+
+namespace kvasir::jinja {
+namespace {
+
+/// Calls f(code, bytes of it) for each character.
+template <typename F>
+void ForEachChar(std::string_view s, F f) {
+  for (size_t i = 0; i < s.size();) {
+    const Utf8Char c = DecodeUtf8(s.substr(i));
+    f(c.code, s.substr(i, static_cast<size_t>(c.bytes)));
+    i += static_cast<size_t>(c.bytes);
+  }
+}
+
+void AppendUpper(uint32_t code, std::string* out) {
+  if (code == 0xDF) {  // the one letter of everyday text whose upper case has two
+    *out += "SS";
+    return;
+  }
+  AppendUtf8(static_cast<uint32_t>(utf8proc_toupper(static_cast<utf8proc_int32_t>(code))), out);
+}
+
+void AppendLower(uint32_t code, std::string* out) {
+  AppendUtf8(static_cast<uint32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(code))), out);
+}
+
+bool IsLetter(uint32_t code) {
+  const auto c = utf8proc_category(static_cast<utf8proc_int32_t>(code));
+  return c >= UTF8PROC_CATEGORY_LU && c <= UTF8PROC_CATEGORY_LO;
+}
+
+bool IsCased(uint32_t code) {
+  const auto c = utf8proc_category(static_cast<utf8proc_int32_t>(code));
+  return c >= UTF8PROC_CATEGORY_LU && c <= UTF8PROC_CATEGORY_LT;
+}
+
+bool IsDigitChar(uint32_t code) {
+  return utf8proc_category(static_cast<utf8proc_int32_t>(code)) == UTF8PROC_CATEGORY_ND;
+}
+
+std::string JoinRest(std::string_view s, size_t from) { return std::string(s.substr(from)); }
+
+/// One conversion of PercentFormat.
+struct Spec {
+  bool left = false, zero = false, plus = false;
+  size_t width = 0;
+  int precision = -1;
+};
+
+std::string FormatOne(char kind, const Spec& spec, const Value& v) {
+  std::string text;
+  int64_t i = 0;
+  switch (kind) {
+    case 's': text = ToStr(v); break;
+    case 'r': text = Repr(v); break;
+    case 'd':
+    case 'i':
+    case 'x':
+    case 'X':
+      if (!v.number()) FailOperand(v, "be formatted as a number");
+      if (!v.integer(&i)) i = static_cast<int64_t>(v.real());
+      text = kind == 'x' ? fmt::format("{:x}", i) : kind == 'X' ? fmt::format("{:X}", i) : std::to_string(i);
+      break;
+    case 'f':
+      if (!v.number()) FailOperand(v, "be formatted as a number");
+      text = fmt::format("{:.{}f}", v.real(), spec.precision < 0 ? 6 : spec.precision);
+      break;
+    default: throw TemplateError(fmt::format("the format %{} is not supported", kind));
+  }
+  if ((kind == 's' || kind == 'r') && spec.precision >= 0) text = SubString(text, 0, spec.precision);
+  if (spec.plus && v.number() && text[0] != '-') text.insert(0, 1, '+');
+  const auto length = static_cast<size_t>(CodePoints(text));
+  if (length >= spec.width) return text;
+  const size_t pad = spec.width - length;
+  if (spec.left) return text + std::string(pad, ' ');
+  if (!spec.zero || !v.number()) return std::string(pad, ' ') + text;
+  const size_t sign = text[0] == '-' || text[0] == '+' ? 1 : 0;
+  return text.substr(0, sign) + std::string(pad, '0') + text.substr(sign);
+}
+
+}  // namespace
+
+int64_t CodePoints(std::string_view s) {
+  int64_t n = 0;
+  ForEachChar(s, [&](uint32_t, std::string_view) { ++n; });
+  return n;
+}
+
+std::vector<std::string> Characters(std::string_view s) {
+  std::vector<std::string> out;
+  ForEachChar(s, [&](uint32_t, std::string_view c) { out.emplace_back(c); });
+  return out;
+}
+
+std::string SubString(std::string_view s, int64_t begin, int64_t end) {
+  std::string out;
+  int64_t i = 0;
+  ForEachChar(s, [&](uint32_t, std::string_view c) {
+    if (i >= begin && i < end) out += c;
+    ++i;
+  });
+  return out;
+}
+
+std::string Upper(std::string_view s) {
+  std::string out;
+  ForEachChar(s, [&](uint32_t c, std::string_view) { AppendUpper(c, &out); });
+  return out;
+}
+
+std::string Lower(std::string_view s) {
+  std::string out;
+  ForEachChar(s, [&](uint32_t c, std::string_view) { AppendLower(c, &out); });
+  return out;
+}
+
+std::string Capitalize(std::string_view s) {
+  std::string out;
+  bool first = true;
+  ForEachChar(s, [&](uint32_t c, std::string_view) {
+    first ? AppendUpper(c, &out) : AppendLower(c, &out);
+    first = false;
+  });
+  return out;
+}
+
+std::string Title(std::string_view s) {
+  std::string out;
+  bool in_word = false;
+  ForEachChar(s, [&](uint32_t c, std::string_view) {
+    in_word ? AppendLower(c, &out) : AppendUpper(c, &out);
+    in_word = IsCased(c);
+  });
+  return out;
+}
+
+bool IsWhite(uint32_t c) {
+  return (c >= 0x9 && c <= 0xD) || (c >= 0x1C && c <= 0x20) || c == 0x85 || c == 0xA0 || c == 0x1680 ||
+         (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
+}
+
+std::string Strip(std::string_view s, const std::string* chars, bool left, bool right) {
+  std::vector<std::string> set;
+  if (chars != nullptr) set = Characters(*chars);
+  size_t begin = 0, end = 0, at = 0;
+  bool started = false;
+  ForEachChar(s, [&](uint32_t code, std::string_view c) {
+    const bool strip = chars == nullptr ? IsWhite(code) : std::find(set.begin(), set.end(), c) != set.end();
+    if (!strip) {
+      if (!started) begin = at;
+      started = true;
+      end = at + c.size();
+    }
+    at += c.size();
+  });
+  if (!started) begin = end = left ? s.size() : 0;
+  if (!left) begin = 0;
+  if (!right) end = s.size();
+  return std::string(s.substr(begin, end - begin));
+}
+
+std::string ReplaceText(std::string_view s, std::string_view from, std::string_view to, int64_t count) {
+  std::string out;
+  size_t at = 0;
+  if (from.empty()) {  // between all characters
+    for (const std::string& c : Characters(s)) {
+      if (count-- != 0) out += to; else count = 0;
+      out += c;
+    }
+    if (count != 0) out += to;
+    return out;
+  }
+  for (size_t hit; count != 0 && (hit = s.find(from, at)) != std::string_view::npos; --count) {
+    out += s.substr(at, hit - at);
+    out += to;
+    at = hit + from.size();
+  }
+  return out += s.substr(at);
+}
+
+std::vector<std::string> Split(std::string_view s, const std::string* separator, int64_t max_splits) {
+  std::vector<std::string> out;
+  if (separator != nullptr) {
+    if (separator->empty()) throw TemplateError("split: the separator is empty");
+    size_t at = 0;
+    for (size_t hit; max_splits != 0 && (hit = s.find(*separator, at)) != std::string_view::npos; --max_splits) {
+      out.emplace_back(s.substr(at, hit - at));
+      at = hit + separator->size();
+    }
+    out.push_back(JoinRest(s, at));
+    return out;
+  }
+  size_t word = std::string_view::npos, at = 0;
+  bool rest_taken = false;
+  ForEachChar(s, [&](uint32_t code, std::string_view c) {
+    if (!rest_taken) {
+      if (IsWhite(code)) {
+        if (word != std::string_view::npos) out.emplace_back(s.substr(word, at - word));
+        word = std::string_view::npos;
+      } else if (word == std::string_view::npos) {
+        word = at;
+        if (max_splits >= 0 && static_cast<int64_t>(out.size()) == max_splits) {
+          out.push_back(Strip(s.substr(at), nullptr, false, true));
+          rest_taken = true;
+        }
+      }
+    }
+    at += c.size();
+  });
+  if (!rest_taken && word != std::string_view::npos) out.emplace_back(s.substr(word));
+  return out;
+}
+
+std::vector<std::string> RSplit(std::string_view s, const std::string* separator, int64_t max_splits) {
+  std::vector<std::string> parts = Split(s, separator, -1);
+  if (max_splits < 0 || static_cast<int64_t>(parts.size()) <= max_splits + 1) return parts;
+  if (separator == nullptr) throw TemplateError("rsplit with a limit needs a separator");
+  const size_t first = parts.size() - static_cast<size_t>(max_splits);
+  std::string head = parts[0];
+  for (size_t i = 1; i < first; ++i) head += *separator + parts[i];
+  std::vector<std::string> out = {std::move(head)};
+  out.insert(out.end(), parts.begin() + static_cast<ptrdiff_t>(first), parts.end());
+  return out;
+}
+
+std::vector<std::string> SplitLines(std::string_view s, bool keep_ends) {
+  std::vector<std::string> out;
+  std::string line;
+  bool after_return = false;
+  const auto finish = [&] { out.push_back(std::exchange(line, {})); };
+  ForEachChar(s, [&](uint32_t c, std::string_view bytes) {
+    if (c == '\n' && after_return) {
+      after_return = false;
+      if (keep_ends) line += bytes;
+      finish();
+      return;
+    }
+    if (after_return) finish();
+    after_return = c == '\r';
+    const bool ends = (c >= 0xA && c <= 0xC) || (c >= 0x1C && c <= 0x1E) || c == 0x85 || c == 0x2028 || c == 0x2029;
+    if ((!ends && !after_return) || keep_ends) line += bytes;
+    if (ends) finish();
+  });
+  if (after_return || !line.empty()) finish();
+  return out;
+}
+
+bool IsAll(std::string_view s, CharClass what) {
+  if (what == CharClass::kUpper || what == CharClass::kLower) {  // at least one cased, none of the other case
+    bool any = false, all = true;
+    ForEachChar(s, [&](uint32_t c, std::string_view) {
+      const auto category = utf8proc_category(static_cast<utf8proc_int32_t>(c));
+      any = any || IsCased(c);
+      const bool upper = category == UTF8PROC_CATEGORY_LU, lower = category == UTF8PROC_CATEGORY_LL;
+      all = all && !(what == CharClass::kUpper ? lower : upper) && category != UTF8PROC_CATEGORY_LT;
+    });
+    return any && all;
+  }
+  bool all = !s.empty();
+  ForEachChar(s, [&](uint32_t c, std::string_view) {
+    switch (what) {
+      case CharClass::kAlpha: all = all && IsLetter(c); break;
+      case CharClass::kDigit: all = all && IsDigitChar(c); break;
+      case CharClass::kAlnum: all = all && (IsLetter(c) || IsDigitChar(c)); break;
+      default: all = all && IsWhite(c);
+    }
+  });
+  return all;
+}
+
+std::string PercentFormat(const std::string& format, const Value& values) {
+  std::vector<Value> items = {values};
+  if (values.list() != nullptr && values.list()->tuple) items = values.list()->items;
+  constexpr size_t kMaxWidth = 10'000;
+  size_t next = 0;
+  std::string out;
+  for (size_t i = 0; i < format.size(); ++i) {
+    if (format[i] != '%') {
+      out += format[i];
+      continue;
+    }
+    Spec spec;
+    const auto peek = [&](size_t k) { return k < format.size() ? format[k] : '\0'; };
+    for (++i; peek(i) == '-' || peek(i) == '0' || peek(i) == '+' || peek(i) == ' '; ++i) {
+      spec.left |= format[i] == '-';
+      spec.zero |= format[i] == '0';
+      spec.plus |= format[i] == '+';
+    }
+    const auto number = [&] {
+      size_t n = 0;
+      for (; peek(i) >= '0' && peek(i) <= '9'; ++i) n = std::min(n * 10 + static_cast<size_t>(format[i] - '0'), kMaxWidth);
+      return n;
+    };
+    spec.width = number();
+    if (peek(i) == '.') {
+      ++i;
+      spec.precision = static_cast<int>(std::min<size_t>(number(), 100));
+    }
+    if (peek(i) == '%') {
+      out += '%';
+      continue;
+    }
+    if (next >= items.size()) throw TemplateError("there are more % formats than values");
+    out += FormatOne(peek(i), spec, items[next++]);
+  }
+  if (next < items.size()) throw TemplateError("there are more values than % formats");
+  return out;
+}
+
+std::string EscapeHtml(std::string_view s) {
+  std::string out;
+  for (const char c : s) {
+    switch (c) {
+      case '&': out += "&amp;"; break;
+      case '<': out += "&lt;"; break;
+      case '>': out += "&gt;"; break;
+      case '"': out += "&#34;"; break;
+      case '\'': out += "&#39;"; break;
+      default: out += c;
+    }
+  }
+  return out;
+}
+
+}  // namespace kvasir::jinja

@@ -1,0 +1,107 @@
+#include <fmt/format.h>
+
+#include <map>
+
+#include "text/jinja_builtins.h"
+#include "text/jinja_interpreter.h"
+#include "text/jinja_strings.h"
+
+namespace kvasir::jinja {
+namespace {
+
+/// A test that asks one thing of its subject.
+template <bool (*Holds)(const Value&)>
+Value One(Interpreter&, Args& a) {
+  const Value& v = a.Need(0, "value");
+  a.Done();
+  return Value(Holds(v));
+}
+
+/// A test with one operand.
+template <bool (*Holds)(const Value&, const Value&)>
+Value Two(Interpreter&, Args& a) {
+  const Value& v = a.Need(0, "value");
+  const Value& other = a.Need(1, "other");
+  a.Done();
+  return Value(Holds(v, other));
+}
+
+bool IsDefined(const Value& v) { return !v.undefined(); }
+bool IsUndefined(const Value& v) { return v.undefined(); }
+bool IsNone(const Value& v) { return v.none(); }
+bool IsBoolean(const Value& v) { return v.as<bool>() != nullptr; }
+bool IsTrue(const Value& v) { return v.as<bool>() != nullptr && *v.as<bool>(); }
+bool IsFalse(const Value& v) { return v.as<bool>() != nullptr && !*v.as<bool>(); }
+bool IsInteger(const Value& v) { return v.as<int64_t>() != nullptr; }
+bool IsFloat(const Value& v) { return v.as<double>() != nullptr; }
+bool IsNumber(const Value& v) { return v.number(); }
+bool IsString(const Value& v) { return v.str() != nullptr; }
+bool IsMapping(const Value& v) { return v.dict() != nullptr; }
+bool IsSequence(const Value& v) { return v.str() != nullptr || v.list() != nullptr || v.dict() != nullptr; }
+bool IsIterable(const Value& v) { return IsSequence(v) || v.undefined(); }
+bool IsCallable(const Value& v) { return v.object() != nullptr && v.object()->call; }
+bool IsEscaped(const Value&) { return false; }
+bool IsLower(const Value& v) { return IsAll(ToStr(v), CharClass::kLower); }
+bool IsUpper(const Value& v) { return IsAll(ToStr(v), CharClass::kUpper); }
+
+int64_t Integer(const Value& v) {
+  int64_t i = 0;
+  if (!v.integer(&i)) FailOperand(v, "be divided");
+  return i;
+}
+bool IsOdd(const Value& v) { return Integer(v) % 2 != 0; }
+bool IsEven(const Value& v) { return Integer(v) % 2 == 0; }
+bool DivisibleBy(const Value& a, const Value& b) {
+  if (Integer(b) == 0) throw TemplateError("division by zero");
+  return Integer(b) == -1 || Integer(a) % Integer(b) == 0;
+}
+bool NotEquals(const Value& a, const Value& b) { return !Equals(a, b); }
+bool Greater(const Value& a, const Value& b) { return Less(b, a); }
+bool LessOrEqual(const Value& a, const Value& b) { return !Less(b, a); }
+bool GreaterOrEqual(const Value& a, const Value& b) { return !Less(a, b); }
+bool SameAs(const Value& a, const Value& b) { return a.v.index() == b.v.index() && Equals(a, b); }
+
+Value In(Interpreter& in, Args& a) {
+  const Value v = a.Need(0, "value"), container = a.Need(1, "seq");
+  a.Done();
+  if (container.str() != nullptr) {
+    return Value(v.str() != nullptr && container.str()->find(*v.str()) != std::string::npos);
+  }
+  for (const Value& item : in.Iterate(container)) {
+    if (Equals(item, v)) return Value(true);
+  }
+  return Value(false);
+}
+
+Value KnownFilter(Interpreter&, Args& a) {
+  const Value& v = a.Need(0, "value");
+  a.Done();
+  return Value(FindFilter(ToStr(v)) != nullptr);
+}
+Value KnownTest(Interpreter&, Args& a) {
+  const Value& v = a.Need(0, "value");
+  a.Done();
+  return Value(FindTest(ToStr(v)) != nullptr);
+}
+
+const std::map<std::string_view, Builtin> kTests = {
+    {"boolean", One<IsBoolean>}, {"callable", One<IsCallable>}, {"defined", One<IsDefined>},
+    {"divisibleby", Two<DivisibleBy>}, {"==", Two<Equals>}, {"eq", Two<Equals>}, {"equalto", Two<Equals>},
+    {"escaped", One<IsEscaped>}, {"even", One<IsEven>}, {"false", One<IsFalse>}, {"filter", KnownFilter},
+    {"float", One<IsFloat>}, {">=", Two<GreaterOrEqual>}, {"ge", Two<GreaterOrEqual>}, {">", Two<Greater>},
+    {"gt", Two<Greater>}, {"greaterthan", Two<Greater>}, {"in", In}, {"integer", One<IsInteger>},
+    {"iterable", One<IsIterable>}, {"<=", Two<LessOrEqual>}, {"le", Two<LessOrEqual>}, {"lower", One<IsLower>},
+    {"<", Two<Less>}, {"lt", Two<Less>}, {"lessthan", Two<Less>}, {"mapping", One<IsMapping>},
+    {"!=", Two<NotEquals>}, {"ne", Two<NotEquals>}, {"none", One<IsNone>}, {"number", One<IsNumber>},
+    {"odd", One<IsOdd>}, {"sameas", Two<SameAs>}, {"sequence", One<IsSequence>}, {"string", One<IsString>},
+    {"test", KnownTest}, {"true", One<IsTrue>}, {"undefined", One<IsUndefined>}, {"upper", One<IsUpper>},
+};
+
+}  // namespace
+
+Builtin FindTest(std::string_view name) {
+  const auto it = kTests.find(name);
+  return it == kTests.end() ? nullptr : it->second;
+}
+
+}  // namespace kvasir::jinja

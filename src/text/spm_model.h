@@ -1,0 +1,34 @@
+#pragma once
+
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "base/result.h"
+#include "text/tokenizer.h"
+
+namespace kvasir {
+
+/// SentencePiece's byte-pair encoding (Kudo and Richardson 2018, model_type bpe) with byte fallback:
+/// characters are merged by the score of what they become; what is no token becomes byte tokens.
+class SpmModel {
+ public:
+  /// `by_text`: ids by the tokens' text; must outlive this, as must `data`.
+  static Result<SpmModel> Create(const VocabData& data,
+                                 const std::unordered_map<std::string_view, TokenId>& by_text);
+
+  /// Appends the tokens of a text without special tokens. Spaces become U+2581 first.
+  /// `space_prefix`: as if the text started with a space.
+  void Encode(std::string_view text, bool space_prefix, std::vector<TokenId>* out) const;
+
+ private:
+  const VocabData* data_ = nullptr;
+  const std::unordered_map<std::string_view, TokenId>* by_text_ = nullptr;
+  size_t longest_ = 0;       // bytes of the longest token
+  TokenId byte_token_[256];  // the unknown token where a byte has none of its own
+};
+
+/// SentencePiece's mark for a space, U+2581.
+inline constexpr std::string_view kSpmSpace = "\xE2\x96\x81";
+
+}  // namespace kvasir
