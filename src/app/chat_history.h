@@ -1,0 +1,56 @@
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "app/loaded_model.h"
+#include "base/result.h"
+
+namespace kvasir {
+
+/// The system message when none is given: small models answer better with a plain one than with
+/// what their template puts in its place.
+inline constexpr char kDefaultSystem[] = "You are a helpful assistant.";
+
+/// A conversation as messages and, at the same time, as tokens. The tokens of earlier turns are kept
+/// as the model saw and made them, so that the next turn's prompt starts with exactly what is in the
+/// KV cache: tokenizing the text anew may cut it otherwise.
+class ChatHistory {
+ public:
+  /// `model` must outlive this and have a chat template.
+  explicit ChatHistory(const LoadedModel* model);
+
+  /// Forgets all messages but the system message.
+  void Clear();
+  /// Sets or (empty) removes the system message; forgets the rest. Without a call there is
+  /// kDefaultSystem, unless the model's template takes none.
+  void SetSystem(const std::string& text);
+
+  /// Adds the user's message; gives the prompt of the next reply.
+  Result<std::vector<int32_t>> AddUser(const std::string& text, int64_t now);
+  /// Adds the reply: its text, and its tokens without an end-of-generation token. Empty: the tokens
+  /// do not stand for just this text (a stop string was cut off), and the next turn is tokenized anew.
+  void AddReply(const std::string& text, const std::vector<int32_t>& tokens);
+  /// Takes the user's last message back, when no reply came.
+  void DropUser();
+
+ private:
+  Result<std::string> Render(int64_t now) const;
+
+  const LoadedModel* model_;
+  bool default_system_ = true;
+  nlohmann::ordered_json messages_ = nlohmann::ordered_json::array();
+  // What tokens_ stands for: the rendered text up to the end of the last reply.
+  std::string text_;
+  std::vector<int32_t> tokens_;
+  // The prompt that AddUser gave last.
+  std::string prompt_text_;
+  std::vector<int32_t> prompt_tokens_;
+};
+
+/// The variables that a chat template gets.
+nlohmann::ordered_json TemplateContext(const Tokenizer& tokenizer, nlohmann::ordered_json messages);
+
+}  // namespace kvasir

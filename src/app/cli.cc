@@ -1,0 +1,78 @@
+#include "app/cli.h"
+
+#include <fmt/format.h>
+#include <signal.h>
+
+#include <map>
+#include <new>
+#include <string>
+
+#include "app/commands.h"
+#include "app/settings.h"
+#include "app/terminal.h"
+
+namespace kvasir {
+namespace {
+
+constexpr char kAbout[] =
+    "Kvasir runs language models on this machine, around an exact KV cache.\n"
+    "Try: kvasir run, kvasir run -p \"Why is the sky blue?\", kvasir explain -p \"Hello\" --step 50";
+constexpr char kFooter[] =
+    "Every option can be set by an environment variable (--kv-dtype: KVASIR_KV_DTYPE) or in a TOML\n"
+    "file (--config, or kvasir/config.toml in the config folder). Flags count over environment over\n"
+    "file. Exit codes: 0 done, 1 an error, 2 wrong flags, 130 interrupted.";
+
+int Fail(const Error& error) {
+  PrintError(error.message);
+  return error.code == ErrorCode::kCancelled ? kExitInterrupted : kExitError;
+}
+
+int Run(int argc, char** argv) {
+  CLI::App root(kAbout, "kvasir");
+  root.footer(kFooter);
+  root.set_version_flag("--version", "kvasir " KVASIR_VERSION);
+  root.require_subcommand(1);
+  root.fallthrough();
+  root.get_formatter()->column_width(34);
+  std::string config;
+  root.add_option("--config", config, "TOML file of options")->type_name("FILE")->envname("KVASIR_CONFIG");
+  std::map<std::string, Command> commands;
+  commands["run"] = AddRunCommand(&root);
+  commands["explain"] = AddExplainCommand(&root);
+  commands["plan"] = AddPlanCommand(&root);
+  commands["show"] = AddShowCommand(&root);
+  commands["tokenize"] = AddTokenizeCommand(&root);
+  commands["perplexity"] = AddPerplexityCommand(&root);
+  commands["doctor"] = AddDoctorCommand(&root);
+  commands["completion"] = AddCompletionCommand(&root);
+  UseEnvironment(&root);
+  try {
+    root.parse(argc, argv);
+  } catch (const CLI::Success& asked) {  // --help, --version
+    return root.exit(asked);
+  } catch (const CLI::ParseError& error) {
+    const std::string in = root.get_subcommands().empty() ? "" : " " + root.get_subcommands()[0]->get_name();
+    PrintError(fmt::format("{}; see kvasir{} --help", error.what(), in));
+    return kExitUsage;
+  }
+  if (const Status status = ApplyConfigFile(&root, config); !status.ok()) {
+    PrintError(status.error().message);
+    return kExitUsage;
+  }
+  const Result<int> result = commands.at(root.get_subcommands()[0]->get_name())();
+  return result.ok() ? *result : Fail(result.error());
+}
+
+}  // namespace
+
+int RunCommandLine(int argc, char** argv) {
+  signal(SIGPIPE, SIG_IGN);  // a closed pipe is a failed write
+  try {
+    return Run(argc, argv);
+  } catch (const std::bad_alloc&) {
+    PrintError("out of memory; lower --ctx, or see kvasir plan");
+    return kExitError;
+  }
+}
+
+}  // namespace kvasir

@@ -1,0 +1,155 @@
+#include "app/flags.h"
+
+#include <charconv>
+#include <random>
+
+#include "app/model_path.h"
+
+namespace kvasir {
+
+void AddModelFlag(CLI::App* app, ModelFlags* f) {
+  app->add_option("model,--model", f->model,
+                  "GGUF file, or the name of one in the model folder (default: " +
+                      std::string(kDefaultModel) + ")")
+      ->type_name("MODEL");
+}
+
+void AddComputeFlags(CLI::App* app, ModelFlags* f) {
+  AddModelFlag(app, f);
+  app->add_option("-t,--threads", f->threads, "threads; 0: one for each physical core")->type_name("N");
+  app->add_option("-c,--ctx", f->context, "longest sequence in tokens; 0: the model's own, or what fits")
+      ->type_name("N");
+  app->add_option("--kv-dtype", f->kv_dtype, "how K and V are stored: bf16, f16, f32 or int8")
+      ->type_name("TYPE");
+  app->add_option("--kv-memory", f->kv_memory, "size of the KV pool, e.g. 2G (default: one full context)")
+      ->type_name("SIZE");
+  app->add_option("--block-tokens", f->block_tokens, "tokens of a KV block: 16, 32, 64, 128, 256 or 512")
+      ->type_name("N");
+  app->add_option("--step-tokens", f->step_tokens, "tokens computed in one step, at most")->type_name("N");
+  app->add_flag("!--no-pin", f->pin, "let threads move between cores");
+}
+
+Result<uint64_t> ParseBytes(const std::string& text) {
+  uint64_t value = 0;
+  const char* end = text.data() + text.size();
+  const auto [rest, error] = std::from_chars(text.data(), end, value);
+  const std::string unit(rest, end);
+  int shift = -1;
+  if (unit.empty()) shift = 0;
+  for (const auto& [letter, bits] : {std::pair{'k', 10}, {'m', 20}, {'g', 30}, {'t', 40}}) {
+    if (!unit.empty() && std::tolower(static_cast<unsigned char>(unit[0])) == letter &&
+        (unit.size() == 1 || unit.substr(1) == "iB" || unit.substr(1) == "B")) {
+      shift = bits;
+    }
+  }
+  if (error != std::errc() || shift < 0 || value > (UINT64_MAX >> shift)) {
+    return MakeError(ErrorCode::kInvalid, "\"{}\" is not a size; write bytes, or 512K, 64M, 2G", text);
+  }
+  return value << shift;
+}
+
+Result<LoadOptions> ToLoadOptions(const ModelFlags& f, int32_t logit_rows) {
+  LoadOptions o;
+  KV_ASSIGN(o.memory.kv_dtype, ParseKvDType(f.kv_dtype));
+  if (!f.kv_memory.empty()) {
+    KV_ASSIGN(o.memory.kv_bytes, ParseBytes(f.kv_memory));
+    if (o.memory.kv_bytes == 0) {
+      return MakeError(ErrorCode::kInvalid, "--kv-memory is 0; leave it out for one full context");
+    }
+  }
+  constexpr int kMaxThreads = 1024;
+  if (f.threads < 0 || f.threads > kMaxThreads) {
+    return MakeError(ErrorCode::kInvalid, "--threads is {}; it must be from 0 to {}", f.threads, kMaxThreads);
+  }
+  constexpr int32_t kMaxStepTokens = 65536;
+  if (f.step_tokens < 1 || f.step_tokens > kMaxStepTokens) {
+    return MakeError(ErrorCode::kInvalid, "--step-tokens is {}; it must be from 1 to {}", f.step_tokens,
+                     kMaxStepTokens);
+  }
+  KV_ASSIGN(o.path, FindModel(f.model));
+  o.cpu.threads = f.threads;
+  o.cpu.pin = f.pin;
+  o.memory.context = f.context;
+  o.memory.block_tokens = f.block_tokens;
+  o.memory.max_step_tokens = f.step_tokens;
+  o.memory.max_logit_rows = logit_rows;
+  return o;
+}
+
+void AddSamplingFlags(CLI::App* app, SamplingFlags* f) {
+  const std::string group = "Sampling";
+  app->add_option("--temp", f->temperature, "temperature; 0: always the most likely token (default)")
+      ->type_name("T")->group(group);
+  app->add_option("--top-k", f->top_k, "only the K most likely tokens; 0: off")->type_name("K")->group(group);
+  app->add_option("--top-p", f->top_p, "only the most likely tokens that together have probability P")
+      ->type_name("P")->group(group);
+  app->add_option("--min-p", f->min_p, "only tokens at least P times as likely as the best")
+      ->type_name("P")->group(group);
+  app->add_option("--typical", f->typical_p, "locally typical sampling with probability P; 1: off")
+      ->type_name("P")->group(group);
+  app->add_option("--repeat-penalty", f->repetition_penalty, "above 1: tokens seen before are less likely")
+      ->type_name("X")->group(group);
+  app->add_option("--repeat-last-n", f->penalty_last_n, "how many last tokens count for it; -1: all")
+      ->type_name("N")->group(group);
+  app->add_option("--presence-penalty", f->presence_penalty, "taken from tokens that the output has")
+      ->type_name("X")->group(group);
+  app->add_option("--frequency-penalty", f->frequency_penalty, "taken for each time the output has a token")
+      ->type_name("X")->group(group);
+  app->add_option("--logit-bias", f->logit_bias, "added to a token's logit; may be repeated")
+      ->type_name("ID=BIAS")->group(group);
+  app->add_option("--seed", f->seed, "of the random numbers; the same seed gives the same text (default: new)")
+      ->type_name("N")->group(group);
+  app->add_option("--stop", f->stop, "ends the text, and is not shown; may be repeated")
+      ->type_name("TEXT")->group(group)->allow_extra_args(false);
+  app->add_option("--stop-token", f->stop_token_ids, "a token that ends the text; may be repeated")
+      ->type_name("ID")->group(group)->allow_extra_args(false);
+  app->add_flag("--ignore-eos", f->ignore_eos, "go on when the model would end")->group(group);
+  app->add_option("--min-tokens", f->min_tokens, "no end before N tokens")->type_name("N")->group(group);
+  app->add_option("--logprobs", f->logprobs, "with --json: log probabilities of each token and the N likeliest")
+      ->type_name("N")->group(group);
+}
+
+namespace {
+
+Result<std::pair<int32_t, float>> ParseBias(const std::string& text) {
+  const size_t equals = text.find('=');
+  std::pair<int32_t, float> out;
+  const char* begin = text.data();
+  const char* end = begin + text.size();
+  if (equals != std::string::npos) {
+    const auto id = std::from_chars(begin, begin + equals, out.first);
+    const auto bias = std::from_chars(begin + equals + 1, end, out.second);
+    if (id.ec == std::errc() && id.ptr == begin + equals && bias.ec == std::errc() && bias.ptr == end) return out;
+  }
+  return MakeError(ErrorCode::kInvalid, "--logit-bias \"{}\" is not a token id, '=' and a number", text);
+}
+
+}  // namespace
+
+Result<SamplingParams> ToSamplingParams(const SamplingFlags& f) {
+  SamplingParams p;
+  for (const std::string& text : f.logit_bias) {
+    KV_ASSIGN(const auto bias, ParseBias(text));
+    p.logit_bias.push_back(bias);
+  }
+  p.repetition_penalty = f.repetition_penalty;
+  p.frequency_penalty = f.frequency_penalty;
+  p.presence_penalty = f.presence_penalty;
+  p.penalty_last_n = f.penalty_last_n;
+  p.ignore_eos = f.ignore_eos;
+  p.min_tokens = f.min_tokens;
+  p.temperature = f.temperature;
+  p.top_k = f.top_k;
+  p.typical_p = f.typical_p;
+  p.top_p = f.top_p;
+  p.min_p = f.min_p;
+  p.logprobs = f.logprobs;
+  p.seed = f.seed ? *f.seed : std::random_device{}();
+  return p;
+}
+
+StopRules ToStopRules(const SamplingFlags& f) {
+  return {.strings = f.stop, .token_ids = f.stop_token_ids, .end_of_generation = !f.ignore_eos};
+}
+
+}  // namespace kvasir

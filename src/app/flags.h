@@ -1,0 +1,57 @@
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "app/loaded_model.h"
+#include "sample/params.h"
+
+namespace kvasir {
+
+/// Flags of every subcommand that opens a model.
+struct ModelFlags {
+  std::string model;
+  int32_t context = 0;
+  std::string kv_dtype = "bf16";
+  std::string kv_memory;
+  int32_t block_tokens = 32;
+  int32_t step_tokens = 512;
+  int threads = 0;
+  bool pin = true;
+};
+
+/// MODEL only: for subcommands that read the file but compute nothing.
+void AddModelFlag(CLI::App* app, ModelFlags* flags);
+/// MODEL and all that decides memory and threads.
+void AddComputeFlags(CLI::App* app, ModelFlags* flags);
+
+/// Checks the flags and finds the file. `logit_rows`: rows of one step whose logits are wanted.
+Result<LoadOptions> ToLoadOptions(const ModelFlags& flags, int32_t logit_rows);
+
+struct SamplingFlags {
+  float temperature = 0.0f;
+  int32_t top_k = 0;
+  float top_p = 1.0f, min_p = 0.0f, typical_p = 1.0f;
+  float repetition_penalty = 1.0f, presence_penalty = 0.0f, frequency_penalty = 0.0f;
+  int32_t penalty_last_n = -1;
+  std::optional<uint64_t> seed;
+  std::vector<std::string> logit_bias;  ///< "ID=BIAS"
+  std::vector<std::string> stop;
+  std::vector<int32_t> stop_token_ids;
+  bool ignore_eos = false;
+  int32_t min_tokens = 0;
+  int32_t logprobs = -1;
+};
+void AddSamplingFlags(CLI::App* app, SamplingFlags* flags);
+
+/// Without --seed a new seed each time. Ranges are checked by the engine.
+Result<SamplingParams> ToSamplingParams(const SamplingFlags& flags);
+StopRules ToStopRules(const SamplingFlags& flags);
+
+/// "512M", "2G", "1048576": bytes. Errors name the text.
+Result<uint64_t> ParseBytes(const std::string& text);
+
+}  // namespace kvasir

@@ -1,0 +1,64 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "backend/cpu/cpu_backend.h"
+#include "engine/engine.h"
+#include "exec/memory_plan.h"
+#include "model/config.h"
+#include "model/gguf.h"
+#include "sched/step.h"
+#include "text/chat_template.h"
+#include "text/tokenizer.h"
+
+namespace kvasir {
+
+struct LoadOptions {
+  std::string path;  ///< of a GGUF file
+  CpuBackendOptions cpu;
+  MemoryRequest memory;
+  /// Called now and then while weights are packed: bytes done of all. May be empty.
+  std::function<void(uint64_t done, uint64_t total)> progress;
+};
+
+/// A model file that was opened and checked, without its weights: enough for show, tokenize, plan.
+struct OpenedModel {
+  GgufFile file;
+  ModelConfig config;
+  std::unique_ptr<Tokenizer> tokenizer;
+  std::optional<std::string> chat_template;  ///< source, if the file has one
+};
+Result<OpenedModel> OpenModel(const std::string& path);
+
+/// A model ready to compute: weights packed, KV pool allocated. `Executor` is the boundary of a
+/// step; MakeEngine puts the step loop on top of it. Must outlive what it made.
+class LoadedModel {
+ public:
+  static Result<std::unique_ptr<LoadedModel>> Load(LoadOptions options);
+  ~LoadedModel();
+
+  const GgufFile& file() const;
+  const ModelConfig& config() const;
+  const Tokenizer& tokenizer() const;
+  /// nullptr if the file has none that compiles; then chat_template_error() says why.
+  const ChatTemplate* chat_template() const;
+  const std::string& chat_template_error() const;
+  const MemoryPlan& plan() const;
+  int32_t max_step_tokens() const;  ///< rows of one step at most
+  int threads() const;
+  Backend& backend();
+  Executor& executor();
+  KvStorage& kv_storage();  ///< the pool's bytes, for `explain`'s test that damages a key
+
+  /// An engine over the whole KV pool; at most one at a time.
+  std::unique_ptr<Engine> MakeEngine();
+
+ private:
+  struct State;
+  explicit LoadedModel(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace kvasir

@@ -1,0 +1,70 @@
+#include <fmt/format.h>
+
+#include <cmath>
+
+#include "app/commands.h"
+#include "app/flags.h"
+#include "app/input.h"
+#include "app/json_output.h"
+#include "app/perplexity.h"
+#include "app/terminal.h"
+
+namespace kvasir {
+namespace {
+
+struct PerplexityFlags {
+  ModelFlags model;
+  std::string file;
+  int32_t window = 1024;
+  bool bos = false, json = false;
+};
+
+Result<int> RunPerplexity(PerplexityFlags flags) {
+  if (flags.file.empty()) return MakeError(ErrorCode::kInvalid, "a text is needed: -f FILE, or -f - for stdin");
+  if (flags.window < 2) return MakeError(ErrorCode::kInvalid, "--window is {}; it must be 2 or more", flags.window);
+  // Every row's logits are wanted, so that fewer rows a step need less memory.
+  constexpr int32_t kRows = 128;
+  flags.model.step_tokens = std::min(flags.model.step_tokens, kRows);
+  if (flags.model.context == 0) flags.model.context = flags.window;
+  KV_ASSIGN(LoadOptions options, ToLoadOptions(flags.model, flags.model.step_tokens));
+  KV_ASSIGN(const std::string text, ReadTextFile(flags.file, kMaxInputBytes));
+  {
+    ProgressBar bar("loading");
+    options.progress = [&](uint64_t done, uint64_t total) { bar.Update(done, total); };
+    KV_ASSIGN(const auto model, LoadedModel::Load(options));
+    bar.Clear();
+    const std::vector<int32_t> tokens =
+        model->tokenizer().Encode(text, {.add_special = flags.bos, .parse_special = false});
+    ProgressBar progress("scoring");
+    const int64_t start = SystemClock().NowNs();
+    KV_ASSIGN(const PerplexityResult r, Perplexity(model.get(), tokens, flags.window, [&](uint64_t done, uint64_t total) {
+                progress.Update(done, total);
+              }));
+    progress.Clear();
+    const double seconds = SecondsBetween(start, SystemClock().NowNs());
+    if (flags.json) {
+      PrintJson({{"perplexity", r.perplexity()}, {"mean_nll", r.mean_nll()}, {"tokens", tokens.size()},
+                 {"scored", r.scored}, {"windows", r.windows}, {"window", flags.window}, {"seconds", seconds}});
+    } else {
+      WriteOut(fmt::format("perplexity {:.4f} ({} tokens scored in {} windows of {}, {:.1f} s, {:.0f} tokens/s)\n",
+                           r.perplexity(), r.scored, r.windows, flags.window, seconds,
+                           static_cast<double>(r.computed) / seconds));
+    }
+  }
+  return kExitOk;
+}
+
+}  // namespace
+
+Command AddPerplexityCommand(CLI::App* root) {
+  auto flags = std::make_shared<PerplexityFlags>();
+  CLI::App* app = root->add_subcommand("perplexity", "How well a model predicts a text, in windows without overlap");
+  AddComputeFlags(app, &flags->model);
+  app->add_option("-f,--file", flags->file, "the text; -: stdin")->type_name("FILE");
+  app->add_option("--window", flags->window, "tokens of a window; all but the first are scored")->type_name("N");
+  app->add_flag("--bos", flags->bos, "start the text with BOS");
+  app->add_flag("--json", flags->json, "one JSON object on stdout");
+  return [flags] { return RunPerplexity(*flags); };
+}
+
+}  // namespace kvasir

@@ -1,0 +1,56 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "base/clock.h"
+
+namespace kvasir {
+
+bool StdinIsTerminal();
+bool StdoutIsTerminal();
+bool StderrIsTerminal();
+/// Colours on stdout: a terminal, and NO_COLOR is not set (no-color.org).
+bool UseColor();
+
+/// `text` for a terminal: control characters other than newline and tab become visible pictures
+/// (U+2400 block), so that a model's output cannot move the cursor or change the terminal.
+std::string SafeForTerminal(std::string_view text);
+
+/// Writes to stdout at once; false if it cannot (a closed pipe).
+bool WriteOut(std::string_view text);
+void WriteErr(std::string_view text);
+/// One line "kvasir: ..." on stderr.
+void PrintError(std::string_view message);
+
+/// A progress bar on stderr, if that is a terminal; shown only when the work is long enough to be
+/// noticed, and removed when done.
+class ProgressBar {
+ public:
+  explicit ProgressBar(std::string label);
+  ~ProgressBar();
+  void Update(uint64_t done, uint64_t total);
+  void Clear();
+
+ private:
+  std::string label_;
+  int64_t start_ns_, last_ns_ = 0;
+  bool shown_ = false;
+};
+
+/// While it lives, Ctrl-C sets a flag instead of ending the program; a second Ctrl-C before the flag
+/// was taken ends it with exit code 130.
+class InterruptScope {
+ public:
+  InterruptScope();
+  ~InterruptScope();
+  /// True once for each Ctrl-C.
+  static bool Take();
+};
+
+/// "1.2 MiB".
+std::string HumanBytes(uint64_t bytes);
+std::string HumanCount(double n);  ///< "1.23 G"
+
+}  // namespace kvasir
