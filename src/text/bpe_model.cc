@@ -36,7 +36,6 @@ Result<BpeModel> BpeModel::Create(const VocabData& data, const PreTokenizerKind&
   }
   for (int b = 0; b < 256; ++b) m.byte_symbol_[b] = m.Intern(std::string(1, static_cast<char>(b)));
   KV_RETURN_IF_ERROR(m.AddMerges(data.merges));
-  m.unknown_ = data.unk.value_or(-1);
   return m;
 }
 
@@ -97,8 +96,6 @@ void BpeModel::Append(std::string_view bytes, int32_t symbol, std::vector<TokenI
     out->push_back(token_of_[symbol]);
   } else if (bytes.size() > 1) {
     for (const char b : bytes) Append({&b, 1}, byte_symbol_[static_cast<uint8_t>(b)], out);
-  } else if (unknown_ >= 0) {
-    out->push_back(unknown_);
   }
 }
 

@@ -19,7 +19,7 @@ class BpeModel {
   static Result<BpeModel> Create(const VocabData& data, const PreTokenizerKind& kind);
 
   /// Appends the tokens of a text without special tokens. A byte that the vocabulary has no token
-  /// for becomes the unknown token, or nothing if there is none.
+  /// for is dropped, as the models' own tokenizers do (SmolLM2 lacks some control characters).
   void Encode(std::string_view text, std::vector<TokenId>* out) const;
 
  private:
@@ -39,7 +39,6 @@ class BpeModel {
   std::vector<TokenId> token_of_;  // by symbol; -1: no token has these bytes
   std::unordered_map<uint64_t, Merge> merges_;
   int32_t byte_symbol_[256];
-  TokenId unknown_ = -1;
 };
 
 }  // namespace kvasir

@@ -386,14 +386,7 @@ Value FilterSum(Interpreter& in, Args& a) {
   Value sum = start == nullptr ? Value(int64_t{0}) : *start;
   for (const Value& item : items) {
     const Value v = attribute == nullptr || attribute->none() ? item : GetPath(in, item, *attribute);
-    int64_t x = 0, y = 0;
-    if (!v.number() || !sum.number()) FailOperand(v.number() ? sum : v, "be summed");
-    if (sum.integer(&x) && v.integer(&y)) {
-      if (__builtin_add_overflow(x, y, &x)) throw TemplateError("sum: out of the range of 64 bits");
-      sum = Value(x);
-    } else {
-      sum = Value(sum.real() + v.real());
-    }
+    sum = in.Arithmetic("+", sum, v);
   }
   return sum;
 }

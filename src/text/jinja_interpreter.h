@@ -36,6 +36,8 @@ class Interpreter {
   Value Attribute(const Value& v, std::string_view name);
   Value Item(const Value& v, const Value& key);
   Value Call(const Value& callee, Args& args);
+  /// a op b for + - * / // % **.
+  Value Arithmetic(const std::string& op, const Value& a, const Value& b);
   Value Filter(const std::string& name, Args& args);
   bool Test(const std::string& name, Args& args);
   /// The items that a loop over `v` sees.
@@ -54,7 +56,6 @@ class Interpreter {
   Value Eval(const Node& n);
   Value EvalNode(const Node& n);
   Value Binary(const Node& n);
-  Value Arithmetic(const std::string& op, const Value& a, const Value& b);
   Value Compare(const Node& n);
   bool Contains(const Value& container, const Value& item);
   Value Slice(const Node& n);

@@ -149,7 +149,7 @@ class Lexer {
     const size_t begin = TagLength(at_, "raw", &open, &close);
     if (begin == 0) return false;
     Advance(begin - 2);
-    EndTag(2, close == '-', close != '+');
+    EndTag(2, close == '-', false);
     for (size_t end = text_.find("{%", at_); end != std::string::npos; end = text_.find("{%", end + 2)) {
       const size_t length = TagLength(end, "endraw", &open, &close);
       if (length == 0) continue;

@@ -148,6 +148,15 @@ Value Justify(Interpreter& in, const Value& self, Args& a) {
   return in.Text(kSide < 0 ? *self.str() + pad : pad + *self.str());
 }
 
+Value ZFill(Interpreter& in, const Value& self, Args& a) {
+  const int64_t width = std::clamp<int64_t>(a.Int(0, "width", 0), 0, 1000);
+  a.Done();
+  const std::string& s = *self.str();
+  const size_t sign = !s.empty() && (s[0] == '-' || s[0] == '+') ? 1 : 0;
+  const int64_t zeros = std::max<int64_t>(0, width - CodePoints(s));
+  return in.Text(s.substr(0, sign) + std::string(static_cast<size_t>(zeros), '0') + s.substr(sign));
+}
+
 const std::map<std::string_view, Method> kStringMethods = {
     {"strip", StripMethod<true, true>}, {"lstrip", StripMethod<true, false>}, {"rstrip", StripMethod<false, true>},
     {"split", SplitMethod<false>}, {"rsplit", SplitMethod<true>}, {"splitlines", SplitLinesMethod},
@@ -157,7 +166,7 @@ const std::map<std::string_view, Method> kStringMethods = {
     {"index", FindIn<false, true>}, {"rindex", FindIn<true, true>}, {"count", CountIn},
     {"removeprefix", RemovePrefix}, {"removesuffix", RemoveSuffix}, {"partition", Partition<false>},
     {"rpartition", Partition<true>}, {"ljust", Justify<-1>}, {"rjust", Justify<1>},
-    {"isalpha", Is<CharClass::kAlpha>}, {"isdigit", Is<CharClass::kDigit>}, {"isnumeric", Is<CharClass::kDigit>},
+    {"zfill", ZFill}, {"isalpha", Is<CharClass::kAlpha>}, {"isdigit", Is<CharClass::kDigit>}, {"isnumeric", Is<CharClass::kDigit>},
     {"isdecimal", Is<CharClass::kDigit>}, {"isalnum", Is<CharClass::kAlnum>}, {"isspace", Is<CharClass::kSpace>},
     {"isupper", Is<CharClass::kUpper>}, {"islower", Is<CharClass::kLower>},
 };
