@@ -19,10 +19,10 @@ inline std::string DefaultModelPath() {
 
 /// Skips a test that needs the default model where it was not fetched. The test command fetches it
 /// and sets KVASIR_REQUIRE_MODEL, so that there the test fails instead.
-#define SKIP_WITHOUT_DEFAULT_MODEL()                                                  \
-  do {                                                                                \
-    if (::kvasir::DefaultModelPath().empty()) {                                       \
+#define SKIP_WITHOUT_DEFAULT_MODEL()                                                    \
+  do {                                                                                  \
+    if (::kvasir::DefaultModelPath().empty()) {                                         \
       if (std::getenv("KVASIR_REQUIRE_MODEL") != nullptr) FAIL() << "no default model"; \
-      GTEST_SKIP() << "tools/fetch-model.sh fetches the default model";               \
-    }                                                                                 \
+      GTEST_SKIP() << "tools/fetch-model.sh fetches the default model";                 \
+    }                                                                                   \
   } while (0)

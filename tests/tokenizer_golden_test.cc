@@ -18,7 +18,8 @@ namespace {
 std::string FromHex(const std::string& hex) {
   std::string out;
   if (hex == "-") return out;
-  for (size_t i = 0; i + 1 < hex.size(); i += 2) out.push_back(static_cast<char>(std::stoi(hex.substr(i, 2), nullptr, 16)));
+  for (size_t i = 0; i + 1 < hex.size(); i += 2)
+    out.push_back(static_cast<char>(std::stoi(hex.substr(i, 2), nullptr, 16)));
   return out;
 }
 
@@ -47,13 +48,15 @@ void CompareAll(const Tokenizer& tokenizer, const std::string& path, int at_leas
   while (in >> special >> hex >> ids) {
     ++lines;
     const std::string text = FromHex(hex);
-    const std::vector<TokenId> got = tokenizer.Encode(text, {.add_special = false, .parse_special = special == "1"});
+    const std::vector<TokenId> got =
+        tokenizer.Encode(text, {.add_special = false, .parse_special = special == "1"});
     if (got != FromCommas(ids) && ++wrong <= 5) {
-      ADD_FAILURE() << "line " << lines << ": " << ::testing::PrintToString(text) << "\n  expected " << ids << "\n  got "
-                    << ::testing::PrintToString(got);
+      ADD_FAILURE() << "line " << lines << ": " << ::testing::PrintToString(text) << "\n  expected "
+                    << ids << "\n  got " << ::testing::PrintToString(got);
     }
     if (IsValidUtf8(text)) {
-      EXPECT_EQ(tokenizer.Decode(got, true), WithoutUnknownBytes(tokenizer, text)) << "line " << lines;
+      EXPECT_EQ(tokenizer.Decode(got, true), WithoutUnknownBytes(tokenizer, text))
+          << "line " << lines;
     }
   }
   EXPECT_GE(lines, at_least);

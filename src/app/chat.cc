@@ -31,8 +31,9 @@ std::string Trim(const std::string& s) {
 
 void ExplainEnd(const Reply& reply, const LoadedModel& model) {
   if (reply.reason == FinishReason::kContext) {
-    WriteErr(fmt::format("[the context of {} tokens is full; /clear starts anew, --ctx makes it larger]\n",
-                         model.plan().context));
+    WriteErr(fmt::format(
+        "[the context of {} tokens is full; /clear starts anew, --ctx makes it larger]\n",
+        model.plan().context));
   } else if (reply.reason == FinishReason::kCancelled) {
     WriteErr("[stopped]\n");
   } else if (reply.reason == FinishReason::kLength) {
@@ -41,7 +42,8 @@ void ExplainEnd(const Reply& reply, const LoadedModel& model) {
 }
 
 /// The reply's tokens where they stand for its text and nothing else; see ChatHistory::AddReply.
-std::vector<int32_t> TokensOfText(const Reply& reply, const Tokenizer& tokenizer, const StopRules& stop) {
+std::vector<int32_t> TokensOfText(const Reply& reply, const Tokenizer& tokenizer,
+                                  const StopRules& stop) {
   std::vector<int32_t> ids = reply.ids();
   if (ids.empty() || reply.reason != FinishReason::kStop) return ids;
   const int32_t last = ids.back();
@@ -61,7 +63,11 @@ std::vector<int32_t> TokensOfText(const Reply& reply, const Tokenizer& tokenizer
 class Talk {
  public:
   Talk(LoadedModel* model, const ChatOptions& options)
-      : model_(model), options_(options), engine_(model->MakeEngine()), history_(model), editor_(StateFolder() + "/history") {
+      : model_(model),
+        options_(options),
+        engine_(model->MakeEngine()),
+        history_(model),
+        editor_(StateFolder() + "/history") {
     if (options.system) history_.SetSystem(*options.system);
   }
 
@@ -128,7 +134,10 @@ class Talk {
       PrintError(prompt.error().message);
       return {};
     }
-    Request request{.prompt = std::move(*prompt), .max_tokens = options_.max_tokens, .sampling = options_.sampling, .stop = options_.stop};
+    Request request{.prompt = std::move(*prompt),
+                    .max_tokens = options_.max_tokens,
+                    .sampling = options_.sampling,
+                    .stop = options_.stop};
     Result<Reply> reply = StreamReply(model_, engine_.get(), std::move(request), options_.quiet);
     if (!reply.ok()) {
       // What does not fit is said, and the conversation goes on without it.
@@ -151,8 +160,10 @@ class Talk {
 
 std::string StatsLine(const Reply& reply) {
   const RequestStats& s = reply.stats;
-  return fmt::format("[first token {:.3f} s | {} tokens, {:.1f}/s | prompt {} tokens, {} from the cache]", s.ttft_seconds(),
-                     s.output_tokens, s.decode_tokens_per_second(), s.prompt_tokens, s.cached_tokens);
+  return fmt::format(
+      "[first token {:.3f} s | {} tokens, {:.1f}/s | prompt {} tokens, {} from the cache]",
+      s.ttft_seconds(), s.output_tokens, s.decode_tokens_per_second(), s.prompt_tokens,
+      s.cached_tokens);
 }
 
 Result<Reply> StreamReply(LoadedModel* model, Engine* engine, Request request, bool quiet) {
@@ -166,7 +177,8 @@ Result<Reply> StreamReply(LoadedModel* model, Engine* engine, Request request, b
     return WriteOut(terminal ? SafeForTerminal(text) : text);
   };
   const auto on_prefill = [&](int32_t done, int32_t total) {
-    done < total ? bar.Update(static_cast<uint64_t>(done), static_cast<uint64_t>(total)) : bar.Clear();
+    done < total ? bar.Update(static_cast<uint64_t>(done), static_cast<uint64_t>(total))
+                 : bar.Clear();
   };
   Result<Reply> reply = Generate(engine, std::move(request), on_text, on_prefill);
   bar.Clear();
@@ -178,6 +190,8 @@ Result<Reply> StreamReply(LoadedModel* model, Engine* engine, Request request, b
   return reply;
 }
 
-Result<int> Chat(LoadedModel* model, const ChatOptions& options) { return Talk(model, options).Run(); }
+Result<int> Chat(LoadedModel* model, const ChatOptions& options) {
+  return Talk(model, options).Run();
+}
 
 }  // namespace kvasir

@@ -4,7 +4,8 @@
 
 namespace kvasir {
 
-nlohmann::ordered_json TemplateContext(const Tokenizer& tokenizer, nlohmann::ordered_json messages) {
+nlohmann::ordered_json TemplateContext(const Tokenizer& tokenizer,
+                                       nlohmann::ordered_json messages) {
   const auto text = [&](std::optional<TokenId> id) {
     return id ? tokenizer.data().tokens[*id] : std::string();
   };
@@ -72,7 +73,8 @@ Result<std::vector<int32_t>> ChatHistory::AddUser(const std::string& text, int64
     options.add_special = false;
     options.continues = true;
     prompt_tokens_ = tokens_;
-    const std::vector<TokenId> rest = tokenizer.Encode(std::string_view(prompt_text_).substr(text_.size()), options);
+    const std::vector<TokenId> rest =
+        tokenizer.Encode(std::string_view(prompt_text_).substr(text_.size()), options);
     prompt_tokens_.insert(prompt_tokens_.end(), rest.begin(), rest.end());
   } else {
     // The template changed what came before (some cut out earlier thoughts): all of it anew.

@@ -14,9 +14,9 @@ namespace kvasir {
 /// what their template puts in its place.
 inline constexpr char kDefaultSystem[] = "You are a helpful assistant.";
 
-/// A conversation as messages and, at the same time, as tokens. The tokens of earlier turns are kept
-/// as the model saw and made them, so that the next turn's prompt starts with exactly what is in the
-/// KV cache: tokenizing the text anew may cut it otherwise.
+/// A conversation as messages and, at the same time, as tokens. The tokens of earlier turns are
+/// kept as the model saw and made them, so that the next turn's prompt starts with exactly what is
+/// in the KV cache: tokenizing the text anew may cut it otherwise.
 class ChatHistory {
  public:
   /// `model` must outlive this and have a chat template.
@@ -31,7 +31,8 @@ class ChatHistory {
   /// Adds the user's message; gives the prompt of the next reply.
   Result<std::vector<int32_t>> AddUser(const std::string& text, int64_t now);
   /// Adds the reply: its text, and its tokens without an end-of-generation token. Empty: the tokens
-  /// do not stand for just this text (a stop string was cut off), and the next turn is tokenized anew.
+  /// do not stand for just this text (a stop string was cut off), and the next turn is tokenized
+  /// anew.
   void AddReply(const std::string& text, const std::vector<int32_t>& tokens);
   /// Takes the user's last message back, when no reply came.
   void DropUser();

@@ -16,10 +16,13 @@ namespace {
 
 constexpr char kAbout[] =
     "Kvasir runs language models on this machine, around an exact KV cache.\n"
-    "Try: kvasir run, kvasir run -p \"Why is the sky blue?\", kvasir explain -p \"Hello\" --step 50";
+    "Try: kvasir run, kvasir run -p \"Why is the sky blue?\", kvasir explain -p \"Hello\" --step "
+    "50";
 constexpr char kFooter[] =
-    "Every option can be set by an environment variable (--kv-dtype: KVASIR_KV_DTYPE) or in a TOML\n"
-    "file (--config, or kvasir/config.toml in the config folder). Flags count over environment over\n"
+    "Every option can be set by an environment variable (--kv-dtype: KVASIR_KV_DTYPE) or in a "
+    "TOML\n"
+    "file (--config, or kvasir/config.toml in the config folder). Flags count over environment "
+    "over\n"
     "file. Exit codes: 0 done, 1 an error, 2 wrong flags, 130 interrupted.";
 
 int Fail(const Error& error) {
@@ -35,7 +38,9 @@ int Run(int argc, char** argv) {
   root.fallthrough();
   root.get_formatter()->column_width(34);
   std::string config;
-  root.add_option("--config", config, "TOML file of options")->type_name("FILE")->envname("KVASIR_CONFIG");
+  root.add_option("--config", config, "TOML file of options")
+      ->type_name("FILE")
+      ->envname("KVASIR_CONFIG");
   std::map<std::string, Command> commands;
   commands["run"] = AddRunCommand(&root);
   commands["explain"] = AddExplainCommand(&root);
@@ -51,7 +56,8 @@ int Run(int argc, char** argv) {
   } catch (const CLI::Success& asked) {  // --help, --version
     return root.exit(asked);
   } catch (const CLI::ParseError& error) {
-    const std::string in = root.get_subcommands().empty() ? "" : " " + root.get_subcommands()[0]->get_name();
+    const std::string in =
+        root.get_subcommands().empty() ? "" : " " + root.get_subcommands()[0]->get_name();
     PrintError(fmt::format("{}; see kvasir{} --help", error.what(), in));
     return kExitUsage;
   }

@@ -64,18 +64,21 @@ std::string Zsh(CLI::App* root) {
 
 std::string FishQuote(std::string text) {
   std::string out;
-  for (const char c : text) out += c == '\'' || c == '\\' ? std::string("\\") + c : std::string(1, c);
+  for (const char c : text)
+    out += c == '\'' || c == '\\' ? std::string("\\") + c : std::string(1, c);
   return "'" + out + "'";
 }
 
 std::string Fish(CLI::App* root) {
   std::string out;
   for (const CLI::App* app : Subcommands(root)) {
-    out += fmt::format("complete -c kvasir -n __fish_use_subcommand -f -a {} -d {}\n", app->get_name(), FishQuote(app->get_description()));
+    out += fmt::format("complete -c kvasir -n __fish_use_subcommand -f -a {} -d {}\n",
+                       app->get_name(), FishQuote(app->get_description()));
     for (const CLI::Option* option : app->get_options()) {
       for (const std::string& name : option->get_lnames()) {
-        out += fmt::format("complete -c kvasir -n '__fish_seen_subcommand_from {}' -l {} -d {}{}\n", app->get_name(), name,
-                           FishQuote(option->get_description()), option->get_type_size() == 0 ? "" : " -r");
+        out += fmt::format("complete -c kvasir -n '__fish_seen_subcommand_from {}' -l {} -d {}{}\n",
+                           app->get_name(), name, FishQuote(option->get_description()),
+                           option->get_type_size() == 0 ? "" : " -r");
       }
     }
   }
@@ -86,13 +89,19 @@ std::string Fish(CLI::App* root) {
 
 Command AddCompletionCommand(CLI::App* root) {
   auto shell = std::make_shared<std::string>();
-  CLI::App* app = root->add_subcommand("completion", "Shell completion; bash: source <(kvasir completion bash)");
+  CLI::App* app = root->add_subcommand("completion",
+                                       "Shell completion; bash: source <(kvasir completion bash)");
   app->add_option("shell", *shell, "bash, zsh or fish")->required()->type_name("SHELL");
   return [root, shell]() -> Result<int> {
-    if (*shell == "bash") WriteOut(Bash(root));
-    else if (*shell == "zsh") WriteOut(Zsh(root));
-    else if (*shell == "fish") WriteOut(Fish(root));
-    else return MakeError(ErrorCode::kInvalid, "there is no completion for {}; use bash, zsh or fish", *shell);
+    if (*shell == "bash")
+      WriteOut(Bash(root));
+    else if (*shell == "zsh")
+      WriteOut(Zsh(root));
+    else if (*shell == "fish")
+      WriteOut(Fish(root));
+    else
+      return MakeError(ErrorCode::kInvalid, "there is no completion for {}; use bash, zsh or fish",
+                       *shell);
     return kExitOk;
   };
 }

@@ -50,19 +50,27 @@ Result<int> Doctor(const DoctorFlags& flags) {
                {"available_bytes", memory.available_bytes},
                {"limited_by", memory.limited_by},
                {"read_gb_s", bandwidth},
-               {"default_model", model.ok() ? nlohmann::ordered_json(*model) : nlohmann::ordered_json(nullptr)}});
+               {"default_model",
+                model.ok() ? nlohmann::ordered_json(*model) : nlohmann::ordered_json(nullptr)}});
     return kExitOk;
   }
   std::string out;
-  const auto row = [&](std::string_view name, const std::string& value) { out += fmt::format("{:<14} {}\n", name, value); };
+  const auto row = [&](std::string_view name, const std::string& value) {
+    out += fmt::format("{:<14} {}\n", name, value);
+  };
   row("kvasir", KVASIR_VERSION);
   row("processor", cpu.model);
   row("features", Join(cpu.features));
   row("kernels", fmt::format("{} (available: {})", NameOf(isa), Join(isas)));
-  row("cores", fmt::format("{} logical, {} physical; threads by default: {}", cpu.logical, cpu.physical, cores.size()));
-  row("caches", fmt::format("L1d {}, L2 {}, L3 {}", HumanBytes(cpu.l1d_bytes), HumanBytes(cpu.l2_bytes), HumanBytes(cpu.l3_bytes)));
-  row("memory", fmt::format("{}, {} available (limited by {})", HumanBytes(memory.total_bytes), HumanBytes(memory.available_bytes), memory.limited_by));
-  if (flags.probe) row("reading", fmt::format("{:.1f} GB/s: a model of 1 GB decodes at most {:.0f} tokens/s", bandwidth, bandwidth));
+  row("cores", fmt::format("{} logical, {} physical; threads by default: {}", cpu.logical,
+                           cpu.physical, cores.size()));
+  row("caches", fmt::format("L1d {}, L2 {}, L3 {}", HumanBytes(cpu.l1d_bytes),
+                            HumanBytes(cpu.l2_bytes), HumanBytes(cpu.l3_bytes)));
+  row("memory", fmt::format("{}, {} available (limited by {})", HumanBytes(memory.total_bytes),
+                            HumanBytes(memory.available_bytes), memory.limited_by));
+  if (flags.probe)
+    row("reading", fmt::format("{:.1f} GB/s: a model of 1 GB decodes at most {:.0f} tokens/s",
+                               bandwidth, bandwidth));
   row("default model", model.ok() ? *model : model.error().message);
   WriteOut(out);
   return kExitOk;
@@ -72,7 +80,8 @@ Result<int> Doctor(const DoctorFlags& flags) {
 
 Command AddDoctorCommand(CLI::App* root) {
   auto flags = std::make_shared<DoctorFlags>();
-  CLI::App* app = root->add_subcommand("doctor", "What this machine offers, and what Kvasir makes of it");
+  CLI::App* app =
+      root->add_subcommand("doctor", "What this machine offers, and what Kvasir makes of it");
   app->add_flag("!--no-probe", flags->probe, "do not measure memory bandwidth");
   app->add_flag("--json", flags->json, "one JSON object on stdout");
   return [flags] { return Doctor(*flags); };

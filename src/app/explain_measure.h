@@ -34,11 +34,11 @@ struct ExplainStep {
 /// The two phases over the same tokens.
 struct ExplainPhases {
   int32_t tokens = 0;
-  ExplainCost prefill;          ///< all at once: Cache = Dec_kv(x)
-  ExplainCost decode;           ///< one token a step
+  ExplainCost prefill;                    ///< all at once: Cache = Dec_kv(x)
+  ExplainCost decode;                     ///< one token a step
   uint64_t last_layer_flops_skipped = 0;  ///< what prefill left out at the last layer
-  double bandwidth_gb_s = 0;    ///< probe: reading memory
-  double compute_gflop_s = 0;   ///< probe: this model's own weights times many rows
+  double bandwidth_gb_s = 0;              ///< probe: reading memory
+  double compute_gflop_s = 0;             ///< probe: this model's own weights times many rows
 };
 
 /// Computes steps of one sequence on a loaded model. Uses the whole KV pool: no engine may run.

@@ -16,16 +16,21 @@ void AddModelFlag(CLI::App* app, ModelFlags* f) {
 
 void AddComputeFlags(CLI::App* app, ModelFlags* f) {
   AddModelFlag(app, f);
-  app->add_option("-t,--threads", f->threads, "threads; 0: one for each physical core")->type_name("N");
-  app->add_option("-c,--ctx", f->context, "longest sequence in tokens; 0: the model's own, or what fits")
+  app->add_option("-t,--threads", f->threads, "threads; 0: one for each physical core")
+      ->type_name("N");
+  app->add_option("-c,--ctx", f->context,
+                  "longest sequence in tokens; 0: the model's own, or what fits")
       ->type_name("N");
   app->add_option("--kv-dtype", f->kv_dtype, "how K and V are stored: bf16, f16, f32 or int8")
       ->type_name("TYPE");
-  app->add_option("--kv-memory", f->kv_memory, "size of the KV pool, e.g. 2G (default: one full context)")
+  app->add_option("--kv-memory", f->kv_memory,
+                  "size of the KV pool, e.g. 2G (default: one full context)")
       ->type_name("SIZE");
-  app->add_option("--block-tokens", f->block_tokens, "tokens of a KV block: 16, 32, 64, 128, 256 or 512")
+  app->add_option("--block-tokens", f->block_tokens,
+                  "tokens of a KV block: 16, 32, 64, 128, 256 or 512")
       ->type_name("N");
-  app->add_option("--step-tokens", f->step_tokens, "tokens computed in one step, at most")->type_name("N");
+  app->add_option("--step-tokens", f->step_tokens, "tokens computed in one step, at most")
+      ->type_name("N");
   app->add_flag("!--no-pin", f->pin, "let threads move between cores");
 }
 
@@ -43,7 +48,8 @@ Result<uint64_t> ParseBytes(const std::string& text) {
     }
   }
   if (error != std::errc() || shift < 0 || value > (UINT64_MAX >> shift)) {
-    return MakeError(ErrorCode::kInvalid, "\"{}\" is not a size; write bytes, or 512K, 64M, 2G", text);
+    return MakeError(ErrorCode::kInvalid, "\"{}\" is not a size; write bytes, or 512K, 64M, 2G",
+                     text);
   }
   return value << shift;
 }
@@ -59,12 +65,13 @@ Result<LoadOptions> ToLoadOptions(const ModelFlags& f, int32_t logit_rows) {
   }
   constexpr int kMaxThreads = 1024;
   if (f.threads < 0 || f.threads > kMaxThreads) {
-    return MakeError(ErrorCode::kInvalid, "--threads is {}; it must be from 0 to {}", f.threads, kMaxThreads);
+    return MakeError(ErrorCode::kInvalid, "--threads is {}; it must be from 0 to {}", f.threads,
+                     kMaxThreads);
   }
   constexpr int32_t kMaxStepTokens = 65536;
   if (f.step_tokens < 1 || f.step_tokens > kMaxStepTokens) {
-    return MakeError(ErrorCode::kInvalid, "--step-tokens is {}; it must be from 1 to {}", f.step_tokens,
-                     kMaxStepTokens);
+    return MakeError(ErrorCode::kInvalid, "--step-tokens is {}; it must be from 1 to {}",
+                     f.step_tokens, kMaxStepTokens);
   }
   KV_ASSIGN(o.path, FindModel(f.model));
   o.cpu.threads = f.threads;
@@ -78,35 +85,62 @@ Result<LoadOptions> ToLoadOptions(const ModelFlags& f, int32_t logit_rows) {
 
 void AddSamplingFlags(CLI::App* app, SamplingFlags* f) {
   const std::string group = "Sampling";
-  app->add_option("--temp", f->temperature, "temperature; 0: always the most likely token (default)")
-      ->type_name("T")->group(group);
-  app->add_option("--top-k", f->top_k, "only the K most likely tokens; 0: off")->type_name("K")->group(group);
-  app->add_option("--top-p", f->top_p, "only the most likely tokens that together have probability P")
-      ->type_name("P")->group(group);
+  app->add_option("--temp", f->temperature,
+                  "temperature; 0: always the most likely token (default)")
+      ->type_name("T")
+      ->group(group);
+  app->add_option("--top-k", f->top_k, "only the K most likely tokens; 0: off")
+      ->type_name("K")
+      ->group(group);
+  app->add_option("--top-p", f->top_p,
+                  "only the most likely tokens that together have probability P")
+      ->type_name("P")
+      ->group(group);
   app->add_option("--min-p", f->min_p, "only tokens at least P times as likely as the best")
-      ->type_name("P")->group(group);
+      ->type_name("P")
+      ->group(group);
   app->add_option("--typical", f->typical_p, "locally typical sampling with probability P; 1: off")
-      ->type_name("P")->group(group);
-  app->add_option("--repeat-penalty", f->repetition_penalty, "above 1: tokens seen before are less likely")
-      ->type_name("X")->group(group);
-  app->add_option("--repeat-last-n", f->penalty_last_n, "how many last tokens count for it; -1: all")
-      ->type_name("N")->group(group);
-  app->add_option("--presence-penalty", f->presence_penalty, "taken from tokens that the output has")
-      ->type_name("X")->group(group);
-  app->add_option("--frequency-penalty", f->frequency_penalty, "taken for each time the output has a token")
-      ->type_name("X")->group(group);
+      ->type_name("P")
+      ->group(group);
+  app->add_option("--repeat-penalty", f->repetition_penalty,
+                  "above 1: tokens seen before are less likely")
+      ->type_name("X")
+      ->group(group);
+  app->add_option("--repeat-last-n", f->penalty_last_n,
+                  "how many last tokens count for it; -1: all")
+      ->type_name("N")
+      ->group(group);
+  app->add_option("--presence-penalty", f->presence_penalty,
+                  "taken from tokens that the output has")
+      ->type_name("X")
+      ->group(group);
+  app->add_option("--frequency-penalty", f->frequency_penalty,
+                  "taken for each time the output has a token")
+      ->type_name("X")
+      ->group(group);
   app->add_option("--logit-bias", f->logit_bias, "added to a token's logit; may be repeated")
-      ->type_name("ID=BIAS")->group(group);
-  app->add_option("--seed", f->seed, "of the random numbers; the same seed gives the same text (default: new)")
-      ->type_name("N")->group(group);
+      ->type_name("ID=BIAS")
+      ->group(group);
+  app->add_option("--seed", f->seed,
+                  "of the random numbers; the same seed gives the same text (default: new)")
+      ->type_name("N")
+      ->group(group);
   app->add_option("--stop", f->stop, "ends the text, and is not shown; may be repeated")
-      ->type_name("TEXT")->group(group)->allow_extra_args(false);
+      ->type_name("TEXT")
+      ->group(group)
+      ->allow_extra_args(false);
   app->add_option("--stop-token", f->stop_token_ids, "a token that ends the text; may be repeated")
-      ->type_name("ID")->group(group)->allow_extra_args(false);
+      ->type_name("ID")
+      ->group(group)
+      ->allow_extra_args(false);
   app->add_flag("--ignore-eos", f->ignore_eos, "go on when the model would end")->group(group);
-  app->add_option("--min-tokens", f->min_tokens, "no end before N tokens")->type_name("N")->group(group);
-  app->add_option("--logprobs", f->logprobs, "with --json: log probabilities of each token and the N likeliest")
-      ->type_name("N")->group(group);
+  app->add_option("--min-tokens", f->min_tokens, "no end before N tokens")
+      ->type_name("N")
+      ->group(group);
+  app->add_option("--logprobs", f->logprobs,
+                  "with --json: log probabilities of each token and the N likeliest")
+      ->type_name("N")
+      ->group(group);
 }
 
 namespace {
@@ -119,9 +153,12 @@ Result<std::pair<int32_t, float>> ParseBias(const std::string& text) {
   if (equals != std::string::npos) {
     const auto id = std::from_chars(begin, begin + equals, out.first);
     const auto bias = std::from_chars(begin + equals + 1, end, out.second);
-    if (id.ec == std::errc() && id.ptr == begin + equals && bias.ec == std::errc() && bias.ptr == end) return out;
+    if (id.ec == std::errc() && id.ptr == begin + equals && bias.ec == std::errc() &&
+        bias.ptr == end)
+      return out;
   }
-  return MakeError(ErrorCode::kInvalid, "--logit-bias \"{}\" is not a token id, '=' and a number", text);
+  return MakeError(ErrorCode::kInvalid, "--logit-bias \"{}\" is not a token id, '=' and a number",
+                   text);
 }
 
 }  // namespace

@@ -13,7 +13,8 @@ std::vector<int32_t> Reply::ids() const {
   return out;
 }
 
-Result<Reply> Generate(Engine* engine, Request request, const std::function<bool(std::string_view)>& on_text,
+Result<Reply> Generate(Engine* engine, Request request,
+                       const std::function<bool(std::string_view)>& on_text,
                        const std::function<void(int32_t done, int32_t total)>& on_prefill) {
   KV_ASSIGN(const RequestId id, engine->Submit(std::move(request)));
   Reply reply;

@@ -20,10 +20,11 @@ struct Reply {
 };
 
 /// Runs one request on the engine to its end. `on_text` gets text as it becomes certain; when it
-/// gives false (nobody listens any more) the request is cancelled. `on_prefill` gets the progress of
-/// the prompt. Ctrl-C, while an InterruptScope lives, cancels. An Error when the request was refused
-/// or failed.
-Result<Reply> Generate(Engine* engine, Request request, const std::function<bool(std::string_view)>& on_text,
+/// gives false (nobody listens any more) the request is cancelled. `on_prefill` gets the progress
+/// of the prompt. Ctrl-C, while an InterruptScope lives, cancels. An Error when the request was
+/// refused or failed.
+Result<Reply> Generate(Engine* engine, Request request,
+                       const std::function<bool(std::string_view)>& on_text,
                        const std::function<void(int32_t done, int32_t total)>& on_prefill);
 
 }  // namespace kvasir

@@ -31,7 +31,8 @@ Result<std::string> ReadStdin(size_t limit) { return ReadAll(STDIN_FILENO, "stdi
 Result<std::string> ReadTextFile(const std::string& path, size_t limit) {
   if (path == "-") return ReadStdin(limit);
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return MakeError(ErrorCode::kNotFound, "cannot open {}: {}", path, std::strerror(errno));
+  if (fd < 0)
+    return MakeError(ErrorCode::kNotFound, "cannot open {}: {}", path, std::strerror(errno));
   Result<std::string> text = ReadAll(fd, path, limit);
   ::close(fd);
   return text;

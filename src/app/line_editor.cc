@@ -38,11 +38,12 @@ LineEditor::LineEditor(std::string history_path) : state_(std::make_unique<State
   history(s->history, &s->event, H_SETUNIQUE, 1);
   history(s->history, &s->event, H_LOAD, s->path.c_str());
   el_set(s->edit, EL_CLIENTDATA, s);
-  el_set(s->edit, EL_PROMPT, +[](EditLine* edit) -> char* {
-    State* state = nullptr;
-    el_get(edit, EL_CLIENTDATA, &state);
-    return state->prompt.data();
-  });
+  el_set(
+      s->edit, EL_PROMPT, +[](EditLine* edit) -> char* {
+        State* state = nullptr;
+        el_get(edit, EL_CLIENTDATA, &state);
+        return state->prompt.data();
+      });
   el_set(s->edit, EL_HIST, history, s->history);
   el_set(s->edit, EL_EDITOR, "emacs");
   el_set(s->edit, EL_BIND, "^R", "em-inc-search-prev", nullptr);

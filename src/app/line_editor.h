@@ -16,8 +16,8 @@ class LineEditor {
   LineEditor& operator=(const LineEditor&) = delete;
 
   struct Line {
-    std::string text;      ///< without the newline
-    bool end = false;      ///< Ctrl-D
+    std::string text;        ///< without the newline
+    bool end = false;        ///< Ctrl-D
     bool cancelled = false;  ///< Ctrl-C: the line is thrown away
   };
   Line Read(const std::string& prompt);

@@ -49,7 +49,8 @@ Result<std::unique_ptr<LoadedModel>> LoadedModel::Load(LoadOptions options) {
   } else if (Result<ChatTemplate> compiled = ChatTemplate::Compile(*s->opened.chat_template)) {
     s->chat_template = std::move(*compiled);
   } else {
-    s->chat_template_error = options.path + ": tokenizer.chat_template: " + compiled.error().message;
+    s->chat_template_error =
+        options.path + ": tokenizer.chat_template: " + compiled.error().message;
   }
   for (int32_t id = 0; id < s->opened.tokenizer->vocab_size(); ++id) {
     if (s->opened.tokenizer->IsEndOfGeneration(id)) s->end_of_generation.push_back(id);
@@ -90,8 +91,8 @@ std::unique_ptr<Engine> LoadedModel::MakeEngine() {
                         .max_step_tokens = s.request.max_step_tokens,
                         .max_sequences = s.request.max_logit_rows,
                         .end_of_generation = s.end_of_generation};
-  return std::make_unique<Engine>(std::move(options), s.plan.layout, s.plan.kv_blocks,
-                                  &*s.executor, s.opened.tokenizer.get(), &SystemClock());
+  return std::make_unique<Engine>(std::move(options), s.plan.layout, s.plan.kv_blocks, &*s.executor,
+                                  s.opened.tokenizer.get(), &SystemClock());
 }
 
 }  // namespace kvasir

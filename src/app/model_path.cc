@@ -44,16 +44,17 @@ Result<std::string> FindModel(const std::string& name) {
   if (name.empty()) {
     const std::string path = folder + "/" + std::string(kDefaultModel);
     if (IsFile(path)) return path;
-    return MakeError(ErrorCode::kNotFound,
-                     "the default model {} is not in {}; fetch it with tools/fetch-model.sh, or name "
-                     "a GGUF file",
-                     kDefaultModel, folder);
+    return MakeError(
+        ErrorCode::kNotFound,
+        "the default model {} is not in {}; fetch it with tools/fetch-model.sh, or name "
+        "a GGUF file",
+        kDefaultModel, folder);
   }
   for (const std::string& path : {name, folder + "/" + name, folder + "/" + name + ".gguf"}) {
     if (IsFile(path)) return path;
   }
-  return MakeError(ErrorCode::kNotFound, "there is no model {}: not a file, and not in {}, {}", name, folder,
-                   ModelsThere(folder));
+  return MakeError(ErrorCode::kNotFound, "there is no model {}: not a file, and not in {}, {}",
+                   name, folder, ModelsThere(folder));
 }
 
 }  // namespace kvasir

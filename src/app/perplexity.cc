@@ -18,15 +18,20 @@ double NegativeLogProbability(std::span<const float> logits, int32_t token) {
 
 }  // namespace
 
-double PerplexityResult::mean_nll() const { return scored == 0 ? 0 : nll / static_cast<double>(scored); }
+double PerplexityResult::mean_nll() const {
+  return scored == 0 ? 0 : nll / static_cast<double>(scored);
+}
 double PerplexityResult::perplexity() const { return std::exp(mean_nll()); }
 
-Result<PerplexityResult> Perplexity(LoadedModel* model, const std::vector<int32_t>& tokens, int32_t window,
-                                    const std::function<void(uint64_t done, uint64_t total)>& progress) {
+Result<PerplexityResult> Perplexity(
+    LoadedModel* model, const std::vector<int32_t>& tokens, int32_t window,
+    const std::function<void(uint64_t done, uint64_t total)>& progress) {
   const auto all = static_cast<int64_t>(tokens.size());
-  if (all < 2) return MakeError(ErrorCode::kInvalid, "the text has {} tokens; 2 or more are needed", all);
+  if (all < 2)
+    return MakeError(ErrorCode::kInvalid, "the text has {} tokens; 2 or more are needed", all);
   if (window > model->plan().context) {
-    return MakeError(ErrorCode::kInvalid, "--window is {}, above the context of {} tokens; raise --ctx", window,
+    return MakeError(ErrorCode::kInvalid,
+                     "--window is {}, above the context of {} tokens; raise --ctx", window,
                      model->plan().context);
   }
   const int64_t size = std::min<int64_t>(window, all);
@@ -38,14 +43,17 @@ Result<PerplexityResult> Perplexity(LoadedModel* model, const std::vector<int32_
     DirectSequence sequence(&model->executor(), &kv, part);
     while (sequence.computed() < size) {
       const int32_t first = sequence.computed();
-      const auto count = static_cast<int32_t>(std::min<int64_t>(model->max_step_tokens(), size - first));
+      const auto count =
+          static_cast<int32_t>(std::min<int64_t>(model->max_step_tokens(), size - first));
       KV_ASSIGN(const std::span<const float> logits, sequence.Compute(count, count));
       for (int32_t i = 0; i < count && first + i + 1 < size; ++i) {
-        out.nll += NegativeLogProbability(logits.subspan(static_cast<size_t>(i) * vocab, vocab), part[first + i + 1]);
+        out.nll += NegativeLogProbability(logits.subspan(static_cast<size_t>(i) * vocab, vocab),
+                                          part[first + i + 1]);
         ++out.scored;
       }
       out.computed += count;
-      if (progress) progress(static_cast<uint64_t>(out.computed), static_cast<uint64_t>(all / size * size));
+      if (progress)
+        progress(static_cast<uint64_t>(out.computed), static_cast<uint64_t>(all / size * size));
     }
     ++out.windows;
   }

@@ -20,8 +20,10 @@ struct PerplexityFlags {
 };
 
 Result<int> RunPerplexity(PerplexityFlags flags) {
-  if (flags.file.empty()) return MakeError(ErrorCode::kInvalid, "a text is needed: -f FILE, or -f - for stdin");
-  if (flags.window < 2) return MakeError(ErrorCode::kInvalid, "--window is {}; it must be 2 or more", flags.window);
+  if (flags.file.empty())
+    return MakeError(ErrorCode::kInvalid, "a text is needed: -f FILE, or -f - for stdin");
+  if (flags.window < 2)
+    return MakeError(ErrorCode::kInvalid, "--window is {}; it must be 2 or more", flags.window);
   // Every row's logits are wanted, so that fewer rows a step need less memory.
   constexpr int32_t kRows = 128;
   flags.model.step_tokens = std::min(flags.model.step_tokens, kRows);
@@ -37,18 +39,24 @@ Result<int> RunPerplexity(PerplexityFlags flags) {
         model->tokenizer().Encode(text, {.add_special = flags.bos, .parse_special = false});
     ProgressBar progress("scoring");
     const int64_t start = SystemClock().NowNs();
-    KV_ASSIGN(const PerplexityResult r, Perplexity(model.get(), tokens, flags.window, [&](uint64_t done, uint64_t total) {
-                progress.Update(done, total);
-              }));
+    KV_ASSIGN(const PerplexityResult r,
+              Perplexity(model.get(), tokens, flags.window,
+                         [&](uint64_t done, uint64_t total) { progress.Update(done, total); }));
     progress.Clear();
     const double seconds = SecondsBetween(start, SystemClock().NowNs());
     if (flags.json) {
-      PrintJson({{"perplexity", r.perplexity()}, {"mean_nll", r.mean_nll()}, {"tokens", tokens.size()},
-                 {"scored", r.scored}, {"windows", r.windows}, {"window", flags.window}, {"seconds", seconds}});
+      PrintJson({{"perplexity", r.perplexity()},
+                 {"mean_nll", r.mean_nll()},
+                 {"tokens", tokens.size()},
+                 {"scored", r.scored},
+                 {"windows", r.windows},
+                 {"window", flags.window},
+                 {"seconds", seconds}});
     } else {
-      WriteOut(fmt::format("perplexity {:.4f} ({} tokens scored in {} windows of {}, {:.1f} s, {:.0f} tokens/s)\n",
-                           r.perplexity(), r.scored, r.windows, flags.window, seconds,
-                           static_cast<double>(r.computed) / seconds));
+      WriteOut(fmt::format(
+          "perplexity {:.4f} ({} tokens scored in {} windows of {}, {:.1f} s, {:.0f} tokens/s)\n",
+          r.perplexity(), r.scored, r.windows, flags.window, seconds,
+          static_cast<double>(r.computed) / seconds));
     }
   }
   return kExitOk;
@@ -58,10 +66,12 @@ Result<int> RunPerplexity(PerplexityFlags flags) {
 
 Command AddPerplexityCommand(CLI::App* root) {
   auto flags = std::make_shared<PerplexityFlags>();
-  CLI::App* app = root->add_subcommand("perplexity", "How well a model predicts a text, in windows without overlap");
+  CLI::App* app = root->add_subcommand(
+      "perplexity", "How well a model predicts a text, in windows without overlap");
   AddComputeFlags(app, &flags->model);
   app->add_option("-f,--file", flags->file, "the text; -: stdin")->type_name("FILE");
-  app->add_option("--window", flags->window, "tokens of a window; all but the first are scored")->type_name("N");
+  app->add_option("--window", flags->window, "tokens of a window; all but the first are scored")
+      ->type_name("N");
   app->add_flag("--bos", flags->bos, "start the text with BOS");
   app->add_flag("--json", flags->json, "one JSON object on stdout");
   return [flags] { return RunPerplexity(*flags); };

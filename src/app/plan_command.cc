@@ -20,40 +20,47 @@ std::string PlanText(const MemoryPlan& p, const ModelConfig& c) {
     out += fmt::format("{:<12} {:>11}  {}\n", name, HumanBytes(bytes), what);
   };
   row("weights", p.weights_bytes, "packed once, kept");
-  if (p.mapped_bytes > 0) row("(mapped)", p.mapped_bytes, "read from the file as needed; the system may take it back");
+  if (p.mapped_bytes > 0)
+    row("(mapped)", p.mapped_bytes, "read from the file as needed; the system may take it back");
   row("scratch", p.scratch_bytes, "activations and logits of one step");
   row("text", p.text_bytes, "vocabulary and merges");
   row("program", p.program_bytes, "binary, libraries, threads");
   row("KV pool", p.kv_bytes,
-      fmt::format("{} blocks of {} tokens, {} bytes a token, for a context of {}", p.kv_blocks, p.layout.block_tokens,
-                  static_cast<int64_t>(p.kv_bytes_per_token), p.context));
+      fmt::format("{} blocks of {} tokens, {} bytes a token, for a context of {}", p.kv_blocks,
+                  p.layout.block_tokens, static_cast<int64_t>(p.kv_bytes_per_token), p.context));
   row("total", p.total_bytes(), "");
   row("available", p.limits.available_bytes, "limited by " + p.limits.limited_by);
-  out += fmt::format("\n{} tokens of K and V would fit: {} full contexts of {} tokens\n", p.kv_capacity_tokens,
-                     p.kv_capacity_tokens / std::max<int64_t>(1, c.context), c.context);
-  out += fmt::format("K and V take as much as the weights at {} tokens\n",
-                     static_cast<int64_t>(static_cast<double>(p.weights_bytes) / p.kv_bytes_per_token));
+  out += fmt::format("\n{} tokens of K and V would fit: {} full contexts of {} tokens\n",
+                     p.kv_capacity_tokens, p.kv_capacity_tokens / std::max<int64_t>(1, c.context),
+                     c.context);
+  out += fmt::format(
+      "K and V take as much as the weights at {} tokens\n",
+      static_cast<int64_t>(static_cast<double>(p.weights_bytes) / p.kv_bytes_per_token));
   for (const KvGroup& g : p.layout.groups) {
-    out += g.window == 0 ? fmt::format("{} layers keep all tokens\n", g.layers.size())
-                         : fmt::format("{} layers keep the last {} tokens\n", g.layers.size(), g.window);
+    out += g.window == 0
+               ? fmt::format("{} layers keep all tokens\n", g.layers.size())
+               : fmt::format("{} layers keep the last {} tokens\n", g.layers.size(), g.window);
   }
   return out;
 }
 
 Result<int> Plan(const PlanFlags& flags) {
   if (flags.sequences < 1 || flags.sequences > 4096) {
-    return MakeError(ErrorCode::kInvalid, "--sequences is {}; it must be from 1 to 4096", flags.sequences);
+    return MakeError(ErrorCode::kInvalid, "--sequences is {}; it must be from 1 to 4096",
+                     flags.sequences);
   }
   KV_ASSIGN(const LoadOptions options, ToLoadOptions(flags.model, flags.sequences));
   KV_ASSIGN(const OpenedModel model, OpenModel(options.path));
   KV_ASSIGN(const std::unique_ptr<Backend> backend, MakeCpuBackend(options.cpu));
-  KV_ASSIGN(const MemoryPlan p, PlanMemory(model.file, model.config, *backend, ReadMemoryLimits(), options.memory));
+  KV_ASSIGN(const MemoryPlan p,
+            PlanMemory(model.file, model.config, *backend, ReadMemoryLimits(), options.memory));
   if (!flags.json) {
     WriteOut(PlanText(p, model.config));
     return kExitOk;
   }
   nlohmann::ordered_json windows = nlohmann::ordered_json::array();
-  for (const KvGroup& g : p.layout.groups) windows.push_back({{"window", g.window}, {"layers", g.layers.size()}});
+  for (const KvGroup& g : p.layout.groups)
+    windows.push_back({{"window", g.window}, {"layers", g.layers.size()}});
   PrintJson({{"weights_bytes", p.weights_bytes},
              {"kv_bytes_per_token", p.kv_bytes_per_token},
              {"kv_capacity_tokens", p.kv_capacity_tokens},
@@ -77,7 +84,8 @@ Result<int> Plan(const PlanFlags& flags) {
 
 Command AddPlanCommand(CLI::App* root) {
   auto flags = std::make_shared<PlanFlags>();
-  CLI::App* app = root->add_subcommand("plan", "What a model needs in memory, and how many tokens fit; loads nothing");
+  CLI::App* app = root->add_subcommand(
+      "plan", "What a model needs in memory, and how many tokens fit; loads nothing");
   AddComputeFlags(app, &flags->model);
   app->add_option("--sequences", flags->sequences, "sequences computed at once")->type_name("N");
   app->add_flag("--json", flags->json, "one JSON object on stdout");

@@ -28,8 +28,10 @@ Result<std::unique_ptr<LoadedModel>> LoadWithProgress(LoadOptions options) {
   return LoadedModel::Load(std::move(options));
 }
 
-Result<std::vector<int32_t>> PromptTokens(const LoadedModel& model, const RunFlags& flags, const std::string& text) {
-  if (flags.raw) return model.tokenizer().Encode(text, {.add_special = true, .parse_special = true});
+Result<std::vector<int32_t>> PromptTokens(const LoadedModel& model, const RunFlags& flags,
+                                          const std::string& text) {
+  if (flags.raw)
+    return model.tokenizer().Encode(text, {.add_special = true, .parse_special = true});
   ChatHistory history(&model);
   if (flags.system) history.SetSystem(*flags.system);
   return history.AddUser(text, std::time(nullptr));
@@ -38,36 +40,46 @@ Result<std::vector<int32_t>> PromptTokens(const LoadedModel& model, const RunFla
 nlohmann::ordered_json LogprobsJson(const Reply& reply, const Tokenizer& tokenizer) {
   nlohmann::ordered_json out = nlohmann::ordered_json::array();
   const auto entry = [&](int32_t token, float logprob) {
-    return nlohmann::ordered_json{{"token", token}, {"text", tokenizer.TokenBytes(token, true)}, {"logprob", logprob}};
+    return nlohmann::ordered_json{
+        {"token", token}, {"text", tokenizer.TokenBytes(token, true)}, {"logprob", logprob}};
   };
   for (const SampledToken& t : reply.tokens) {
     nlohmann::ordered_json item = entry(t.token, t.logprob);
     item["top"] = nlohmann::ordered_json::array();
-    for (const TokenLogprob& other : t.top) item["top"].push_back(entry(other.token, other.logprob));
+    for (const TokenLogprob& other : t.top)
+      item["top"].push_back(entry(other.token, other.logprob));
     out.push_back(std::move(item));
   }
   return out;
 }
 
-nlohmann::ordered_json ReplyJson(const Reply& reply, const LoadedModel& model, const Request& request) {
+nlohmann::ordered_json ReplyJson(const Reply& reply, const LoadedModel& model,
+                                 const Request& request) {
   const RequestStats& s = reply.stats;
-  nlohmann::ordered_json out = {{"text", reply.text},
-                                {"tokens", reply.ids()},
-                                {"finish_reason", NameOf(reply.reason)},
-                                {"prompt_tokens", s.prompt_tokens},
-                                {"cached_tokens", s.cached_tokens},
-                                {"output_tokens", s.output_tokens},
-                                {"ttft_ms", s.ttft_seconds() * 1e3},
-                                {"decode_tok_s", s.decode_tokens_per_second()},
-                                {"prefill_tok_s", s.ttft_seconds() > 0 ? (s.prompt_tokens - s.cached_tokens) / s.ttft_seconds() : 0.0},
-                                {"seed", request.sampling.seed}};
+  nlohmann::ordered_json out = {
+      {"text", reply.text},
+      {"tokens", reply.ids()},
+      {"finish_reason", NameOf(reply.reason)},
+      {"prompt_tokens", s.prompt_tokens},
+      {"cached_tokens", s.cached_tokens},
+      {"output_tokens", s.output_tokens},
+      {"ttft_ms", s.ttft_seconds() * 1e3},
+      {"decode_tok_s", s.decode_tokens_per_second()},
+      {"prefill_tok_s",
+       s.ttft_seconds() > 0 ? (s.prompt_tokens - s.cached_tokens) / s.ttft_seconds() : 0.0},
+      {"seed", request.sampling.seed}};
   if (request.sampling.logprobs >= 0) out["logprobs"] = LogprobsJson(reply, model.tokenizer());
   return out;
 }
 
-Result<int> OneShot(LoadedModel* model, const RunFlags& flags, const std::string& text, const ChatOptions& options) {
+Result<int> OneShot(LoadedModel* model, const RunFlags& flags, const std::string& text,
+                    const ChatOptions& options) {
   KV_ASSIGN(std::vector<int32_t> prompt, PromptTokens(*model, flags, text));
-  Request request{.prompt = std::move(prompt), .max_tokens = flags.max_tokens, .sampling = options.sampling, .stop = options.stop, .special = flags.special};
+  Request request{.prompt = std::move(prompt),
+                  .max_tokens = flags.max_tokens,
+                  .sampling = options.sampling,
+                  .stop = options.stop,
+                  .special = flags.special};
   const std::unique_ptr<Engine> engine = model->MakeEngine();
   if (!flags.json) {
     KV_ASSIGN(const Reply reply, StreamReply(model, engine.get(), std::move(request), flags.quiet));
@@ -75,16 +87,22 @@ Result<int> OneShot(LoadedModel* model, const RunFlags& flags, const std::string
   }
   const InterruptScope interrupts;
   const auto ignore_text = [](std::string_view) { return true; };
-  KV_ASSIGN(const Reply reply, Generate(engine.get(), request, ignore_text, [](int32_t, int32_t) {}));
+  KV_ASSIGN(const Reply reply,
+            Generate(engine.get(), request, ignore_text, [](int32_t, int32_t) {}));
   PrintJson(ReplyJson(reply, *model, request));
   return reply.reason == FinishReason::kCancelled ? kExitInterrupted : kExitOk;
 }
 
 Result<int> Run(const RunFlags& flags) {
   const bool interactive = !flags.prompt && StdinIsTerminal();
-  if (interactive && flags.json) return MakeError(ErrorCode::kInvalid, "--json needs a prompt: -p TEXT, or a pipe");
-  if (interactive && flags.raw) return MakeError(ErrorCode::kInvalid, "--raw needs a prompt: -p TEXT, or a pipe");
-  ChatOptions options{.system = flags.system, .stop = ToStopRules(flags.sampling), .max_tokens = flags.max_tokens, .quiet = flags.quiet};
+  if (interactive && flags.json)
+    return MakeError(ErrorCode::kInvalid, "--json needs a prompt: -p TEXT, or a pipe");
+  if (interactive && flags.raw)
+    return MakeError(ErrorCode::kInvalid, "--raw needs a prompt: -p TEXT, or a pipe");
+  ChatOptions options{.system = flags.system,
+                      .stop = ToStopRules(flags.sampling),
+                      .max_tokens = flags.max_tokens,
+                      .quiet = flags.quiet};
   KV_ASSIGN(options.sampling, ToSamplingParams(flags.sampling));
   KV_ASSIGN(LoadOptions load, ToLoadOptions(flags.model, 1));
   std::string text;
@@ -99,7 +117,8 @@ Result<int> Run(const RunFlags& flags) {
   KV_RETURN_IF_ERROR(Validate(options.sampling, model->tokenizer().vocab_size()));
   KV_RETURN_IF_ERROR(Validate(options.stop, model->tokenizer().vocab_size()));
   if (!flags.raw && model->chat_template() == nullptr) {
-    return MakeError(ErrorCode::kUnsupported, "{}; --raw -p TEXT continues a text without one", model->chat_template_error());
+    return MakeError(ErrorCode::kUnsupported, "{}; --raw -p TEXT continues a text without one",
+                     model->chat_template_error());
   }
   if (interactive) return Chat(model.get(), options);
   return OneShot(model.get(), flags, text, options);
@@ -109,11 +128,19 @@ Result<int> Run(const RunFlags& flags) {
 
 Command AddRunCommand(CLI::App* root) {
   auto flags = std::make_shared<RunFlags>();
-  CLI::App* app = root->add_subcommand("run", "Talk to a model in the terminal, or answer one prompt");
+  CLI::App* app =
+      root->add_subcommand("run", "Talk to a model in the terminal, or answer one prompt");
   AddComputeFlags(app, &flags->model);
-  app->add_option("-p,--prompt", flags->prompt, "answer this and end (a pipe on stdin does the same)")->type_name("TEXT");
-  app->add_option("-s,--system", flags->system, "system message (default: \"" + std::string(kDefaultSystem) + "\"; empty: the template's own)")->type_name("TEXT");
-  app->add_option("-n,--max-tokens", flags->max_tokens, "tokens of a reply, at most; -1: until the context is full")->type_name("N");
+  app->add_option("-p,--prompt", flags->prompt,
+                  "answer this and end (a pipe on stdin does the same)")
+      ->type_name("TEXT");
+  app->add_option("-s,--system", flags->system,
+                  "system message (default: \"" + std::string(kDefaultSystem) +
+                      "\"; empty: the template's own)")
+      ->type_name("TEXT");
+  app->add_option("-n,--max-tokens", flags->max_tokens,
+                  "tokens of a reply, at most; -1: until the context is full")
+      ->type_name("N");
   app->add_flag("--raw", flags->raw, "continue the prompt as it is, without the chat template");
   app->add_flag("--special", flags->special, "show control tokens");
   app->add_flag("-q,--quiet", flags->quiet, "no statistics");

@@ -1,10 +1,10 @@
 #include "app/settings.h"
 
+#include <toml++/toml.h>
 #include <algorithm>
 #include <cctype>
 #include <filesystem>
 #include <sstream>
-#include <toml++/toml.h>
 #include <vector>
 
 #include "app/model_path.h"
@@ -51,7 +51,8 @@ std::vector<std::string> AsTexts(const toml::node& node) {
   return out;
 }
 
-Status Set(CLI::Option* option, const std::string& path, std::string_view key, const toml::node& node) {
+Status Set(CLI::Option* option, const std::string& path, std::string_view key,
+           const toml::node& node) {
   if (option->count() > 0) return {};
   try {
     for (const std::string& text : AsTexts(node)) option->add_result(text);
@@ -62,29 +63,38 @@ Status Set(CLI::Option* option, const std::string& path, std::string_view key, c
   return {};
 }
 
-Status ApplyTable(CLI::App* root, CLI::App* chosen, const std::string& path, const toml::table& table) {
+Status ApplyTable(CLI::App* root, CLI::App* chosen, const std::string& path,
+                  const toml::table& table) {
   for (const auto& [key, node] : table) {
     if (node.is_table()) continue;
     const std::vector<CLI::App*> all = root->get_subcommands([](CLI::App*) { return true; });
-    const bool known = std::any_of(all.begin(), all.end(), [&k = key](CLI::App* app) { return FindOption(app, k.str()) != nullptr; });
-    if (!known) return MakeError(ErrorCode::kInvalid, "{}: {} is not an option of any subcommand", path, key.str());
-    if (CLI::Option* option = FindOption(chosen, key.str())) KV_RETURN_IF_ERROR(Set(option, path, key.str(), node));
+    const bool known = std::any_of(all.begin(), all.end(), [&k = key](CLI::App* app) {
+      return FindOption(app, k.str()) != nullptr;
+    });
+    if (!known)
+      return MakeError(ErrorCode::kInvalid, "{}: {} is not an option of any subcommand", path,
+                       key.str());
+    if (CLI::Option* option = FindOption(chosen, key.str()))
+      KV_RETURN_IF_ERROR(Set(option, path, key.str(), node));
   }
   return {};
 }
 
-Status ApplySubcommandTables(CLI::App* root, CLI::App* chosen, const std::string& path, const toml::table& table) {
+Status ApplySubcommandTables(CLI::App* root, CLI::App* chosen, const std::string& path,
+                             const toml::table& table) {
   for (const auto& [key, node] : table) {
     const toml::table* inner = node.as_table();
     if (inner == nullptr) continue;
-    const std::vector<CLI::App*> all = root->get_subcommands(
-        [&k = key](CLI::App* a) { return a->get_name() == k.str(); });
+    const std::vector<CLI::App*> all =
+        root->get_subcommands([&k = key](CLI::App* a) { return a->get_name() == k.str(); });
     CLI::App* app = all.empty() ? nullptr : all[0];
-    if (app == nullptr) return MakeError(ErrorCode::kInvalid, "{}: [{}] is not a subcommand", path, key.str());
+    if (app == nullptr)
+      return MakeError(ErrorCode::kInvalid, "{}: [{}] is not a subcommand", path, key.str());
     for (const auto& [name, value] : *inner) {
       CLI::Option* option = FindOption(app, name.str());
       if (option == nullptr) {
-        return MakeError(ErrorCode::kInvalid, "{}: {} is not an option of {}", path, name.str(), key.str());
+        return MakeError(ErrorCode::kInvalid, "{}: {} is not an option of {}", path, name.str(),
+                         key.str());
       }
       if (app == chosen) KV_RETURN_IF_ERROR(Set(option, path, name.str(), value));
     }
@@ -115,7 +125,8 @@ Status ApplyConfigFile(CLI::App* root, const std::string& given) {
   try {
     table = toml::parse_file(path);
   } catch (const toml::parse_error& error) {
-    return MakeError(ErrorCode::kInvalid, "{}:{}: {}", path, error.source().begin.line, error.description());
+    return MakeError(ErrorCode::kInvalid, "{}:{}: {}", path, error.source().begin.line,
+                     error.description());
   }
   // A subcommand's own table counts more than the top.
   KV_RETURN_IF_ERROR(ApplySubcommandTables(root, chosen[0], path, table));

@@ -11,9 +11,9 @@ namespace kvasir {
 void UseEnvironment(CLI::App* root);
 
 /// Sets the options that neither the command line nor the environment set from a TOML file: keys
-/// are the options' long names, at the top for all subcommands or in a table of a subcommand's name.
-/// `path` empty: the config folder's config.toml, if there is one. An unknown key, or a value that
-/// does not fit, is an Error that names it.
+/// are the options' long names, at the top for all subcommands or in a table of a subcommand's
+/// name. `path` empty: the config folder's config.toml, if there is one. An unknown key, or a value
+/// that does not fit, is an Error that names it.
 Status ApplyConfigFile(CLI::App* root, const std::string& path);
 
 }  // namespace kvasir

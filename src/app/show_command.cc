@@ -82,17 +82,32 @@ std::string Windows(const ModelConfig& c) {
 nlohmann::ordered_json ShowJson(const OpenedModel& m, const ShowFlags& flags) {
   const ModelConfig& c = m.config;
   nlohmann::ordered_json types = nlohmann::ordered_json::object();
-  for (const auto& [name, count] : CountTypes(m.file)) types[name] = {{"tensors", count.tensors}, {"bytes", count.bytes}};
-  nlohmann::ordered_json out = {
-      {"path", m.file.path()}, {"gguf_version", m.file.version()}, {"files", m.file.files().size()},
-      {"file_bytes", m.file.total_bytes()}, {"architecture", c.architecture}, {"name", c.name},
-      {"parameters", c.parameters}, {"layers", c.layers}, {"dim", c.dim}, {"ffn_dim", c.ffn_dim},
-      {"heads", c.heads}, {"kv_heads", c.kv_heads}, {"head_dim", c.head_dim}, {"vocab", c.vocab},
-      {"context", c.context}, {"tied_head", c.tied_head}, {"windows", c.window},
-      {"tokenizer", m.tokenizer->data().model}, {"pre_tokenizer", m.tokenizer->data().pre},
-      {"chat_template", m.chat_template.has_value()}, {"types", types}};
+  for (const auto& [name, count] : CountTypes(m.file))
+    types[name] = {{"tensors", count.tensors}, {"bytes", count.bytes}};
+  nlohmann::ordered_json out = {{"path", m.file.path()},
+                                {"gguf_version", m.file.version()},
+                                {"files", m.file.files().size()},
+                                {"file_bytes", m.file.total_bytes()},
+                                {"architecture", c.architecture},
+                                {"name", c.name},
+                                {"parameters", c.parameters},
+                                {"layers", c.layers},
+                                {"dim", c.dim},
+                                {"ffn_dim", c.ffn_dim},
+                                {"heads", c.heads},
+                                {"kv_heads", c.kv_heads},
+                                {"head_dim", c.head_dim},
+                                {"vocab", c.vocab},
+                                {"context", c.context},
+                                {"tied_head", c.tied_head},
+                                {"windows", c.window},
+                                {"tokenizer", m.tokenizer->data().model},
+                                {"pre_tokenizer", m.tokenizer->data().pre},
+                                {"chat_template", m.chat_template.has_value()},
+                                {"types", types}};
   if (flags.metadata) {
-    for (const auto& [key, value] : m.file.metadata()) out["metadata"][std::string(key)] = ValueJson(value);
+    for (const auto& [key, value] : m.file.metadata())
+      out["metadata"][std::string(key)] = ValueJson(value);
   }
   if (flags.tensors) {
     for (const GgufTensor& t : m.file.tensors()) out["tensors"].push_back(TensorJson(t));
@@ -104,20 +119,34 @@ std::string ShowText(const OpenedModel& m, const ShowFlags& flags) {
   const ModelConfig& c = m.config;
   const VocabData& v = m.tokenizer->data();
   std::string out;
-  const auto row = [&](std::string_view name, const std::string& value) { out += fmt::format("{:<14} {}\n", name, value); };
-  row("file", fmt::format("{} ({}, GGUF v{}, {} tensors)", m.file.path(), HumanBytes(m.file.total_bytes()), m.file.version(), m.file.tensors().size()));
-  row("model", fmt::format("{} ({}), {} parameters", c.name.empty() ? "unnamed" : c.name, c.architecture, HumanCount(static_cast<double>(c.parameters))));
-  row("shape", fmt::format("{} layers, width {}, feed-forward {}, {} heads of {} ({} for K and V)", c.layers, c.dim, c.ffn_dim, c.heads, c.head_dim, c.kv_heads));
+  const auto row = [&](std::string_view name, const std::string& value) {
+    out += fmt::format("{:<14} {}\n", name, value);
+  };
+  row("file",
+      fmt::format("{} ({}, GGUF v{}, {} tensors)", m.file.path(), HumanBytes(m.file.total_bytes()),
+                  m.file.version(), m.file.tensors().size()));
+  row("model", fmt::format("{} ({}), {} parameters", c.name.empty() ? "unnamed" : c.name,
+                           c.architecture, HumanCount(static_cast<double>(c.parameters))));
+  row("shape", fmt::format("{} layers, width {}, feed-forward {}, {} heads of {} ({} for K and V)",
+                           c.layers, c.dim, c.ffn_dim, c.heads, c.head_dim, c.kv_heads));
   row("attention", Windows(c));
   row("context", fmt::format("{} tokens", c.context));
-  row("vocabulary", fmt::format("{} tokens, {} {}, embedding {} with the output head", c.vocab, v.model, v.pre, c.tied_head ? "shared" : "not shared"));
+  row("vocabulary", fmt::format("{} tokens, {} {}, embedding {} with the output head", c.vocab,
+                                v.model, v.pre, c.tied_head ? "shared" : "not shared"));
   row("chat template", m.chat_template ? "yes" : "no");
-  for (const auto& [name, count] : CountTypes(m.file)) row("weights", fmt::format("{:>5} tensors in {:<6} {:>10}", count.tensors, name, HumanBytes(count.bytes)));
+  for (const auto& [name, count] : CountTypes(m.file))
+    row("weights",
+        fmt::format("{:>5} tensors in {:<6} {:>10}", count.tensors, name, HumanBytes(count.bytes)));
   if (flags.metadata) {
-    for (const auto& [key, value] : m.file.metadata()) out += fmt::format("{} = {}\n", key, ValueJson(value).dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
+    for (const auto& [key, value] : m.file.metadata())
+      out += fmt::format(
+          "{} = {}\n", key,
+          ValueJson(value).dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
   }
   if (flags.tensors) {
-    for (const GgufTensor& t : m.file.tensors()) out += fmt::format("{:<40} {:<6} {:<20} {}\n", t.name, NameOf(t.dtype), Shape(t), HumanBytes(t.bytes));
+    for (const GgufTensor& t : m.file.tensors())
+      out += fmt::format("{:<40} {:<6} {:<20} {}\n", t.name, NameOf(t.dtype), Shape(t),
+                         HumanBytes(t.bytes));
   }
   return out;
 }

@@ -67,10 +67,12 @@ bool WriteOut(std::string_view text) { return WriteAll(STDOUT_FILENO, text); }
 void WriteErr(std::string_view text) { WriteAll(STDERR_FILENO, text); }
 
 void PrintError(std::string_view message) {
-  WriteErr(fmt::format("kvasir: {}\n", StderrIsTerminal() ? SafeForTerminal(message) : std::string(message)));
+  WriteErr(fmt::format("kvasir: {}\n",
+                       StderrIsTerminal() ? SafeForTerminal(message) : std::string(message)));
 }
 
-ProgressBar::ProgressBar(std::string label) : label_(std::move(label)), start_ns_(SystemClock().NowNs()) {}
+ProgressBar::ProgressBar(std::string label)
+    : label_(std::move(label)), start_ns_(SystemClock().NowNs()) {}
 ProgressBar::~ProgressBar() { Clear(); }
 
 void ProgressBar::Update(uint64_t done, uint64_t total) {

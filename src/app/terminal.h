@@ -39,8 +39,8 @@ class ProgressBar {
   bool shown_ = false;
 };
 
-/// While it lives, Ctrl-C sets a flag instead of ending the program; a second Ctrl-C before the flag
-/// was taken ends it with exit code 130.
+/// While it lives, Ctrl-C sets a flag instead of ending the program; a second Ctrl-C before the
+/// flag was taken ends it with exit code 130.
 class InterruptScope {
  public:
   InterruptScope();

@@ -27,7 +27,8 @@ std::string Quoted(const std::string& bytes) {
 Result<int> Decode(const TokenizeFlags& flags, const Tokenizer& tokenizer) {
   for (const int32_t id : flags.decode) {
     if (id < 0 || id >= tokenizer.vocab_size()) {
-      return MakeError(ErrorCode::kInvalid, "token {} is not in the vocabulary of {}", id, tokenizer.vocab_size());
+      return MakeError(ErrorCode::kInvalid, "token {} is not in the vocabulary of {}", id,
+                       tokenizer.vocab_size());
     }
   }
   const std::string text = tokenizer.Decode(flags.decode, flags.special);
@@ -60,7 +61,8 @@ Result<int> Tokenize(const TokenizeFlags& flags) {
   }
   std::string out;
   for (const TokenId id : ids) {
-    out += flags.ids_only ? fmt::format("{}\n", id) : fmt::format("{:>7}  {}\n", id, Quoted(tokenizer.TokenBytes(id, true)));
+    out += flags.ids_only ? fmt::format("{}\n", id)
+                          : fmt::format("{:>7}  {}\n", id, Quoted(tokenizer.TokenBytes(id, true)));
   }
   WriteOut(StdoutIsTerminal() ? SafeForTerminal(out) : out);
   if (!flags.ids_only) WriteErr(fmt::format("{} tokens, {} bytes\n", ids.size(), text.size()));
@@ -73,11 +75,15 @@ Command AddTokenizeCommand(CLI::App* root) {
   auto flags = std::make_shared<TokenizeFlags>();
   CLI::App* app = root->add_subcommand("tokenize", "The tokens of a text, or the text of tokens");
   AddModelFlag(app, &flags->model);
-  app->add_option("-p,--prompt", flags->prompt, "the text (default: a file, or stdin)")->type_name("TEXT");
+  app->add_option("-p,--prompt", flags->prompt, "the text (default: a file, or stdin)")
+      ->type_name("TEXT");
   app->add_option("-f,--file", flags->file, "a file with the text; -: stdin")->type_name("FILE");
-  app->add_option("--decode", flags->decode, "ids to turn into text instead")->type_name("ID")->delimiter(',');
+  app->add_option("--decode", flags->decode, "ids to turn into text instead")
+      ->type_name("ID")
+      ->delimiter(',');
   app->add_flag("!--no-special", flags->special, "take <|...|> in the text as plain text");
-  app->add_flag("!--no-bos", flags->add_special, "do not add BOS and EOS where the model wants them");
+  app->add_flag("!--no-bos", flags->add_special,
+                "do not add BOS and EOS where the model wants them");
   app->add_flag("--ids", flags->ids_only, "only the ids, one a line");
   app->add_flag("--json", flags->json, "one JSON object on stdout");
   return [flags] { return Tokenize(*flags); };

@@ -24,7 +24,7 @@ struct Batch {
   std::span<const int32_t> tokens;     ///< [rows]
   std::span<const int32_t> positions;  ///< [rows]
   std::span<const BatchSlice> slices;
-  std::span<const TableView> tables;   ///< [group][slice]
+  std::span<const TableView> tables;  ///< [group][slice]
 
   int32_t rows() const { return static_cast<int32_t>(tokens.size()); }
   const TableView& table(int32_t group, int32_t slice) const {
@@ -34,12 +34,13 @@ struct Batch {
 
 /// What the ops really did, added up by the backend. `explain` and the benchmarks read it.
 struct OpCounters {
-  uint64_t projections = 0;       ///< (row, matrix) products of Q, K, V, output, FFN and head
-  uint64_t matmul_flops = 0;      ///< 2 * rows * n * k
-  uint64_t weight_bytes = 0;      ///< packed bytes read, once for each MatMul
-  uint64_t attention_ops = 0;     ///< (query head, key) pairs scored
-  uint64_t attention_flops = 0;   ///< 4 * head_dim for each pair: q.k and p.v
-  uint64_t kv_bytes_read = 0;     ///< K and V bytes that the scored tokens occupy, once a kv head, query tile not counted
+  uint64_t projections = 0;      ///< (row, matrix) products of Q, K, V, output, FFN and head
+  uint64_t matmul_flops = 0;     ///< 2 * rows * n * k
+  uint64_t weight_bytes = 0;     ///< packed bytes read, once for each MatMul
+  uint64_t attention_ops = 0;    ///< (query head, key) pairs scored
+  uint64_t attention_flops = 0;  ///< 4 * head_dim for each pair: q.k and p.v
+  uint64_t kv_bytes_read =
+      0;  ///< K and V bytes that the scored tokens occupy, once a kv head, query tile not counted
   uint64_t kv_bytes_written = 0;
 
   OpCounters& operator+=(const OpCounters& o);
@@ -51,8 +52,8 @@ struct MatMulOutput {
   const Matrix* weight = nullptr;
   const float* bias = nullptr;  ///< [weight->rows] or nullptr
   float* out = nullptr;
-  int64_t out_stride = 0;       ///< floats between rows
-  bool add = false;             ///< adds onto what `out` holds (the residual stream)
+  int64_t out_stride = 0;  ///< floats between rows
+  bool add = false;        ///< adds onto what `out` holds (the residual stream)
 };
 
 /// Rotates q and k (after their optional RMSNorm), and appends k and v to the cache.
@@ -61,8 +62,9 @@ struct RopeAppendArgs {
   const KvStorage* kv = nullptr;
   int32_t layer = 0;
   int32_t heads = 0, kv_heads = 0, head_dim = 0;
-  float* q = nullptr;        ///< [rows][q_stride], heads * head_dim used; rotated in place; nullptr: only k and v
-  float* k = nullptr;        ///< [rows][kv_stride]; scratch afterwards
+  float* q = nullptr;  ///< [rows][q_stride], heads * head_dim used; rotated in place; nullptr: only
+                       ///< k and v
+  float* k = nullptr;  ///< [rows][kv_stride]; scratch afterwards
   const float* v = nullptr;  ///< [rows][kv_stride]
   int64_t q_stride = 0, kv_stride = 0;
   const float* q_norm = nullptr;  ///< [head_dim] or nullptr
@@ -71,8 +73,8 @@ struct RopeAppendArgs {
   const float* cos = nullptr;  ///< [rows][rope_dims / 2]
   const float* sin = nullptr;
   int32_t rope_dims = 0;
-  bool neox = false;           ///< pairs (i, i + rope_dims/2), else (2i, 2i + 1)
-  float q_scale = 1;           ///< multiplies q after rotating (the attention scale)
+  bool neox = false;  ///< pairs (i, i + rope_dims/2), else (2i, 2i + 1)
+  float q_scale = 1;  ///< multiplies q after rotating (the attention scale)
 };
 
 /// Attention of every row over its sequence's cached tokens, its own included.

@@ -13,20 +13,20 @@ namespace kvasir {
 }  // namespace kvasir
 
 /// CHECK(condition) aborts when our own invariant is broken.
-#define CHECK(cond)                                                 \
-  do {                                                              \
-    if (!(cond)) ::kvasir::CheckFailed(__FILE__, __LINE__, #cond);  \
+#define CHECK(cond)                                                \
+  do {                                                             \
+    if (!(cond)) ::kvasir::CheckFailed(__FILE__, __LINE__, #cond); \
   } while (0)
 
-#define KVASIR_CHECK_OP(a, op, b)                                                             \
-  do {                                                                                        \
-    const auto& kvasir_check_a = (a);                                                         \
-    const auto& kvasir_check_b = (b);                                                         \
-    if (!(kvasir_check_a op kvasir_check_b)) {                                                \
-      ::kvasir::CheckFailed(__FILE__, __LINE__,                                               \
-                            fmt::format("{} {} {}: {} against {}", #a, #op, #b,               \
-                                        kvasir_check_a, kvasir_check_b));                     \
-    }                                                                                         \
+#define KVASIR_CHECK_OP(a, op, b)                                                               \
+  do {                                                                                          \
+    const auto& kvasir_check_a = (a);                                                           \
+    const auto& kvasir_check_b = (b);                                                           \
+    if (!(kvasir_check_a op kvasir_check_b)) {                                                  \
+      ::kvasir::CheckFailed(                                                                    \
+          __FILE__, __LINE__,                                                                   \
+          fmt::format("{} {} {}: {} against {}", #a, #op, #b, kvasir_check_a, kvasir_check_b)); \
+    }                                                                                           \
   } while (0)
 
 /// CHECK_EQ(a, b) and its kin print both values.

@@ -86,7 +86,8 @@ int CgroupCpus() {
   const std::string v2 = ReadFirstLine("/sys/fs/cgroup/cpu.max");
   std::istringstream in(v2);
   double quota = 0, period = 0;
-  if (in >> quota >> period && period > 0) return std::max(1, static_cast<int>(std::ceil(quota / period)));
+  if (in >> quota >> period && period > 0)
+    return std::max(1, static_cast<int>(std::ceil(quota / period)));
   const double q = std::atof(ReadFirstLine("/sys/fs/cgroup/cpu/cpu.cfs_quota_us").c_str());
   const double p = std::atof(ReadFirstLine("/sys/fs/cgroup/cpu/cpu.cfs_period_us").c_str());
   if (q > 0 && p > 0) return std::max(1, static_cast<int>(std::ceil(q / p)));
@@ -106,7 +107,8 @@ std::vector<int> AllowedCpus() {
 
 size_t CacheBytes(int level) {
   for (int index = 0; index < 6; ++index) {
-    const std::string dir = "/sys/devices/system/cpu/cpu0/cache/index" + std::to_string(index) + "/";
+    const std::string dir =
+        "/sys/devices/system/cpu/cpu0/cache/index" + std::to_string(index) + "/";
     if (ReadFirstLine(dir + "type") == "Instruction") continue;
     if (std::atoi(ReadFirstLine(dir + "level").c_str()) != level) continue;
     const std::string size = ReadFirstLine(dir + "size");
@@ -122,11 +124,16 @@ size_t CacheBytes(int level) {
 
 std::string_view NameOf(Isa isa) {
   switch (isa) {
-    case Isa::kScalar: return "scalar";
-    case Isa::kNeon: return "neon";
-    case Isa::kAvx2: return "avx2";
-    case Isa::kAvx512: return "avx512";
-    case Isa::kAmx: return "amx";
+    case Isa::kScalar:
+      return "scalar";
+    case Isa::kNeon:
+      return "neon";
+    case Isa::kAvx2:
+      return "avx2";
+    case Isa::kAvx512:
+      return "avx512";
+    case Isa::kAmx:
+      return "amx";
   }
   return "?";
 }
@@ -173,9 +180,10 @@ CpuInfo ReadCpuInfo() {
 #if defined(__x86_64__)
   const X86Features f = DetectX86();
   const std::pair<const char*, bool> features[] = {
-      {"avx2", f.avx2}, {"fma", f.fma}, {"f16c", f.f16c}, {"avx512", f.avx512},
-      {"avx512_vnni", f.vnni}, {"avx512_bf16", f.bf16}, {"avx512_fp16", f.fp16},
-      {"amx_tile", f.amx_tile}, {"amx_int8", f.amx_int8}, {"amx_bf16", f.amx_bf16}};
+      {"avx2", f.avx2},        {"fma", f.fma},           {"f16c", f.f16c},
+      {"avx512", f.avx512},    {"avx512_vnni", f.vnni},  {"avx512_bf16", f.bf16},
+      {"avx512_fp16", f.fp16}, {"amx_tile", f.amx_tile}, {"amx_int8", f.amx_int8},
+      {"amx_bf16", f.amx_bf16}};
   for (const auto& [name, has] : features) {
     if (has) info.features.emplace_back(name);
   }

@@ -30,10 +30,10 @@ Result<Isa> ChooseIsa();
 
 /// Facts for `kvasir doctor`.
 struct CpuInfo {
-  std::string model;                 ///< as the system names it
-  std::vector<std::string> features; ///< of those Kvasir cares about
-  int logical = 0;                   ///< processors that this process may use
-  int physical = 0;                  ///< cores among them
+  std::string model;                  ///< as the system names it
+  std::vector<std::string> features;  ///< of those Kvasir cares about
+  int logical = 0;                    ///< processors that this process may use
+  int physical = 0;                   ///< cores among them
   size_t l1d_bytes = 0, l2_bytes = 0, l3_bytes = 0;
 };
 CpuInfo ReadCpuInfo();

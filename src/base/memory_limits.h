@@ -12,9 +12,9 @@ struct MemoryLimits {
   std::string limited_by;        ///< "machine", "cgroup v2 /a/b", "cgroup v1 memory", "RLIMIT_AS"
 };
 
-/// Reads /proc/meminfo (MemAvailable), the process's cgroup v1 or v2 memory limits of every level up to the
-/// root (limit minus usage, reclaimable page cache not counted as used), and RLIMIT_AS. `root` is
-/// put before every path read, for tests.
+/// Reads /proc/meminfo (MemAvailable), the process's cgroup v1 or v2 memory limits of every level
+/// up to the root (limit minus usage, reclaimable page cache not counted as used), and RLIMIT_AS.
+/// `root` is put before every path read, for tests.
 MemoryLimits ReadMemoryLimits(const std::string& root = "");
 
 /// Resident bytes of this process now (/proc/self/statm).

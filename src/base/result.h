@@ -86,17 +86,18 @@ class [[nodiscard]] Status {
 }  // namespace kvasir
 
 /// KV_RETURN_IF_ERROR(expr): returns the Error of a Status or Result from this function.
-#define KV_RETURN_IF_ERROR(expr)                               \
-  do {                                                         \
-    if (auto kv_status = (expr); !kv_status.ok()) {            \
-      return kv_status.error();                                \
-    }                                                          \
+#define KV_RETURN_IF_ERROR(expr)                    \
+  do {                                              \
+    if (auto kv_status = (expr); !kv_status.ok()) { \
+      return kv_status.error();                     \
+    }                                               \
   } while (0)
 
 #define KV_CONCAT_INNER(a, b) a##b
 #define KV_CONCAT(a, b) KV_CONCAT_INNER(a, b)
 /// KV_ASSIGN(auto x, expr): x = the Result's value, or returns its Error from this function.
-#define KV_ASSIGN(declaration, expr) KV_ASSIGN_IMPL(KV_CONCAT(kv_result_, __LINE__), declaration, expr)
+#define KV_ASSIGN(declaration, expr) \
+  KV_ASSIGN_IMPL(KV_CONCAT(kv_result_, __LINE__), declaration, expr)
 #define KV_ASSIGN_IMPL(tmp, declaration, expr) \
   auto tmp = (expr);                           \
   if (!tmp.ok()) return tmp.error();           \

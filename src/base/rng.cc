@@ -18,8 +18,8 @@ std::array<uint32_t, 4> Philox4x32(uint64_t key, std::array<uint32_t, 4> c) {
 }
 
 double RandomStream::Uniform(uint64_t position, uint32_t draw) const {
-  const auto r = Philox4x32(key, {static_cast<uint32_t>(position),
-                                  static_cast<uint32_t>(position >> 32), stream, draw});
+  const auto r = Philox4x32(
+      key, {static_cast<uint32_t>(position), static_cast<uint32_t>(position >> 32), stream, draw});
   const uint64_t bits = (uint64_t{r[0]} << 32 | r[1]) >> 11;
   return static_cast<double>(bits) * 0x1.0p-53;
 }

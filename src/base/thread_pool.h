@@ -13,7 +13,9 @@ class WorkerFn {
   template <typename F, typename = std::enable_if_t<!std::is_same_v<std::decay_t<F>, WorkerFn>>>
   WorkerFn(F&& f)  // NOLINT: implicit on purpose
       : object_(const_cast<void*>(static_cast<const void*>(&f))),
-        call_([](void* object, int worker) { (*static_cast<std::remove_reference_t<F>*>(object))(worker); }) {}
+        call_([](void* object, int worker) {
+          (*static_cast<std::remove_reference_t<F>*>(object))(worker);
+        }) {}
   void operator()(int worker) const { call_(object_, worker); }
 
  private:
@@ -22,7 +24,8 @@ class WorkerFn {
 };
 
 /// A few threads that run one function together, again and again. The calling thread is worker 0.
-/// Workers wait by spinning for a bounded time, then sleep, so that a busy neighbour is not starved.
+/// Workers wait by spinning for a bounded time, then sleep, so that a busy neighbour is not
+/// starved.
 class ThreadPool {
  public:
   /// `threads` >= 1 workers in all. With `pin`, worker i stays on the i-th processor of `cpus`

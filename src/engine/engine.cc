@@ -34,11 +34,16 @@ struct Running {
 
 std::string_view NameOf(FinishReason reason) {
   switch (reason) {
-    case FinishReason::kStop: return "stop";
-    case FinishReason::kLength: return "length";
-    case FinishReason::kContext: return "context";
-    case FinishReason::kCancelled: return "cancelled";
-    case FinishReason::kError: return "error";
+    case FinishReason::kStop:
+      return "stop";
+    case FinishReason::kLength:
+      return "length";
+    case FinishReason::kContext:
+      return "context";
+    case FinishReason::kCancelled:
+      return "cancelled";
+    case FinishReason::kError:
+      return "error";
   }
   return "?";
 }
@@ -57,9 +62,9 @@ struct Engine::State {
         const Clock* c)
       : options(std::move(o)),
         kv(std::move(layout), blocks),
-        scheduler({.max_step_tokens = options.max_step_tokens,
-                   .max_sequences = options.max_sequences},
-                  &kv),
+        scheduler(
+            {.max_step_tokens = options.max_step_tokens, .max_sequences = options.max_sequences},
+            &kv),
         executor(e),
         tokenizer(t),
         clock(c) {}
@@ -103,8 +108,7 @@ Result<int32_t> Engine::State::OutputLimit(const Request& request, bool* limited
   const auto room = static_cast<int32_t>(options.context - prompt);
   *limited = request.max_tokens < 0 || request.max_tokens > room;
   const int32_t limit = *limited ? room : request.max_tokens;
-  const int64_t need =
-      kv.BlocksFor(static_cast<int32_t>(prompt) + limit, options.max_step_tokens);
+  const int64_t need = kv.BlocksFor(static_cast<int32_t>(prompt) + limit, options.max_step_tokens);
   if (need > kv.pool().total()) {
     return MakeError(ErrorCode::kNoMemory,
                      "{} prompt and {} output tokens need {} KV blocks, but the pool has {}; "
@@ -134,13 +138,13 @@ Result<RequestId> Engine::Submit(Request request) {
   sequence->tokens = std::move(request.prompt);
   sequence->max_tokens = limit;
   sequence->sampling = std::move(request.sampling);
-  Running running{.stats = {.prompt_tokens = sequence->prompt_tokens,
-                            .submitted_ns = s.clock->NowNs()},
-                  .stop = request.stop,
-                  .detokenizer = Detokenizer(*s.tokenizer, request.special),
-                  .matcher = StopMatcher(request.stop.strings),
-                  .max_tokens = limit,
-                  .limited_by_context = limited};
+  Running running{
+      .stats = {.prompt_tokens = sequence->prompt_tokens, .submitted_ns = s.clock->NowNs()},
+      .stop = request.stop,
+      .detokenizer = Detokenizer(*s.tokenizer, request.special),
+      .matcher = StopMatcher(request.stop.strings),
+      .max_tokens = limit,
+      .limited_by_context = limited};
   s.requests.emplace(id, std::move(running));
   s.scheduler.Add(std::move(sequence));
   return id;

@@ -24,17 +24,18 @@ struct Request {
   int32_t max_tokens = -1;      ///< -1: until the context is full
   SamplingParams sampling;
   StopRules stop;
-  bool special = false;         ///< control tokens appear in the text
+  bool special = false;  ///< control tokens appear in the text
 };
 
 enum class FinishReason {
-  kStop,       ///< a stop string, stop token or end-of-generation token
-  kLength,     ///< max_tokens
-  kContext,    ///< the context is full
+  kStop,     ///< a stop string, stop token or end-of-generation token
+  kLength,   ///< max_tokens
+  kContext,  ///< the context is full
   kCancelled,
   kError,
 };
-std::string_view NameOf(FinishReason reason);  ///< "stop", "length", "context", "cancelled", "error"
+std::string_view NameOf(
+    FinishReason reason);  ///< "stop", "length", "context", "cancelled", "error"
 
 /// What a request used, and when (Clock time).
 struct RequestStats {
@@ -45,8 +46,9 @@ struct RequestStats {
   int64_t first_token_ns = 0;  ///< 0: none yet
   int64_t last_token_ns = 0;
 
-  double ttft_seconds() const;          ///< submission to first token
-  double decode_tokens_per_second() const;  ///< of the tokens after the first; 0 with fewer than two
+  double ttft_seconds() const;  ///< submission to first token
+  double decode_tokens_per_second()
+      const;  ///< of the tokens after the first; 0 with fewer than two
 };
 
 /// Something that happened to a request, in order.
@@ -67,14 +69,14 @@ struct Event {
 };
 
 struct EngineOptions {
-  int32_t context = 0;            ///< longest sequence, prompt and output
-  int32_t max_step_tokens = 512;  ///< rows of one step at most
-  int32_t max_sequences = 1;      ///< running at once at most
+  int32_t context = 0;                     ///< longest sequence, prompt and output
+  int32_t max_step_tokens = 512;           ///< rows of one step at most
+  int32_t max_sequences = 1;               ///< running at once at most
   std::vector<int32_t> end_of_generation;  ///< the model's end tokens
 };
 
-/// The step loop: requests in, events out. Owns scheduler and KV manager; the executor and tokenizer
-/// must outlive it. One thread calls it.
+/// The step loop: requests in, events out. Owns scheduler and KV manager; the executor and
+/// tokenizer must outlive it. One thread calls it.
 class Engine {
  public:
   Engine(EngineOptions options, KvLayout layout, int32_t blocks, Executor* executor,

@@ -10,8 +10,8 @@
 
 namespace kvasir {
 
-/// One sequence computed by hand, slice by slice, without a scheduler: for perplexity, `explain` and
-/// tests that compare chunkings. The executor and manager must outlive it.
+/// One sequence computed by hand, slice by slice, without a scheduler: for perplexity, `explain`
+/// and tests that compare chunkings. The executor and manager must outlive it.
 class DirectSequence {
  public:
   DirectSequence(Executor* executor, KvManager* kv, std::vector<int32_t> tokens);

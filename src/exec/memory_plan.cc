@@ -13,7 +13,9 @@ namespace {
 
 /// Vocabulary tables: the text of a token, its entry in the hash map and its record; BPE adds a
 /// merge for almost every token. Measured: see docs/memory.md.
-uint64_t TextBytes(const ModelConfig& config) { return uint64_t{static_cast<uint32_t>(config.vocab)} * 160; }
+uint64_t TextBytes(const ModelConfig& config) {
+  return uint64_t{static_cast<uint32_t>(config.vocab)} * 160;
+}
 
 /// The program itself: pages of the binary and of shared libraries that are touched, thread stacks,
 /// and the allocator. Measured: see docs/memory.md.
@@ -59,8 +61,8 @@ Result<MemoryPlan> PlanMemory(const GgufFile& file, const ModelConfig& config,
   p.scratch_bytes = scratch_for(context);
   const uint64_t available = limits.available_bytes;
   const uint64_t for_kv = available > p.fixed_bytes() ? available - p.fixed_bytes() : 0;
-  const int64_t blocks_that_fit = static_cast<int64_t>(
-      std::min<uint64_t>(for_kv / p.layout.block_bytes, INT32_MAX));
+  const int64_t blocks_that_fit =
+      static_cast<int64_t>(std::min<uint64_t>(for_kv / p.layout.block_bytes, INT32_MAX));
   p.kv_capacity_tokens = static_cast<int64_t>(static_cast<double>(for_kv) / p.kv_bytes_per_token);
 
   // Without --ctx the context shrinks to what fits; one that was asked for is refused instead.
@@ -86,10 +88,11 @@ Result<MemoryPlan> PlanMemory(const GgufFile& file, const ModelConfig& config,
         limits.limited_by);
   }
   if (blocks_for(context) > blocks) {
-    return MakeError(ErrorCode::kNoMemory,
-                     "--kv-memory of {} MiB holds {} KV blocks, but one sequence of {} tokens needs "
-                     "{}; raise --kv-memory or lower --ctx",
-                     Mib(request.kv_bytes), blocks, context, blocks_for(context));
+    return MakeError(
+        ErrorCode::kNoMemory,
+        "--kv-memory of {} MiB holds {} KV blocks, but one sequence of {} tokens needs "
+        "{}; raise --kv-memory or lower --ctx",
+        Mib(request.kv_bytes), blocks, context, blocks_for(context));
   }
   p.context = static_cast<int32_t>(context);
   p.kv_blocks = static_cast<int32_t>(blocks);

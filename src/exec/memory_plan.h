@@ -13,25 +13,28 @@ namespace kvasir {
 
 /// What the user asked for.
 struct MemoryRequest {
-  int32_t context = 0;          ///< tokens of one sequence; 0: the model's own, or as many as fit
-  uint64_t kv_bytes = 0;        ///< size of the KV pool; 0: what one sequence of `context` needs, or all that fits
+  int32_t context = 0;  ///< tokens of one sequence; 0: the model's own, or as many as fit
+  uint64_t kv_bytes =
+      0;  ///< size of the KV pool; 0: what one sequence of `context` needs, or all that fits
   KvDType kv_dtype = KvDType::kBF16;
   int32_t block_tokens = 32;
   int32_t max_step_tokens = 512;
-  int32_t max_logit_rows = 1;   ///< rows of one step whose logits are wanted, at most; also sequences at once
+  int32_t max_logit_rows =
+      1;  ///< rows of one step whose logits are wanted, at most; also sequences at once
 };
 
 /// Every byte that the model will take, known before anything large is allocated.
 struct MemoryPlan {
-  uint64_t weights_bytes = 0;   ///< packed matrices, norms and biases
-  uint64_t mapped_bytes = 0;    ///< tensors read in place from the file (page cache, can be reclaimed)
-  uint64_t scratch_bytes = 0;   ///< activations, attention partials, logits
-  uint64_t text_bytes = 0;      ///< vocabulary and tokenizer tables, estimated
-  uint64_t program_bytes = 0;   ///< binary, libraries and allocator, estimated
+  uint64_t weights_bytes = 0;  ///< packed matrices, norms and biases
+  uint64_t mapped_bytes =
+      0;  ///< tensors read in place from the file (page cache, can be reclaimed)
+  uint64_t scratch_bytes = 0;  ///< activations, attention partials, logits
+  uint64_t text_bytes = 0;     ///< vocabulary and tokenizer tables, estimated
+  uint64_t program_bytes = 0;  ///< binary, libraries and allocator, estimated
   double kv_bytes_per_token = 0;
-  uint64_t kv_bytes = 0;        ///< the pool: kv_blocks * block_bytes
+  uint64_t kv_bytes = 0;  ///< the pool: kv_blocks * block_bytes
   int32_t kv_blocks = 0;
-  int32_t context = 0;          ///< longest sequence that will be served
+  int32_t context = 0;             ///< longest sequence that will be served
   int64_t kv_capacity_tokens = 0;  ///< tokens that fit into the available memory, if all went to KV
   MemoryLimits limits;
   KvLayout layout;

@@ -14,7 +14,9 @@ class BlockPool;
 class BlockRef {
  public:
   BlockRef() = default;
-  BlockRef(BlockRef&& other) noexcept : pool_(other.pool_), id_(other.id_) { other.pool_ = nullptr; }
+  BlockRef(BlockRef&& other) noexcept : pool_(other.pool_), id_(other.id_) {
+    other.pool_ = nullptr;
+  }
   BlockRef& operator=(BlockRef&& other) noexcept;
   BlockRef(const BlockRef&) = delete;
   BlockRef& operator=(const BlockRef&) = delete;

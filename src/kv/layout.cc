@@ -26,10 +26,14 @@ int32_t ChooseLayersPerBlock(const std::vector<KvGroup>& classes, int32_t layers
 
 std::string_view NameOf(KvDType dtype) {
   switch (dtype) {
-    case KvDType::kF32: return "f32";
-    case KvDType::kF16: return "f16";
-    case KvDType::kBF16: return "bf16";
-    case KvDType::kInt8: return "int8";
+    case KvDType::kF32:
+      return "f32";
+    case KvDType::kF16:
+      return "f16";
+    case KvDType::kBF16:
+      return "bf16";
+    case KvDType::kInt8:
+      return "int8";
   }
   return "?";
 }
@@ -38,13 +42,15 @@ Result<KvDType> ParseKvDType(std::string_view text) {
   for (KvDType d : {KvDType::kF32, KvDType::kF16, KvDType::kBF16, KvDType::kInt8}) {
     if (text == NameOf(d)) return d;
   }
-  return MakeError(ErrorCode::kInvalid, "KV type '{}' is unknown; use bf16, f16, f32 or int8", text);
+  return MakeError(ErrorCode::kInvalid, "KV type '{}' is unknown; use bf16, f16, f32 or int8",
+                   text);
 }
 
 Result<KvLayout> KvLayout::Create(const KvShape& shape) {
   const auto layers = static_cast<int32_t>(shape.window.size());
   if (layers < 1 || shape.kv_heads < 1 || shape.head_dim < 1) {
-    return MakeError(ErrorCode::kInvalid, "KV layout needs layers, kv heads and head_dim above 0, not {}, {}, {}",
+    return MakeError(ErrorCode::kInvalid,
+                     "KV layout needs layers, kv heads and head_dim above 0, not {}, {}, {}",
                      layers, shape.kv_heads, shape.head_dim);
   }
   if (shape.block_tokens < 16 || shape.block_tokens > 512 || 512 % shape.block_tokens != 0) {
@@ -83,7 +89,8 @@ Result<KvLayout> KvLayout::Create(const KvShape& shape) {
   const CheckedSize layer = (head + scale) * 2 * l.kv_heads;
   const CheckedSize block = (layer * l.layers_per_block).RoundUp(64);
   if (!block.AtMost(uint64_t{1} << 40)) {
-    return MakeError(ErrorCode::kInvalid, "KV block of {} tokens, {} heads of {} and {} layers is above 1 TiB",
+    return MakeError(ErrorCode::kInvalid,
+                     "KV block of {} tokens, {} heads of {} and {} layers is above 1 TiB",
                      l.block_tokens, l.kv_heads, l.head_dim, l.layers_per_block);
   }
   l.head_bytes = *head.Get();

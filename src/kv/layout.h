@@ -29,7 +29,7 @@ Result<KvDType> ParseKvDType(std::string_view text);  ///< "f32", "f16", "bf16",
 /// Layers that attend to the same window and therefore keep the same tokens. A sequence has one
 /// block table for each group.
 struct KvGroup {
-  int32_t window = 0;           ///< how many last tokens a query attends to, itself included; 0: all
+  int32_t window = 0;  ///< how many last tokens a query attends to, itself included; 0: all
   std::vector<int32_t> layers;  ///< at most KvLayout::layers_per_block
 };
 
@@ -38,7 +38,7 @@ struct KvShape {
   std::vector<int32_t> window;  ///< per layer
   int32_t kv_heads = 0;
   int32_t head_dim = 0;
-  int32_t block_tokens = 32;    ///< a multiple of 16, at most 512 and a divisor of it
+  int32_t block_tokens = 32;  ///< a multiple of 16, at most 512 and a divisor of it
   KvDType dtype = KvDType::kBF16;
 };
 
@@ -76,7 +76,9 @@ struct KvLayout {
   int32_t group_of(int32_t layer) const { return place_[layer].group; }
   int32_t window_of(int32_t layer) const { return groups[group_of(layer)].window; }
 
-  int32_t element_bytes() const { return dtype == KvDType::kF32 ? 4 : dtype == KvDType::kInt8 ? 1 : 2; }
+  int32_t element_bytes() const {
+    return dtype == KvDType::kF32 ? 4 : dtype == KvDType::kInt8 ? 1 : 2;
+  }
   int32_t pack() const { return dtype == KvDType::kBF16 ? 2 : dtype == KvDType::kInt8 ? 4 : 1; }
 
   /// Byte offsets within a block.
@@ -98,12 +100,16 @@ struct KvLayout {
   size_t KIndex(int32_t token, int32_t channel) const {
     const int32_t p = pack();
     return static_cast<size_t>((token / 16 * (head_dim_padded / p) + channel / p) * 16 +
-                               token % 16) * p + channel % p;
+                               token % 16) *
+               p +
+           channel % p;
   }
   size_t VIndex(int32_t token, int32_t channel) const {
     const int32_t p = pack();
     return static_cast<size_t>((channel / 16 * (block_tokens / p) + token / p) * 16 +
-                               channel % 16) * p + token % p;
+                               channel % 16) *
+               p +
+           token % p;
   }
 
   /// Bytes that one more token needs in all layers, padding included.

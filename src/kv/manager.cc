@@ -38,8 +38,7 @@ void KvManager::Advance(SequenceKv& sequence, int32_t tokens) {
   for (size_t g = 0; g < layout_.groups.size(); ++g) {
     const int32_t needed = FirstNeeded(layout_.groups[g], tokens);
     // One block more than needed stays, so that a chat whose last tokens change can go back.
-    sequence.tables[g].DropBefore(layout_.block_tokens,
-                                  std::max(0, needed - layout_.block_tokens));
+    sequence.tables[g].DropBefore(layout_.block_tokens, std::max(0, needed - layout_.block_tokens));
   }
 }
 

@@ -16,8 +16,8 @@ struct Architecture {
   Activation activation;
   bool qk_norm;
   bool post_norms;
-  bool scaled_embedding;     // the embedding is multiplied by sqrt(dim)
-  int32_t global_every;      // with a window: every n-th layer has none; 0: no windows
+  bool scaled_embedding;  // the embedding is multiplied by sqrt(dim)
+  int32_t global_every;   // with a window: every n-th layer has none; 0: no windows
   double local_rope_base;
 };
 constexpr Architecture kArchitectures[] = {
@@ -62,8 +62,8 @@ class ConfigReader {
     KV_ASSIGN(const auto value, file_.Float(Key(name)));
     if (!value) return {};
     if (!(*value > 0 && *value < 1e18)) {
-      return MakeError(ErrorCode::kInvalid, "{}: {} is {}; a number above 0 is needed", file_.path(),
-                       Key(name), *value);
+      return MakeError(ErrorCode::kInvalid, "{}: {} is {}; a number above 0 is needed",
+                       file_.path(), Key(name), *value);
     }
     *out = *value;
     return {};
@@ -78,7 +78,8 @@ class ConfigReader {
     KV_RETURN_IF_ERROR(Require("feed_forward_length", 32, kMaxDim, &c_.ffn_dim));
     KV_ASSIGN(const auto context, file_.Int(Key("context_length"), 1, kMaxContext));
     if (!context) {
-      return MakeError(ErrorCode::kInvalid, "{}: {} is missing", file_.path(), Key("context_length"));
+      return MakeError(ErrorCode::kInvalid, "{}: {} is missing", file_.path(),
+                       Key("context_length"));
     }
     c_.context = *context;
     double eps = 1e-5;
@@ -91,16 +92,17 @@ class ConfigReader {
     c_.activation = arch_.activation;
     c_.qk_norm = arch_.qk_norm;
     c_.post_norms = arch_.post_norms;
-    c_.embedding_scale =
-        arch_.scaled_embedding ? std::sqrt(static_cast<float>(c_.dim)) : 1.0f;
+    c_.embedding_scale = arch_.scaled_embedding ? std::sqrt(static_cast<float>(c_.dim)) : 1.0f;
     c_.tied_head = file_.FindTensor("output.weight") == nullptr;
 
     const GgufTensor* embedding = file_.FindTensor("token_embd.weight");
     if (embedding == nullptr) {
-      return MakeError(ErrorCode::kInvalid, "{}: tensor token_embd.weight is missing", file_.path());
+      return MakeError(ErrorCode::kInvalid, "{}: tensor token_embd.weight is missing",
+                       file_.path());
     }
     if (embedding->ne[1] > kMaxVocab) {
-      return MakeError(ErrorCode::kInvalid, "{}: tensor token_embd.weight has {} rows; at most {} are supported",
+      return MakeError(ErrorCode::kInvalid,
+                       "{}: tensor token_embd.weight has {} rows; at most {} are supported",
                        file_.path(), embedding->ne[1], kMaxVocab);
     }
     c_.vocab = static_cast<int32_t>(embedding->ne[1]);
@@ -113,7 +115,8 @@ class ConfigReader {
     c_.kv_heads = kv ? static_cast<int32_t>(*kv) : c_.heads;
     if (c_.heads % c_.kv_heads != 0) {
       return MakeError(ErrorCode::kInvalid, "{}: {} {} is not a multiple of {} {}", file_.path(),
-                       Key("attention.head_count"), c_.heads, Key("attention.head_count_kv"), c_.kv_heads);
+                       Key("attention.head_count"), c_.heads, Key("attention.head_count_kv"),
+                       c_.kv_heads);
     }
     KV_ASSIGN(const auto key_length, file_.Int(Key("attention.key_length"), 2, 4096));
     KV_ASSIGN(const auto value_length, file_.Int(Key("attention.value_length"), 2, 4096));
@@ -123,17 +126,20 @@ class ConfigReader {
     }
     c_.head_dim = key_length ? static_cast<int32_t>(*key_length) : c_.dim / c_.heads;
     if (value_length && *value_length != c_.head_dim) {
-      return MakeError(ErrorCode::kUnsupported, "{}: {} {} differs from the key length {}, which is not supported",
+      return MakeError(ErrorCode::kUnsupported,
+                       "{}: {} {} differs from the key length {}, which is not supported",
                        file_.path(), Key("attention.value_length"), *value_length, c_.head_dim);
     }
     if (c_.head_dim < 2 || c_.head_dim % 2 != 0 || c_.head_dim > 1024) {
-      return MakeError(ErrorCode::kUnsupported, "{}: heads of {} channels are not supported; an even number up to 1024 is",
+      return MakeError(ErrorCode::kUnsupported,
+                       "{}: heads of {} channels are not supported; an even number up to 1024 is",
                        file_.path(), c_.head_dim);
     }
     c_.attention_scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(c_.head_dim)));
     // Gemma 3 27B alone scales by the width a head would have without its own head size.
     if (arch_.name == "gemma3" && c_.layers == 62) {
-      c_.attention_scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(c_.dim) / c_.heads));
+      c_.attention_scale =
+          static_cast<float>(1.0 / std::sqrt(static_cast<double>(c_.dim) / c_.heads));
     }
     return {};
   }
@@ -143,8 +149,9 @@ class ConfigReader {
     KV_ASSIGN(const auto window, file_.Int(Key("attention.sliding_window"), 0, kMaxContext));
     if (!window || *window == 0) return {};
     if (arch_.global_every == 0) {
-      return MakeError(ErrorCode::kUnsupported, "{}: {} is {}; sliding windows are not supported in {} models",
-                       file_.path(), Key("attention.sliding_window"), *window, arch_.name);
+      return MakeError(ErrorCode::kUnsupported,
+                       "{}: {} is {}; sliding windows are not supported in {} models", file_.path(),
+                       Key("attention.sliding_window"), *window, arch_.name);
     }
     const std::string pattern_key = Key("attention.sliding_window_pattern");
     const GgufValue* pattern = file_.FindValue(pattern_key);
@@ -154,7 +161,8 @@ class ConfigReader {
         return MakeError(ErrorCode::kInvalid, "{}: {} has {} entries for {} layers", file_.path(),
                          pattern_key, local.size(), c_.layers);
       }
-      for (int32_t l = 0; l < c_.layers; ++l) c_.window[l] = local[l] ? static_cast<int32_t>(*window) : 0;
+      for (int32_t l = 0; l < c_.layers; ++l)
+        c_.window[l] = local[l] ? static_cast<int32_t>(*window) : 0;
       return {};
     }
     KV_ASSIGN(const auto every, file_.Int(pattern_key, 1, kMaxLayers));
@@ -184,7 +192,8 @@ class ConfigReader {
 
   Status ReadRopeScaling(RopeConfig* r) {
     KV_ASSIGN(const auto type, file_.String(Key("rope.scaling.type")));
-    KV_RETURN_IF_ERROR(PositiveFloat("rope.scale_linear", &r->factor));  // before scaling.type existed
+    KV_RETURN_IF_ERROR(
+        PositiveFloat("rope.scale_linear", &r->factor));  // before scaling.type existed
     KV_RETURN_IF_ERROR(PositiveFloat("rope.scaling.factor", &r->factor));
     if (!type) {
       r->scaling = r->factor == 1.0 ? RopeScaling::kNone : RopeScaling::kLinear;
@@ -195,11 +204,13 @@ class ConfigReader {
     } else if (*type == "yarn") {
       r->scaling = RopeScaling::kYarn;
     } else {
-      return MakeError(ErrorCode::kUnsupported, "{}: {} '{}' is not supported; none, linear and yarn are",
-                       file_.path(), Key("rope.scaling.type"), std::string(type->substr(0, 40)));
+      return MakeError(ErrorCode::kUnsupported,
+                       "{}: {} '{}' is not supported; none, linear and yarn are", file_.path(),
+                       Key("rope.scaling.type"), std::string(type->substr(0, 40)));
     }
     if (r->scaling != RopeScaling::kYarn) return {};
-    KV_ASSIGN(const auto original, file_.Int(Key("rope.scaling.original_context_length"), 1, kMaxContext));
+    KV_ASSIGN(const auto original,
+              file_.Int(Key("rope.scaling.original_context_length"), 1, kMaxContext));
     r->original_context = original ? *original : c_.context;
     KV_RETURN_IF_ERROR(PositiveFloat("rope.scaling.attn_factor", &r->yarn_attn_factor));
     KV_RETURN_IF_ERROR(PositiveFloat("rope.scaling.yarn_ext_factor", &r->yarn_ext_factor));
@@ -212,14 +223,16 @@ class ConfigReader {
     const GgufTensor* t = file_.FindTensor("rope_freqs.weight");
     if (t == nullptr) return {};
     if (t->dtype != DType::kF32 || t->dims != 1 || t->ne[0] != r->dims / 2) {
-      return MakeError(ErrorCode::kInvalid, "{}: tensor rope_freqs.weight is {} of {} elements; F32 of {} is needed",
+      return MakeError(ErrorCode::kInvalid,
+                       "{}: tensor rope_freqs.weight is {} of {} elements; F32 of {} is needed",
                        file_.path(), NameOf(t->dtype), t->ne[0], r->dims / 2);
     }
     r->freq_divisors.resize(t->ne[0]);
     Dequantize(t->dtype, t->data, r->freq_divisors);
     for (const float f : r->freq_divisors) {
       if (!(f > 0 && std::isfinite(f))) {
-        return MakeError(ErrorCode::kInvalid, "{}: tensor rope_freqs.weight holds {}; numbers above 0 are needed",
+        return MakeError(ErrorCode::kInvalid,
+                         "{}: tensor rope_freqs.weight holds {}; numbers above 0 are needed",
                          file_.path(), f);
       }
     }
@@ -230,28 +243,32 @@ class ConfigReader {
   Status RefuseWhatIsMissing() {
     KV_ASSIGN(const auto experts, file_.Int(Key("expert_count"), 0, INT64_MAX));
     if (experts && *experts > 0) {
-      return MakeError(ErrorCode::kUnsupported, "{}: {} is {}; mixtures of experts are not supported",
-                       file_.path(), Key("expert_count"), *experts);
+      return MakeError(ErrorCode::kUnsupported,
+                       "{}: {} is {}; mixtures of experts are not supported", file_.path(),
+                       Key("expert_count"), *experts);
     }
     for (const char* name : {"final_logit_softcapping", "attn_logit_softcapping"}) {
       KV_ASSIGN(const auto cap, file_.Float(Key(name)));
       if (cap && *cap != 0) {
-        return MakeError(ErrorCode::kUnsupported, "{}: {} is {}; logit softcapping is not supported",
-                         file_.path(), Key(name), *cap);
+        return MakeError(ErrorCode::kUnsupported,
+                         "{}: {} is {}; logit softcapping is not supported", file_.path(),
+                         Key(name), *cap);
       }
     }
     for (const char* suffix : {"attn_output.bias", "ffn_gate.bias", "ffn_up.bias", "ffn_down.bias",
                                "attn_norm.bias", "ffn_norm.bias", "attn_sinks.weight"}) {
       if (file_.FindTensor(fmt::format("blk.0.{}", suffix)) != nullptr) {
-        return MakeError(ErrorCode::kUnsupported, "{}: tensor blk.0.{}: this bias or feature is not supported",
-                         file_.path(), suffix);
+        return MakeError(ErrorCode::kUnsupported,
+                         "{}: tensor blk.0.{}: this bias or feature is not supported", file_.path(),
+                         suffix);
       }
     }
     return {};
   }
 
   Status CheckTensors() {
-    const int64_t q_dim = int64_t{c_.heads} * c_.head_dim, kv_dim = int64_t{c_.kv_heads} * c_.head_dim;
+    const int64_t q_dim = int64_t{c_.heads} * c_.head_dim,
+                  kv_dim = int64_t{c_.kv_heads} * c_.head_dim;
     KV_RETURN_IF_ERROR(Matrix("token_embd.weight", c_.dim, c_.vocab));
     KV_RETURN_IF_ERROR(Vector("output_norm.weight", c_.dim, true));
     if (!c_.tied_head) KV_RETURN_IF_ERROR(Matrix("output.weight", c_.dim, c_.vocab));
@@ -279,14 +296,16 @@ class ConfigReader {
 
   Status Matrix(const std::string& name, int64_t cols, int64_t rows) {
     const GgufTensor* t = file_.FindTensor(name);
-    if (t == nullptr) return MakeError(ErrorCode::kInvalid, "{}: tensor {} is missing", file_.path(), name);
+    if (t == nullptr)
+      return MakeError(ErrorCode::kInvalid, "{}: tensor {} is missing", file_.path(), name);
     if (t->ne[0] != cols || t->ne[1] != rows || t->ne[2] != 1 || t->ne[3] != 1) {
-      return MakeError(ErrorCode::kInvalid, "{}: tensor {} has shape {} x {} x {} x {} instead of {} x {}", file_.path(), name,
-                       t->ne[0], t->ne[1], t->ne[2], t->ne[3], cols, rows);
+      return MakeError(ErrorCode::kInvalid,
+                       "{}: tensor {} has shape {} x {} x {} x {} instead of {} x {}", file_.path(),
+                       name, t->ne[0], t->ne[1], t->ne[2], t->ne[3], cols, rows);
     }
     if (t->dtype == DType::kI8 || t->dtype == DType::kI32) {
-      return MakeError(ErrorCode::kInvalid, "{}: tensor {} is {}, which is no weight format", file_.path(), name,
-                       NameOf(t->dtype));
+      return MakeError(ErrorCode::kInvalid, "{}: tensor {} is {}, which is no weight format",
+                       file_.path(), name, NameOf(t->dtype));
     }
     c_.parameters += cols * rows;
     return {};
@@ -299,11 +318,12 @@ class ConfigReader {
       return MakeError(ErrorCode::kInvalid, "{}: tensor {} is missing", file_.path(), name);
     }
     if (t->ne[0] != size || t->ne[1] * t->ne[2] * t->ne[3] != 1) {
-      return MakeError(ErrorCode::kInvalid, "{}: tensor {} has {} x {} elements instead of {}", file_.path(), name,
-                       t->ne[0], t->ne[1] * t->ne[2] * t->ne[3], size);
+      return MakeError(ErrorCode::kInvalid, "{}: tensor {} has {} x {} elements instead of {}",
+                       file_.path(), name, t->ne[0], t->ne[1] * t->ne[2] * t->ne[3], size);
     }
     if (t->dtype != DType::kF32 && t->dtype != DType::kF16 && t->dtype != DType::kBF16) {
-      return MakeError(ErrorCode::kUnsupported, "{}: tensor {} is {}; F32, F16 and BF16 are supported for vectors",
+      return MakeError(ErrorCode::kUnsupported,
+                       "{}: tensor {} is {}; F32, F16 and BF16 are supported for vectors",
                        file_.path(), name, NameOf(t->dtype));
     }
     c_.parameters += size;
@@ -314,8 +334,8 @@ class ConfigReader {
   Status NormIf(bool expected, const std::string& name, int64_t size) {
     if (expected) return Vector(name, size, true);
     if (file_.FindTensor(name) == nullptr) return {};
-    return MakeError(ErrorCode::kUnsupported, "{}: tensor {} is not supported in {} models", file_.path(), name,
-                     arch_.name);
+    return MakeError(ErrorCode::kUnsupported, "{}: tensor {} is not supported in {} models",
+                     file_.path(), name, arch_.name);
   }
 
   const GgufFile& file_;
@@ -327,15 +347,17 @@ class ConfigReader {
 
 Result<ModelConfig> ReadModelConfig(const GgufFile& file) {
   KV_ASSIGN(const auto name, file.String("general.architecture"));
-  if (!name) return MakeError(ErrorCode::kInvalid, "{}: general.architecture is missing", file.path());
+  if (!name)
+    return MakeError(ErrorCode::kInvalid, "{}: general.architecture is missing", file.path());
   for (const Architecture& arch : kArchitectures) {
     if (arch.name == *name) return ConfigReader(file, arch).Read();
   }
   std::string shown;
   for (const char c : name->substr(0, 40)) shown += c >= 32 && c < 127 ? c : '?';
-  return MakeError(ErrorCode::kUnsupported,
-                   "{}: general.architecture '{}' is not supported; llama, qwen2, qwen3 and gemma3 are",
-                   file.path(), shown);
+  return MakeError(
+      ErrorCode::kUnsupported,
+      "{}: general.architecture '{}' is not supported; llama, qwen2, qwen3 and gemma3 are",
+      file.path(), shown);
 }
 
 }  // namespace kvasir

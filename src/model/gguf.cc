@@ -14,8 +14,8 @@ namespace {
 
 constexpr uint32_t kMagic = 0x46554747;  // "GGUF", little endian
 constexpr uint32_t kMagicSwapped = 0x47475546;
-constexpr uint64_t kMaxKeyBytes = 65535;         // the specification's own limit
-constexpr uint64_t kMaxTensorNameBytes = 1024;   // the specification says 64; some writers exceed it
+constexpr uint64_t kMaxKeyBytes = 65535;        // the specification's own limit
+constexpr uint64_t kMaxTensorNameBytes = 1024;  // the specification says 64; some writers exceed it
 constexpr uint64_t kMaxAlignment = 1 << 20;
 constexpr uint32_t kMaxParts = 1000;
 // Arrays may take the file's size in memory and this much more.
@@ -25,8 +25,19 @@ constexpr uint64_t kMinMetadataBytes = 8 + 1 + 4 + 1;  // key of one byte, type,
 constexpr uint64_t kMinTensorBytes = 8 + 1 + 4 + 8 + 4 + 8;
 
 enum ValueType : uint32_t {
-  kUint8, kInt8, kUint16, kInt16, kUint32, kInt32, kFloat32, kBool, kString, kArray, kUint64,
-  kInt64, kFloat64,
+  kUint8,
+  kInt8,
+  kUint16,
+  kInt16,
+  kUint32,
+  kInt32,
+  kFloat32,
+  kBool,
+  kString,
+  kArray,
+  kUint64,
+  kInt64,
+  kFloat64,
 };
 constexpr size_t kScalarBytes[] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
 
@@ -41,7 +52,8 @@ class Reader {
   template <typename T>
   Status Read(T* out, std::string_view field) {
     if (left() < sizeof(T)) {
-      return MakeError(ErrorCode::kInvalid, "{}: {} at offset {}: the file ends after {} bytes, {} more are needed",
+      return MakeError(ErrorCode::kInvalid,
+                       "{}: {} at offset {}: the file ends after {} bytes, {} more are needed",
                        file_.path(), field, position_, bytes_.size(), sizeof(T) - left());
     }
     std::memcpy(out, bytes_.data() + position_, sizeof(T));
@@ -53,8 +65,9 @@ class Reader {
     uint64_t length = 0;
     KV_RETURN_IF_ERROR(Read(&length, field));
     if (length > limit || length > left()) {
-      return MakeError(ErrorCode::kInvalid, "{}: {}: length {} at offset {} is above the limit of {}",
-                       file_.path(), field, length, position_ - 8, std::min<uint64_t>(limit, left()));
+      return MakeError(ErrorCode::kInvalid,
+                       "{}: {}: length {} at offset {} is above the limit of {}", file_.path(),
+                       field, length, position_ - 8, std::min<uint64_t>(limit, left()));
     }
     *out = {reinterpret_cast<const char*>(bytes_.data() + position_), static_cast<size_t>(length)};
     position_ += length;
@@ -85,19 +98,27 @@ Status ReadWide(Reader& in, std::string_view field, Wide* out) {
 
 Status ReadUnsigned(Reader& in, uint32_t type, std::string_view field, uint64_t* out) {
   switch (type) {
-    case kUint8: return ReadWide<uint64_t, uint8_t>(in, field, out);
-    case kUint16: return ReadWide<uint64_t, uint16_t>(in, field, out);
-    case kUint32: return ReadWide<uint64_t, uint32_t>(in, field, out);
-    default: return in.Read(out, field);
+    case kUint8:
+      return ReadWide<uint64_t, uint8_t>(in, field, out);
+    case kUint16:
+      return ReadWide<uint64_t, uint16_t>(in, field, out);
+    case kUint32:
+      return ReadWide<uint64_t, uint32_t>(in, field, out);
+    default:
+      return in.Read(out, field);
   }
 }
 
 Status ReadSigned(Reader& in, uint32_t type, std::string_view field, int64_t* out) {
   switch (type) {
-    case kInt8: return ReadWide<int64_t, int8_t>(in, field, out);
-    case kInt16: return ReadWide<int64_t, int16_t>(in, field, out);
-    case kInt32: return ReadWide<int64_t, int32_t>(in, field, out);
-    default: return in.Read(out, field);
+    case kInt8:
+      return ReadWide<int64_t, int8_t>(in, field, out);
+    case kInt16:
+      return ReadWide<int64_t, int16_t>(in, field, out);
+    case kInt32:
+      return ReadWide<int64_t, int32_t>(in, field, out);
+    default:
+      return in.Read(out, field);
   }
 }
 
@@ -110,13 +131,27 @@ enum class Family { kUnsigned, kSigned, kFloat, kBool, kString, kArray, kUnknown
 
 Family FamilyOf(uint32_t type) {
   switch (type) {
-    case kUint8: case kUint16: case kUint32: case kUint64: return Family::kUnsigned;
-    case kInt8: case kInt16: case kInt32: case kInt64: return Family::kSigned;
-    case kFloat32: case kFloat64: return Family::kFloat;
-    case kBool: return Family::kBool;
-    case kString: return Family::kString;
-    case kArray: return Family::kArray;
-    default: return Family::kUnknown;
+    case kUint8:
+    case kUint16:
+    case kUint32:
+    case kUint64:
+      return Family::kUnsigned;
+    case kInt8:
+    case kInt16:
+    case kInt32:
+    case kInt64:
+      return Family::kSigned;
+    case kFloat32:
+    case kFloat64:
+      return Family::kFloat;
+    case kBool:
+      return Family::kBool;
+    case kString:
+      return Family::kString;
+    case kArray:
+      return Family::kArray;
+    default:
+      return Family::kUnknown;
   }
 }
 
@@ -199,22 +234,26 @@ class ValueReader {
     KV_RETURN_IF_ERROR(in_.Read(&count, key_));
     const Family family = FamilyOf(type);
     if (family == Family::kArray) {
-      return MakeError(ErrorCode::kUnsupported, "{}: {}: an array of arrays is not supported", path_, key_);
+      return MakeError(ErrorCode::kUnsupported, "{}: {}: an array of arrays is not supported",
+                       path_, key_);
     }
     if (family == Family::kUnknown) return Bad("array type is", type, "0 to 12 are known");
     const size_t each = family == Family::kString ? 8 : kScalarBytes[type];
     if (count > in_.left() / each) {
-      return Bad("array length is", count, fmt::format("the file has room for {}", in_.left() / each));
+      return Bad("array length is", count,
+                 fmt::format("the file has room for {}", in_.left() / each));
     }
     // Elements are widened; what a hostile file can make us allocate stays near its own size.
     const size_t widened = family == Family::kString ? sizeof(std::string_view) : sizeof(uint64_t);
     if (family != Family::kBool && count > *budget_ / widened) {
-      return Bad("array length is", count, fmt::format("at most {} is supported here", *budget_ / widened));
+      return Bad("array length is", count,
+                 fmt::format("at most {} is supported here", *budget_ / widened));
     }
     if (family != Family::kBool) *budget_ -= count * widened;
     switch (family) {
       case Family::kUnsigned:
-        return Elements<uint64_t>(count, [&](uint64_t* v) { return ReadUnsigned(in_, type, key_, v); });
+        return Elements<uint64_t>(count,
+                                  [&](uint64_t* v) { return ReadUnsigned(in_, type, key_, v); });
       case Family::kSigned:
         return Elements<int64_t>(count, [&](int64_t* v) { return ReadSigned(in_, type, key_, v); });
       case Family::kFloat:
@@ -245,11 +284,13 @@ Status ReadHeader(Reader& in, const MappedFile& file, uint32_t* version, uint64_
   uint32_t magic = 0;
   KV_RETURN_IF_ERROR(in.Read(&magic, "magic"));
   if (magic == kMagicSwapped) {
-    return MakeError(ErrorCode::kUnsupported, "{}: a big-endian GGUF file is not supported", file.path());
+    return MakeError(ErrorCode::kUnsupported, "{}: a big-endian GGUF file is not supported",
+                     file.path());
   }
   if (magic != kMagic) {
-    return MakeError(ErrorCode::kInvalid, "{}: not a GGUF file: magic is {:#010x} instead of {:#010x}",
-                     file.path(), magic, kMagic);
+    return MakeError(ErrorCode::kInvalid,
+                     "{}: not a GGUF file: magic is {:#010x} instead of {:#010x}", file.path(),
+                     magic, kMagic);
   }
   KV_RETURN_IF_ERROR(in.Read(version, "version"));
   if (*version != 2 && *version != 3) {
@@ -260,32 +301,36 @@ Status ReadHeader(Reader& in, const MappedFile& file, uint32_t* version, uint64_
   KV_RETURN_IF_ERROR(in.Read(metadata, "metadata_kv_count"));
   const auto bounded = [&](const char* field, uint64_t value, uint64_t limit) -> Status {
     if (value <= limit) return {};
-    return MakeError(ErrorCode::kInvalid, "{}: {} is {}; a file of {} bytes has room for {}", file.path(),
-                     field, value, file.bytes().size(), limit);
+    return MakeError(ErrorCode::kInvalid, "{}: {} is {}; a file of {} bytes has room for {}",
+                     file.path(), field, value, file.bytes().size(), limit);
   };
   KV_RETURN_IF_ERROR(bounded("metadata_kv_count", *metadata, in.left() / kMinMetadataBytes));
   return bounded("tensor_count", *tensors, in.left() / kMinTensorBytes);
 }
 
-Status CheckTensorType(const MappedFile& file, const std::string& name, uint32_t type, GgufTensor* t) {
+Status CheckTensorType(const MappedFile& file, const std::string& name, uint32_t type,
+                       GgufTensor* t) {
   const auto info = FindDType(type);
   if (!info) {
-    return MakeError(ErrorCode::kUnsupported,
-                     "{}: tensor {}: weight format number {} is not supported; F32, F16, BF16, Q4_0, "
-                     "Q4_1, Q5_0, Q5_1, Q8_0, Q2_K to Q6_K, IQ4_NL and IQ4_XS are",
-                     file.path(), name, type);
+    return MakeError(
+        ErrorCode::kUnsupported,
+        "{}: tensor {}: weight format number {} is not supported; F32, F16, BF16, Q4_0, "
+        "Q4_1, Q5_0, Q5_1, Q8_0, Q2_K to Q6_K, IQ4_NL and IQ4_XS are",
+        file.path(), name, type);
   }
   t->dtype = info->dtype;
   if (t->ne[0] % info->block_elements != 0) {
-    return MakeError(ErrorCode::kInvalid, "{}: tensor {}: row length {} is not a multiple of {}'s block of {}",
+    return MakeError(ErrorCode::kInvalid,
+                     "{}: tensor {}: row length {} is not a multiple of {}'s block of {}",
                      file.path(), name, t->ne[0], info->name, info->block_elements);
   }
   CheckedSize bytes = CheckedSize(t->ne[0] / info->block_elements) * info->block_bytes;
   for (int d = 1; d < 4; ++d) bytes *= static_cast<uint64_t>(t->ne[d]);
   if (!bytes.AtMost(file.bytes().size())) {
-    return MakeError(ErrorCode::kInvalid, "{}: tensor {}: shape {} x {} x {} x {} of {} is larger than the file of {} bytes",
-                     file.path(), name, t->ne[0], t->ne[1], t->ne[2], t->ne[3], info->name,
-                     file.bytes().size());
+    return MakeError(
+        ErrorCode::kInvalid,
+        "{}: tensor {}: shape {} x {} x {} x {} of {} is larger than the file of {} bytes",
+        file.path(), name, t->ne[0], t->ne[1], t->ne[2], t->ne[3], info->name, file.bytes().size());
   }
   t->bytes = *bytes.Get();
   return {};
@@ -307,8 +352,10 @@ Status ReadTensorInfo(Reader& in, const MappedFile& file, GgufTensor* t, uint64_
     KV_RETURN_IF_ERROR(in.Read(&n, name));
     elements *= n;
     if (n < 1 || n > (uint64_t{1} << 40) || !elements.AtMost(uint64_t{1} << 48)) {
-      return MakeError(ErrorCode::kInvalid, "{}: tensor {}: dimension {} is {}; 1 to 2^40 are allowed, 2^48 elements in all",
-                       file.path(), name, d, n);
+      return MakeError(
+          ErrorCode::kInvalid,
+          "{}: tensor {}: dimension {} is {}; 1 to 2^40 are allowed, 2^48 elements in all",
+          file.path(), name, d, n);
     }
     t->ne[d] = static_cast<int64_t>(n);
   }
@@ -322,9 +369,9 @@ Result<uint64_t> Alignment(const MappedFile& file, const Part& part) {
     if (key != "general.alignment") continue;
     const uint64_t* v = std::get_if<uint64_t>(&value);
     if (v == nullptr || *v < 1 || *v > kMaxAlignment || !std::has_single_bit(*v)) {
-      return MakeError(ErrorCode::kInvalid, "{}: general.alignment is {}; a power of two up to {} is allowed",
-                       file.path(), v != nullptr ? fmt::to_string(*v) : "not an unsigned number",
-                       kMaxAlignment);
+      return MakeError(
+          ErrorCode::kInvalid, "{}: general.alignment is {}; a power of two up to {} is allowed",
+          file.path(), v != nullptr ? fmt::to_string(*v) : "not an unsigned number", kMaxAlignment);
     }
     return *v;
   }
@@ -373,13 +420,16 @@ Result<Part> ReadPart(const MappedFile& file, int index) {
   for (size_t i = 0; i < part.tensors.size(); ++i) {
     GgufTensor& t = part.tensors[i];
     if (offsets[i] % alignment != 0) {
-      return MakeError(ErrorCode::kInvalid, "{}: tensor {}: offset {} is not a multiple of general.alignment {}",
+      return MakeError(ErrorCode::kInvalid,
+                       "{}: tensor {}: offset {} is not a multiple of general.alignment {}",
                        file.path(), Printable(t.name), offsets[i], alignment);
     }
     const CheckedSize end = CheckedSize(*data) + offsets[i] + t.bytes;
     if (!end.AtMost(file.bytes().size())) {
-      return MakeError(ErrorCode::kInvalid, "{}: tensor {}: {} bytes at offset {} end beyond the file of {} bytes (is it cut off?)",
-                       file.path(), Printable(t.name), t.bytes, offsets[i], file.bytes().size());
+      return MakeError(
+          ErrorCode::kInvalid,
+          "{}: tensor {}: {} bytes at offset {} end beyond the file of {} bytes (is it cut off?)",
+          file.path(), Printable(t.name), t.bytes, offsets[i], file.bytes().size());
     }
     t.data = file.bytes().data() + *data + offsets[i];
   }
@@ -408,7 +458,8 @@ std::optional<SplitName> ParseSplitName(const std::string& path) {
     }
     return n;
   };
-  if (tail[0] != '-' || tail.substr(6, 4) != "-of-" || tail.substr(15) != ".gguf") return std::nullopt;
+  if (tail[0] != '-' || tail.substr(6, 4) != "-of-" || tail.substr(15) != ".gguf")
+    return std::nullopt;
   const uint32_t part = number(tail.substr(1, 5)), count = number(tail.substr(10, 5));
   if (part < 1 || count < 1 || part > count) return std::nullopt;
   return SplitName{path.substr(0, path.size() - kSuffix), count};
@@ -422,7 +473,8 @@ Result<GgufFile> GgufFile::Open(const std::string& path) {
   const auto split = ParseSplitName(path);
   if (split) {
     if (split->count > kMaxParts) {
-      return MakeError(ErrorCode::kInvalid, "{}: {} parts; at most {} are supported", path, split->count, kMaxParts);
+      return MakeError(ErrorCode::kInvalid, "{}: {} parts; at most {} are supported", path,
+                       split->count, kMaxParts);
     }
     paths.clear();
     for (uint32_t i = 0; i < split->count; ++i) paths.push_back(split->Path(i));
@@ -438,7 +490,8 @@ Result<GgufFile> GgufFile::Open(const std::string& path) {
     std::map<std::string_view, GgufValue> metadata;
     for (auto& [key, value] : part.metadata) {
       if (!metadata.emplace(key, std::move(value)).second) {
-        return MakeError(ErrorCode::kInvalid, "{}: metadata key {} is there twice", file.path(), Printable(key));
+        return MakeError(ErrorCode::kInvalid, "{}: metadata key {} is there twice", file.path(),
+                         Printable(key));
       }
     }
     KV_RETURN_IF_ERROR(model.AddPart(file, i, std::move(metadata), part.tensors));
@@ -465,14 +518,18 @@ Status GgufFile::AddPart(const MappedFile& file, size_t index,
                      file.path(), *count, parts, *count);
   }
   if (no && *no != static_cast<int64_t>(index)) {
-    return MakeError(ErrorCode::kInvalid, "{}: split.no is {} instead of {}", file.path(), *no, index);
+    return MakeError(ErrorCode::kInvalid, "{}: split.no is {} instead of {}", file.path(), *no,
+                     index);
   }
   if (parts > 1 && (!count || !no)) {
-    return MakeError(ErrorCode::kInvalid, "{}: split.count or split.no is missing in a part of a split model", file.path());
+    return MakeError(ErrorCode::kInvalid,
+                     "{}: split.count or split.no is missing in a part of a split model",
+                     file.path());
   }
   for (const GgufTensor& t : tensors) {
     if (!by_name_.emplace(t.name, tensors_.size()).second) {
-      return MakeError(ErrorCode::kInvalid, "{}: tensor {} is there twice", file.path(), Printable(t.name));
+      return MakeError(ErrorCode::kInvalid, "{}: tensor {} is there twice", file.path(),
+                       Printable(t.name));
     }
     tensors_.push_back(t);
   }
@@ -481,7 +538,8 @@ Status GgufFile::AddPart(const MappedFile& file, size_t index,
   if (index + 1 == files_.size() && parts > 1 && all != nullptr) {
     KV_ASSIGN(const auto expected, Int("split.tensors.count", 0, INT64_MAX));
     if (*expected != static_cast<int64_t>(tensors_.size())) {
-      return MakeError(ErrorCode::kInvalid, "{}: split.tensors.count is {}, but the parts hold {} tensors",
+      return MakeError(ErrorCode::kInvalid,
+                       "{}: split.tensors.count is {}, but the parts hold {} tensors",
                        files_[0].path(), *expected, tensors_.size());
     }
   }
@@ -508,10 +566,12 @@ Result<std::optional<int64_t>> GgufFile::Int(std::string_view key, int64_t min, 
   const GgufValue* value = FindValue(key);
   if (value == nullptr) return std::optional<int64_t>();
   const auto outside = [&](auto v) {
-    return MakeError(ErrorCode::kInvalid, "{}: {} is {}; {} to {} are allowed", path(), key, v, min, max);
+    return MakeError(ErrorCode::kInvalid, "{}: {} is {}; {} to {} are allowed", path(), key, v, min,
+                     max);
   };
   if (const auto* u = std::get_if<uint64_t>(value)) {
-    if (*u > static_cast<uint64_t>(INT64_MAX) || static_cast<int64_t>(*u) < min || static_cast<int64_t>(*u) > max) {
+    if (*u > static_cast<uint64_t>(INT64_MAX) || static_cast<int64_t>(*u) < min ||
+        static_cast<int64_t>(*u) > max) {
       return outside(*u);
     }
     return std::optional<int64_t>(static_cast<int64_t>(*u));
@@ -528,8 +588,8 @@ Result<std::optional<double>> GgufFile::Float(std::string_view key) const {
   if (value == nullptr) return std::optional<double>();
   const double* v = std::get_if<double>(value);
   if (v == nullptr || !std::isfinite(*v)) {
-    return MakeError(ErrorCode::kInvalid, "{}: {} is {}; a finite floating point number is needed", path(), key,
-                     v == nullptr ? "of another type" : fmt::to_string(*v));
+    return MakeError(ErrorCode::kInvalid, "{}: {} is {}; a finite floating point number is needed",
+                     path(), key, v == nullptr ? "of another type" : fmt::to_string(*v));
   }
   return std::optional<double>(*v);
 }

@@ -15,10 +15,9 @@ namespace kvasir {
 
 /// A metadata value of a GGUF file. Numbers are widened to 64 bits; arrays are homogeneous.
 /// Arrays of strings are kept as views into the mapped file.
-using GgufValue =
-    std::variant<uint64_t, int64_t, double, bool, std::string_view, std::vector<uint64_t>,
-                 std::vector<int64_t>, std::vector<double>, std::vector<bool>,
-                 std::vector<std::string_view>>;
+using GgufValue = std::variant<uint64_t, int64_t, double, bool, std::string_view,
+                               std::vector<uint64_t>, std::vector<int64_t>, std::vector<double>,
+                               std::vector<bool>, std::vector<std::string_view>>;
 
 /// A tensor of a GGUF file: up to four dimensions, ne[0] the fastest.
 struct GgufTensor {

@@ -30,7 +30,8 @@ struct BufferSizes {
     logits = static_cast<size_t>(l.max_logit_rows) * c.vocab;
   }
   std::array<size_t, 14> all() const {
-    return {x, normed, q, k, v, attended, gate, up, projected, rope, rope, rope_local, rope_local, logits};
+    return {x,  normed,    q,    k,    v,          attended,   gate,
+            up, projected, rope, rope, rope_local, rope_local, logits};
   }
   /// Each buffer begins on a cache line.
   static size_t Padded(size_t floats) { return RoundUp(floats, 16); }
@@ -102,9 +103,9 @@ Result<Model> Model::Create(ModelConfig config, ModelWeights weights, StepLimits
                                              limits.max_tokens));
   const BufferSizes sizes(c, limits);
   KV_ASSIGN(m.memory_, AlignedBuffer::Allocate(sizes.bytes(), "the activations of a step"));
-  float** const views[] = {&m.x_, &m.normed_, &m.q_, &m.k_, &m.v_, &m.attended_, &m.gate_, &m.up_,
-                           &m.projected_, &m.cos_, &m.sin_, &m.cos_local_, &m.sin_local_,
-                           &m.logits_};
+  float** const views[] = {&m.x_,        &m.normed_,    &m.q_,         &m.k_,         &m.v_,
+                           &m.attended_, &m.gate_,      &m.up_,        &m.projected_, &m.cos_,
+                           &m.sin_,      &m.cos_local_, &m.sin_local_, &m.logits_};
   float* next = m.memory_.as<float>();
   const auto all = sizes.all();
   for (size_t i = 0; i < all.size(); ++i) {

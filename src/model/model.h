@@ -21,9 +21,9 @@ struct WantedRows {
 
 /// How large a step may be.
 struct StepLimits {
-  int32_t max_rows = 512;       ///< tokens of one step
-  int32_t max_logit_rows = 1;   ///< rows of one step whose logits are wanted
-  int64_t max_tokens = 0;       ///< longest sequence
+  int32_t max_rows = 512;      ///< tokens of one step
+  int32_t max_logit_rows = 1;  ///< rows of one step whose logits are wanted
+  int64_t max_tokens = 0;      ///< longest sequence
 };
 
 /// A decoder: one forward pass for all architectures, written once over the backend's ops. What
@@ -39,9 +39,9 @@ class Model {
 
   const ModelConfig& config() const { return config_; }
 
-  /// Computes the rows of `batch`: appends their K and V to the cache, and returns the logits of the
-  /// wanted rows, [sum of wanted[i].count()][vocab], valid until the next call. At the last layer
-  /// only K and V are computed for rows whose logits nobody wants: Cache = Dec_kv(x).
+  /// Computes the rows of `batch`: appends their K and V to the cache, and returns the logits of
+  /// the wanted rows, [sum of wanted[i].count()][vocab], valid until the next call. At the last
+  /// layer only K and V are computed for rows whose logits nobody wants: Cache = Dec_kv(x).
   std::span<float> Forward(const Batch& batch, std::span<const WantedRows> wanted,
                            const KvStorage& kv);
 

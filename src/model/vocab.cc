@@ -13,17 +13,20 @@ Result<const std::vector<T>*> Array(const GgufFile& file, std::string_view key, 
   }
   const auto* array = std::get_if<std::vector<T>>(value);
   if (array == nullptr) {
-    return MakeError(ErrorCode::kInvalid, "{}: {} is not an array of the right type", file.path(), key);
+    return MakeError(ErrorCode::kInvalid, "{}: {} is not an array of the right type", file.path(),
+                     key);
   }
   return array;
 }
 
-Status ReadId(const GgufFile& file, std::string_view key, int64_t vocab, std::optional<TokenId>* out) {
+Status ReadId(const GgufFile& file, std::string_view key, int64_t vocab,
+              std::optional<TokenId>* out) {
   // Some converters write 2^32 - 1 for "none".
   KV_ASSIGN(const auto value, file.Int(key, -1, 0xffffffffll));
   if (!value || *value == -1 || *value == 0xffffffffll) return {};
   if (*value >= vocab) {
-    return MakeError(ErrorCode::kInvalid, "{}: {} is {}; the vocabulary has {} tokens", file.path(), key, *value, vocab);
+    return MakeError(ErrorCode::kInvalid, "{}: {} is {}; the vocabulary has {} tokens", file.path(),
+                     key, *value, vocab);
   }
   *out = static_cast<TokenId>(*value);
   return {};
@@ -45,7 +48,8 @@ Status ReadEogList(const GgufFile& file, VocabData* v) {
   if (const auto* s = std::get_if<std::vector<int64_t>>(value)) ids = *s;
   for (const int64_t id : ids) {
     if (id < 0 || id >= static_cast<int64_t>(v->tokens.size())) {
-      return MakeError(ErrorCode::kInvalid, "{}: tokenizer.ggml.eos_token_ids holds {}; the vocabulary has {} tokens",
+      return MakeError(ErrorCode::kInvalid,
+                       "{}: tokenizer.ggml.eos_token_ids holds {}; the vocabulary has {} tokens",
                        file.path(), id, v->tokens.size());
     }
     v->extra_eog.push_back(static_cast<TokenId>(id));
@@ -58,7 +62,8 @@ Status ReadEogList(const GgufFile& file, VocabData* v) {
 Result<VocabData> ReadVocab(const GgufFile& file) {
   VocabData v;
   KV_ASSIGN(const auto model, file.String("tokenizer.ggml.model"));
-  if (!model) return MakeError(ErrorCode::kInvalid, "{}: tokenizer.ggml.model is missing", file.path());
+  if (!model)
+    return MakeError(ErrorCode::kInvalid, "{}: tokenizer.ggml.model is missing", file.path());
   v.model = *model;
   KV_ASSIGN(const auto pre, file.String("tokenizer.ggml.pre"));
   if (pre) v.pre = *pre;
@@ -89,7 +94,8 @@ Result<VocabData> ReadVocab(const GgufFile& file) {
 
   const GgufTensor* embedding = file.FindTensor("token_embd.weight");
   if (embedding != nullptr && embedding->ne[1] < vocab) {
-    return MakeError(ErrorCode::kInvalid, "{}: tokenizer.ggml.tokens has {} tokens, but token_embd.weight has {} rows",
+    return MakeError(ErrorCode::kInvalid,
+                     "{}: tokenizer.ggml.tokens has {} tokens, but token_embd.weight has {} rows",
                      file.path(), vocab, embedding->ne[1]);
   }
   return v;

@@ -20,7 +20,8 @@ struct MatrixSlot {
 
 const GgufTensor& Require(const GgufFile& file, const std::string& name) {
   const GgufTensor* t = file.FindTensor(name);
-  if (t == nullptr) CheckFailed(__FILE__, __LINE__, "tensor not checked by ReadModelConfig: " + name);
+  if (t == nullptr)
+    CheckFailed(__FILE__, __LINE__, "tensor not checked by ReadModelConfig: " + name);
   return *t;
 }
 
@@ -40,9 +41,13 @@ std::vector<MatrixSlot> LayerMatrices(std::vector<LayerWeights>& layers) {
   for (size_t l = 0; l < layers.size(); ++l) {
     LayerWeights& w = layers[l];
     const std::string prefix = fmt::format("blk.{}.", l);
-    for (auto [name, target] : {std::pair{"attn_q", &w.q}, {"attn_k", &w.k}, {"attn_v", &w.v},
-                                {"attn_output", &w.output}, {"ffn_gate", &w.gate},
-                                {"ffn_up", &w.up}, {"ffn_down", &w.down}}) {
+    for (auto [name, target] : {std::pair{"attn_q", &w.q},
+                                {"attn_k", &w.k},
+                                {"attn_v", &w.v},
+                                {"attn_output", &w.output},
+                                {"ffn_gate", &w.gate},
+                                {"ffn_up", &w.up},
+                                {"ffn_down", &w.down}}) {
       slots.push_back({prefix + name, &target->weight});
     }
   }
@@ -133,7 +138,8 @@ Result<WeightSizes> PlanWeights(const GgufFile& file, const ModelConfig& config,
     packed += *bytes;
   }
   for (const GgufTensor& tensor : file.tensors()) {
-    if (tensor.dims == 1) packed += CheckedSize(static_cast<uint64_t>(tensor.ne[0])) * sizeof(float);
+    if (tensor.dims == 1)
+      packed += CheckedSize(static_cast<uint64_t>(tensor.ne[0])) * sizeof(float);
   }
   if (!packed.Get()) {
     return MakeError(ErrorCode::kInvalid, "{}: the weights add up to more than 2^64 bytes",

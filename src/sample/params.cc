@@ -13,7 +13,8 @@ constexpr int32_t kMaxLogprobs = 100;
 /// NaN is in no range.
 Status InRange(const char* name, double value, double min, double max) {
   if (value >= min && value <= max) return {};
-  return MakeError(ErrorCode::kInvalid, "{} is {}; it must be from {} to {}", name, value, min, max);
+  return MakeError(ErrorCode::kInvalid, "{} is {}; it must be from {} to {}", name, value, min,
+                   max);
 }
 
 }  // namespace

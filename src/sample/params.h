@@ -14,12 +14,14 @@ namespace kvasir {
 struct SamplingParams {
   // Which tokens at all.
   std::vector<std::pair<int32_t, float>> logit_bias;  ///< added to the logit; -100..100
-  float repetition_penalty = 1.0f;  ///< Keskar et al. 2019 (CTRL): > 1 makes seen tokens less likely
-  float frequency_penalty = 0.0f;   ///< OpenAI API: subtracted once for each occurrence in the output
-  float presence_penalty = 0.0f;    ///< OpenAI API: subtracted once if it occurs in the output
-  int32_t penalty_last_n = -1;      ///< how many last tokens count for repetition_penalty; -1: all
-  bool ignore_eos = false;          ///< end-of-generation tokens are never chosen
-  int32_t min_tokens = 0;           ///< no end-of-generation token before so many were generated
+  float repetition_penalty =
+      1.0f;  ///< Keskar et al. 2019 (CTRL): > 1 makes seen tokens less likely
+  float frequency_penalty =
+      0.0f;                       ///< OpenAI API: subtracted once for each occurrence in the output
+  float presence_penalty = 0.0f;  ///< OpenAI API: subtracted once if it occurs in the output
+  int32_t penalty_last_n = -1;    ///< how many last tokens count for repetition_penalty; -1: all
+  bool ignore_eos = false;        ///< end-of-generation tokens are never chosen
+  int32_t min_tokens = 0;         ///< no end-of-generation token before so many were generated
 
   // Filters over the distribution.
   float temperature = 0.0f;  ///< 0: greedy, the first of the largest logits; filters are skipped
@@ -39,9 +41,9 @@ Status Validate(const SamplingParams& params, int32_t vocab_size);
 
 /// When a generation ends, besides its length limit.
 struct StopRules {
-  std::vector<std::string> strings;   ///< none is ever shown, not even a part of one
-  std::vector<int32_t> token_ids;     ///< ends the text; not shown
-  bool end_of_generation = true;      ///< the model's own end tokens end it
+  std::vector<std::string> strings;  ///< none is ever shown, not even a part of one
+  std::vector<int32_t> token_ids;    ///< ends the text; not shown
+  bool end_of_generation = true;     ///< the model's own end tokens end it
 };
 
 /// Checks counts and sizes; an error names the field, its value and what is allowed.

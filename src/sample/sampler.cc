@@ -172,8 +172,9 @@ void AddLogprobs(std::span<const float> raw, int32_t wanted, SampledToken* out) 
   std::vector<int32_t> order(raw.size());
   for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int32_t>(i);
   const auto n = std::min(static_cast<size_t>(wanted), order.size());
-  std::partial_sort(order.begin(), order.begin() + static_cast<ptrdiff_t>(n), order.end(),
-                    [&](int32_t a, int32_t b) { return raw[a] != raw[b] ? raw[a] > raw[b] : a < b; });
+  std::partial_sort(
+      order.begin(), order.begin() + static_cast<ptrdiff_t>(n), order.end(),
+      [&](int32_t a, int32_t b) { return raw[a] != raw[b] ? raw[a] > raw[b] : a < b; });
   for (size_t i = 0; i < n; ++i) out->top.push_back({order[i], logprob(order[i])});
 }
 

@@ -15,8 +15,8 @@ struct TokenLogprob {
 
 struct SampledToken {
   int32_t token = 0;
-  float logprob = 0.0f;           ///< natural log of the probability, of the model's own distribution
-                                  ///< (before penalties and filters); only if logprobs were asked for
+  float logprob = 0.0f;  ///< natural log of the probability, of the model's own distribution
+                         ///< (before penalties and filters); only if logprobs were asked for
   std::vector<TokenLogprob> top;  ///< the most likely tokens, best first, ties by lower id
 };
 
@@ -24,7 +24,8 @@ struct SampledToken {
 struct SampleContext {
   std::span<const int32_t> tokens;  ///< prompt and output so far
   int32_t prompt_tokens = 0;
-  std::span<const int32_t> end_of_generation;  ///< the model's end tokens, for ignore_eos/min_tokens
+  std::span<const int32_t>
+      end_of_generation;  ///< the model's end tokens, for ignore_eos/min_tokens
 };
 
 /// Memory that Sample keeps between calls, to save allocations.
@@ -34,8 +35,8 @@ struct SamplerScratch {
     int32_t token;
   };
   std::vector<Candidate> candidates;
-  std::vector<float> raw;        ///< the logits as the model gave them, when logprobs are wanted
-  std::vector<int32_t> counts;   ///< [vocab], zero between calls
+  std::vector<float> raw;       ///< the logits as the model gave them, when logprobs are wanted
+  std::vector<int32_t> counts;  ///< [vocab], zero between calls
 };
 
 /// Chooses the next token. A pure function of its arguments: the random number is the stream's at

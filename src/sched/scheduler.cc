@@ -21,8 +21,7 @@ void Scheduler::Add(std::unique_ptr<Sequence> sequence) {
 void Scheduler::Admit() {
   while (!waiting_.empty() && running_.size() < static_cast<size_t>(options_.max_sequences)) {
     Sequence* s = waiting_.front().get();
-    const int64_t need =
-        kv_->BlocksFor(s->prompt_tokens + s->max_tokens, options_.max_step_tokens);
+    const int64_t need = kv_->BlocksFor(s->prompt_tokens + s->max_tokens, options_.max_step_tokens);
     CHECK_LE(need, int64_t{kv_->pool().total()});
     if (reserved_ + need > kv_->pool().total()) return;
     s->reserved_blocks = need;

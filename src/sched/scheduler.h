@@ -18,8 +18,8 @@ struct SchedulerOptions {
   int32_t max_sequences = 1;      ///< running at once at most
 };
 
-/// Decides whose tokens are computed when. Plan moves no bytes and changes nothing but block tables;
-/// results change state in Commit only.
+/// Decides whose tokens are computed when. Plan moves no bytes and changes nothing but block
+/// tables; results change state in Commit only.
 ///
 /// A sequence is admitted when the most blocks it can ever need are free or only hold the cache of
 /// finished sequences, so no running sequence ever runs short. The K and V of finished sequences
@@ -34,7 +34,7 @@ class Scheduler {
 
   /// What a step did to one sequence.
   struct Progress {
-    Sequence* sequence = nullptr;  ///< valid until Finish
+    Sequence* sequence = nullptr;      ///< valid until Finish
     std::vector<SampledToken> tokens;  ///< already appended to it
     std::optional<Error> error;
   };

@@ -13,11 +13,11 @@ namespace {
 constexpr int32_t kVocab = 50;
 
 KvLayout TestLayout(bool windows) {
-  return *KvLayout::Create({.window = windows ? std::vector<int32_t>{24, 24, 0}
-                                              : std::vector<int32_t>{0, 0},
-                            .kv_heads = 1,
-                            .head_dim = 16,
-                            .block_tokens = 16});
+  return *KvLayout::Create(
+      {.window = windows ? std::vector<int32_t>{24, 24, 0} : std::vector<int32_t>{0, 0},
+       .kv_heads = 1,
+       .head_dim = 16,
+       .block_tokens = 16});
 }
 
 struct Rig {

@@ -14,7 +14,7 @@ struct Sequence {
   SequenceId id = 0;
   std::vector<int32_t> tokens;  ///< prompt, then output; the last may not be computed yet
   int32_t prompt_tokens = 0;
-  int32_t max_tokens = 0;       ///< of output; prompt_tokens + max_tokens fits the context
+  int32_t max_tokens = 0;  ///< of output; prompt_tokens + max_tokens fits the context
   SamplingParams sampling;
   SequenceKv kv;                ///< kv.computed tokens have their K and V in the cache
   int32_t cached_tokens = 0;    ///< of the prompt, found in the cache when it was admitted

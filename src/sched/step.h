@@ -21,7 +21,8 @@ struct SeqSlice {
   SequenceId sequence = 0;
   int32_t first_pos = 0;  ///< positions [first_pos, first_pos + count) are computed
   int32_t count = 0;
-  /// Rows of the slice, counted from its first, whose logits are wanted: [wanted_begin, wanted_end).
+  /// Rows of the slice, counted from its first, whose logits are wanted: [wanted_begin,
+  /// wanted_end).
   int32_t wanted_begin = 0, wanted_end = 0;
   std::span<const int32_t> tokens;  ///< all tokens of the sequence known so far
   int32_t prompt_tokens = 0;        ///< how many of them are prompt
@@ -29,7 +30,8 @@ struct SeqSlice {
   const SamplingParams* sampling = nullptr;
 };
 
-/// One forward pass over a batch of slices: made by the scheduler, immutable, moves no bytes itself.
+/// One forward pass over a batch of slices: made by the scheduler, immutable, moves no bytes
+/// itself.
 struct StepPlan {
   uint64_t step = 0;
   std::vector<SeqSlice> slices;

@@ -4,9 +4,9 @@
 
 namespace kvasir {
 
-/// The blocks of GGUF's quantized formats, byte for byte as they lie in files. `f16` are the bits of
-/// an IEEE half. In the formulas, w[i] is element i of the block; nibble(a, i) is the low half of
-/// byte a[i] for i < n and the high half of a[i - n] above (n = number of bytes).
+/// The blocks of GGUF's quantized formats, byte for byte as they lie in files. `f16` are the bits
+/// of an IEEE half. In the formulas, w[i] is element i of the block; nibble(a, i) is the low half
+/// of byte a[i] for i < n and the high half of a[i - n] above (n = number of bytes).
 using f16 = uint16_t;
 
 /// w[i] = d * (nibble(qs, i) - 8)

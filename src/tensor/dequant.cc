@@ -52,8 +52,8 @@ void Decode(const BlockQ2_K& b, float* out) {
   for (int i = 0; i < 256; ++i) {
     const int q = (b.qs[i / 128 * 32 + i % 32] >> (i % 128 / 32 * 2)) & 3;
     const uint8_t s = b.scales[i / 16];
-    out[i] = d * static_cast<float>(s & 15) * static_cast<float>(q) -
-             dmin * static_cast<float>(s >> 4);
+    out[i] =
+        d * static_cast<float>(s & 15) * static_cast<float>(q) - dmin * static_cast<float>(s >> 4);
   }
 }
 
@@ -156,18 +156,30 @@ void Dequantize(DType dtype, const uint8_t* data, std::span<float> out) {
         out[i] = static_cast<float>(value);
       }
       return;
-    case DType::kQ4_0: return DecodeAll<BlockQ4_0>(data, out, 32);
-    case DType::kQ4_1: return DecodeAll<BlockQ4_1>(data, out, 32);
-    case DType::kQ5_0: return DecodeAll<BlockQ5_0>(data, out, 32);
-    case DType::kQ5_1: return DecodeAll<BlockQ5_1>(data, out, 32);
-    case DType::kQ8_0: return DecodeAll<BlockQ8_0>(data, out, 32);
-    case DType::kQ2_K: return DecodeAll<BlockQ2_K>(data, out, 256);
-    case DType::kQ3_K: return DecodeAll<BlockQ3_K>(data, out, 256);
-    case DType::kQ4_K: return DecodeAll<BlockQ4_K>(data, out, 256);
-    case DType::kQ5_K: return DecodeAll<BlockQ5_K>(data, out, 256);
-    case DType::kQ6_K: return DecodeAll<BlockQ6_K>(data, out, 256);
-    case DType::kIQ4_NL: return DecodeAll<BlockIQ4_NL>(data, out, 32);
-    case DType::kIQ4_XS: return DecodeAll<BlockIQ4_XS>(data, out, 256);
+    case DType::kQ4_0:
+      return DecodeAll<BlockQ4_0>(data, out, 32);
+    case DType::kQ4_1:
+      return DecodeAll<BlockQ4_1>(data, out, 32);
+    case DType::kQ5_0:
+      return DecodeAll<BlockQ5_0>(data, out, 32);
+    case DType::kQ5_1:
+      return DecodeAll<BlockQ5_1>(data, out, 32);
+    case DType::kQ8_0:
+      return DecodeAll<BlockQ8_0>(data, out, 32);
+    case DType::kQ2_K:
+      return DecodeAll<BlockQ2_K>(data, out, 256);
+    case DType::kQ3_K:
+      return DecodeAll<BlockQ3_K>(data, out, 256);
+    case DType::kQ4_K:
+      return DecodeAll<BlockQ4_K>(data, out, 256);
+    case DType::kQ5_K:
+      return DecodeAll<BlockQ5_K>(data, out, 256);
+    case DType::kQ6_K:
+      return DecodeAll<BlockQ6_K>(data, out, 256);
+    case DType::kIQ4_NL:
+      return DecodeAll<BlockIQ4_NL>(data, out, 32);
+    case DType::kIQ4_XS:
+      return DecodeAll<BlockIQ4_XS>(data, out, 256);
   }
 }
 

@@ -78,8 +78,11 @@ void BpeModel::EncodeWord(std::string_view word, std::vector<TokenId>* out) cons
   std::vector<MergeSymbol> symbols(word.size());
   for (size_t i = 0; i < word.size(); ++i) {
     const auto at = static_cast<ptrdiff_t>(i);
-    symbols[i] = {.begin = i, .length = 1, .id = byte_symbol_[static_cast<uint8_t>(word[i])],
-                  .prev = at - 1, .next = i + 1 < word.size() ? at + 1 : -1};
+    symbols[i] = {.begin = i,
+                  .length = 1,
+                  .id = byte_symbol_[static_cast<uint8_t>(word[i])],
+                  .prev = at - 1,
+                  .next = i + 1 < word.size() ? at + 1 : -1};
   }
   MergeSymbols(symbols, [this](const MergeSymbol& a, const MergeSymbol& b) {
     const auto it = merges_.find(PairKey(a.id, b.id));

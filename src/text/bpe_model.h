@@ -26,7 +26,8 @@ class BpeModel {
   struct Merge {
     int32_t rank, symbol;
   };
-  explicit BpeModel(const PreTokenizerKind& kind) : pre_(kind), ignore_merges_(kind.ignore_merges) {}
+  explicit BpeModel(const PreTokenizerKind& kind)
+      : pre_(kind), ignore_merges_(kind.ignore_merges) {}
   int32_t Intern(std::string bytes);
   Status AddMerges(const std::vector<std::string>& merges);
   void EncodeWord(std::string_view word, std::vector<TokenId>* out) const;

@@ -12,15 +12,19 @@ jinja::Value FromJson(const nlohmann::ordered_json& json, int depth) {
   using jinja::Value;
   if (depth > jinja::kMaxValueDepth) throw jinja::TemplateError("the messages are nested too deep");
   switch (json.type()) {
-    case nlohmann::ordered_json::value_t::boolean: return Value(json.get<bool>());
-    case nlohmann::ordered_json::value_t::number_integer: return Value(json.get<int64_t>());
+    case nlohmann::ordered_json::value_t::boolean:
+      return Value(json.get<bool>());
+    case nlohmann::ordered_json::value_t::number_integer:
+      return Value(json.get<int64_t>());
     case nlohmann::ordered_json::value_t::number_unsigned: {
       const auto u = json.get<uint64_t>();
       if (u > INT64_MAX) return Value(static_cast<double>(u));
       return Value(static_cast<int64_t>(u));
     }
-    case nlohmann::ordered_json::value_t::number_float: return Value(json.get<double>());
-    case nlohmann::ordered_json::value_t::string: return Value::Str(json.get<std::string>());
+    case nlohmann::ordered_json::value_t::number_float:
+      return Value(json.get<double>());
+    case nlohmann::ordered_json::value_t::string:
+      return Value::Str(json.get<std::string>());
     case nlohmann::ordered_json::value_t::array: {
       std::vector<Value> items;
       for (const auto& item : json) items.push_back(FromJson(item, depth + 1));
@@ -28,10 +32,12 @@ jinja::Value FromJson(const nlohmann::ordered_json& json, int depth) {
     }
     case nlohmann::ordered_json::value_t::object: {
       std::vector<std::pair<Value, Value>> items;
-      for (const auto& [key, value] : json.items()) items.emplace_back(Value::Str(key), FromJson(value, depth + 1));
+      for (const auto& [key, value] : json.items())
+        items.emplace_back(Value::Str(key), FromJson(value, depth + 1));
       return Value::MakeDict(std::move(items));
     }
-    default: return Value::MakeNone();
+    default:
+      return Value::MakeNone();
   }
 }
 
@@ -61,7 +67,8 @@ Result<ChatTemplate> ChatTemplate::Compile(std::string_view source, TemplateLimi
 }
 
 Result<std::string> ChatTemplate::Render(const nlohmann::ordered_json& context, int64_t now) const {
-  if (!context.is_object()) return MakeError(ErrorCode::kInvalid, "the template's variables are no object");
+  if (!context.is_object())
+    return MakeError(ErrorCode::kInvalid, "the template's variables are no object");
   try {
     jinja::Interpreter interpreter(impl_->limits, now);
     return interpreter.Render(impl_->body, FromJson(context, 0));

@@ -16,7 +16,8 @@ TEST(ChatTemplate, OutputIsJinja2sAndWhatItRefusesIsRefused) {
   const Json golden = Json::parse(in);
   int rendered = 0, refused = 0;
   for (const Json& entry : golden["entries"]) {
-    SCOPED_TRACE(entry["name"].get<std::string>() + ": " + entry["template"].get<std::string>().substr(0, 300));
+    SCOPED_TRACE(entry["name"].get<std::string>() + ": " +
+                 entry["template"].get<std::string>().substr(0, 300));
     const auto compiled = ChatTemplate::Compile(entry["template"].get<std::string>());
     if (!entry.contains("output")) {
       ++refused;
@@ -47,12 +48,15 @@ std::string RenderError(const std::string& source, TemplateLimits limits = {}) {
 TEST(ChatTemplate, WhatATemplateMayUseIsBounded) {
   const char* kHungry[] = {
       "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
-      "{% set ns = namespace(s='x') %}{% for i in range(60) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}",
+      "{% set ns = namespace(s='x') %}{% for i in range(60) %}{% set ns.s = ns.s ~ ns.s %}{% "
+      "endfor %}",
       "{{ 'x' * 99999999999 }}",
       "{{ [1] * 99999999999 }}",
-      "{% set s = 'x' * 9999999 %}{% set l = [s, s, s, s, s, s, s, s, s] %}{{ [l, l, l, l, l, l, l, l] | string }}",
+      "{% set s = 'x' * 9999999 %}{% set l = [s, s, s, s, s, s, s, s, s] %}{{ [l, l, l, l, l, l, "
+      "l, l] | string }}",
       "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
-      "{% set ns = namespace(v=[]) %}{% for i in range(9999) %}{% set ns.v = [ns.v] %}{% endfor %}{{ ns.v }}",
+      "{% set ns = namespace(v=[]) %}{% for i in range(9999) %}{% set ns.v = [ns.v] %}{% endfor "
+      "%}{{ ns.v }}",
       "{{ 'a' | indent(999999999) }}",
       "{{ 'a' | center(999999999) }}",
       "{{ ('x' * 9999999) | replace('x', 'y' * 999999) }}",
@@ -90,9 +94,11 @@ TEST(ChatTemplate, ErrorsNameTheLine) {
 
 TEST(ChatTemplate, ObjectsThatHoldOneAnotherAreFreed) {
   // Found by a leak checker where one runs.
-  EXPECT_EQ(RenderError("{% set ns = namespace() %}{% set ns.self = ns %}{% macro m() %}{{ ns }}{% endmacro %}"
-                        "{% set ns.m = m %}{% set c = cycler(1, 2) %}{% set ns.c = c %}"),
-            "");
+  EXPECT_EQ(
+      RenderError(
+          "{% set ns = namespace() %}{% set ns.self = ns %}{% macro m() %}{{ ns }}{% endmacro %}"
+          "{% set ns.m = m %}{% set c = cycler(1, 2) %}{% set ns.c = c %}"),
+      "");
 }
 
 }  // namespace

@@ -7,8 +7,8 @@
 namespace kvasir {
 
 /// Turns a stream of tokens into a stream of text that never ends inside a UTF-8 character: bytes
-/// of an unfinished character wait for the next token. Invalid bytes become U+FFFD, as soon as it is
-/// sure that they cannot become valid.
+/// of an unfinished character wait for the next token. Invalid bytes become U+FFFD, as soon as it
+/// is sure that they cannot become valid.
 class Detokenizer {
  public:
   /// `tokenizer` must outlive this. `special`: also print control tokens.

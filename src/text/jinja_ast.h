@@ -10,8 +10,8 @@ namespace kvasir::jinja {
 
 enum class NodeKind {
   // Expressions. `kids` are the operands unless said otherwise.
-  kLiteral,    ///< value
-  kName,       ///< text
+  kLiteral,  ///< value
+  kName,     ///< text
   kList,
   kTuple,
   kDict,       ///< key, value, key, value, ...
@@ -24,23 +24,23 @@ enum class NodeKind {
   kNot,
   kNegate,
   kPlus,
-  kBinary,     ///< text is the operator
+  kBinary,  ///< text is the operator
   kAnd,
   kOr,
   kCompare,    ///< kids[0] ops[0] kids[1] ops[1] kids[2] ...
   kConcat,     ///< all kids
   kCondition,  ///< kids[0] if kids[1] else kids[2] (may be null)
   // Statements.
-  kData,       ///< text
-  kOutput,     ///< {{ kids[0] }}
-  kIf,         ///< kids: conditions; bodies: one each, and one more for else
-  kFor,        ///< kids[0]: target, kids[1]: iterable, kids[2]: filter (may be null); bodies: loop, else
-  kSet,        ///< kids[0]: target, kids[1]: value
-  kSetBlock,   ///< kids[0]: target, kids[1]: filter (may be null); bodies[0]
-  kMacro,      ///< text: name, params, kids: defaults of the last params; bodies[0]
-  kCallBlock,  ///< kids[0]: the call; params and bodies[0] are the caller()
+  kData,    ///< text
+  kOutput,  ///< {{ kids[0] }}
+  kIf,      ///< kids: conditions; bodies: one each, and one more for else
+  kFor,  ///< kids[0]: target, kids[1]: iterable, kids[2]: filter (may be null); bodies: loop, else
+  kSet,  ///< kids[0]: target, kids[1]: value
+  kSetBlock,     ///< kids[0]: target, kids[1]: filter (may be null); bodies[0]
+  kMacro,        ///< text: name, params, kids: defaults of the last params; bodies[0]
+  kCallBlock,    ///< kids[0]: the call; params and bodies[0] are the caller()
   kFilterBlock,  ///< kids[0]: a chain of kFilter; bodies[0]
-  kWith,       ///< kids: target, value, target, value, ...; bodies[0]
+  kWith,         ///< kids: target, value, target, value, ...; bodies[0]
   kBreak,
   kContinue,
 };

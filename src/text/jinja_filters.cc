@@ -19,7 +19,8 @@ constexpr int64_t kMaxWidth = 1000;
 int64_t Width(Args& a, size_t index, std::string_view name, int64_t otherwise) {
   const int64_t w = a.Int(index, name, otherwise);
   if (w < 0 || w > kMaxWidth) {
-    throw TemplateError(fmt::format("{}: {} is {}; it must be from 0 to {}", a.callee, name, w, kMaxWidth));
+    throw TemplateError(
+        fmt::format("{}: {} is {}; it must be from 0 to {}", a.callee, name, w, kMaxWidth));
   }
   return w;
 }
@@ -39,8 +40,10 @@ Value GetPath(Interpreter& in, const Value& v, const Value& path) {
   Value at = v;
   const std::string dot = ".";
   for (const std::string& part : Split(*path.str(), &dot, -1)) {
-    const bool number = !part.empty() && part.size() < 10 && std::all_of(part.begin(), part.end(), ::isdigit);
-    at = in.Item(at, number ? Value(static_cast<int64_t>(std::atoll(part.c_str()))) : Value::Str(part));
+    const bool number =
+        !part.empty() && part.size() < 10 && std::all_of(part.begin(), part.end(), ::isdigit);
+    at = in.Item(at,
+                 number ? Value(static_cast<int64_t>(std::atoll(part.c_str()))) : Value::Str(part));
   }
   return at;
 }
@@ -58,18 +61,39 @@ struct SortKey {
 
 // ---- text
 
-Value FilterUpper(Interpreter& in, Args& a) { std::string s = Upper(Input(a)); a.Done(); return in.Text(s); }
-Value FilterLower(Interpreter& in, Args& a) { std::string s = Lower(Input(a)); a.Done(); return in.Text(s); }
-Value FilterCapitalize(Interpreter& in, Args& a) { std::string s = Capitalize(Input(a)); a.Done(); return in.Text(s); }
-Value FilterString(Interpreter& in, Args& a) { std::string s = Input(a); a.Done(); return in.Text(s); }
-Value FilterEscape(Interpreter& in, Args& a) { std::string s = EscapeHtml(Input(a)); a.Done(); return in.Text(s); }
+Value FilterUpper(Interpreter& in, Args& a) {
+  std::string s = Upper(Input(a));
+  a.Done();
+  return in.Text(s);
+}
+Value FilterLower(Interpreter& in, Args& a) {
+  std::string s = Lower(Input(a));
+  a.Done();
+  return in.Text(s);
+}
+Value FilterCapitalize(Interpreter& in, Args& a) {
+  std::string s = Capitalize(Input(a));
+  a.Done();
+  return in.Text(s);
+}
+Value FilterString(Interpreter& in, Args& a) {
+  std::string s = Input(a);
+  a.Done();
+  return in.Text(s);
+}
+Value FilterEscape(Interpreter& in, Args& a) {
+  std::string s = EscapeHtml(Input(a));
+  a.Done();
+  return in.Text(s);
+}
 
 Value FilterTitle(Interpreter& in, Args& a) {
   std::string out;
   bool start = true;
   for (const std::string& c : Characters(Input(a))) {
     out += start ? Upper(c) : Lower(c);
-    start = c.size() == 1 && (std::string_view("-({[<").find(c[0]) != std::string_view::npos || IsWhite(static_cast<uint8_t>(c[0])));
+    start = c.size() == 1 && (std::string_view("-({[<").find(c[0]) != std::string_view::npos ||
+                              IsWhite(static_cast<uint8_t>(c[0])));
   }
   a.Done();
   return in.Text(std::move(out));
@@ -105,7 +129,8 @@ Value FilterIndent(Interpreter& in, Args& a) {
   }
   const bool first = a.Flag(2, "first", false), blank = a.Flag(3, "blank", false);
   a.Done();
-  in.SpendBytes(s.size() + pad.size() * (1 + static_cast<size_t>(std::count(s.begin(), s.end(), '\n'))));
+  in.SpendBytes(s.size() +
+                pad.size() * (1 + static_cast<size_t>(std::count(s.begin(), s.end(), '\n'))));
   std::string out;
   const std::string newline = "\n";
   const std::vector<std::string> lines = Split(s, &newline, -1);
@@ -124,7 +149,8 @@ Value FilterCenter(Interpreter& in, Args& a) {
   if (pad <= 0) return in.Text(s);
   // As Python's str.center: an odd rest goes to the left where the width is odd.
   const int64_t left = pad / 2 + (pad & (pad + CodePoints(s)) & 1);
-  return in.Text(std::string(static_cast<size_t>(left), ' ') + s + std::string(static_cast<size_t>(pad - left), ' '));
+  return in.Text(std::string(static_cast<size_t>(left), ' ') + s +
+                 std::string(static_cast<size_t>(pad - left), ' '));
 }
 
 Value FilterTruncate(Interpreter& in, Args& a) {
@@ -155,7 +181,8 @@ Value FilterUrlEncode(Interpreter& in, Args& a) {
   a.Done();
   std::string out;
   for (const char c : s) {
-    const bool plain = std::isalnum(static_cast<unsigned char>(c)) || std::string_view("_.-~/").find(c) != std::string_view::npos;
+    const bool plain = std::isalnum(static_cast<unsigned char>(c)) ||
+                       std::string_view("_.-~/").find(c) != std::string_view::npos;
     out += plain ? std::string(1, c) : fmt::format("%{:02X}", static_cast<uint8_t>(c));
   }
   return in.Text(std::move(out));
@@ -315,7 +342,8 @@ Value FilterJoin(Interpreter& in, Args& a) {
   a.Done();
   std::string out;
   for (size_t i = 0; i < items.size(); ++i) {
-    const std::string part = ToStr(attribute == nullptr || attribute->none() ? items[i] : GetPath(in, items[i], *attribute));
+    const std::string part = ToStr(
+        attribute == nullptr || attribute->none() ? items[i] : GetPath(in, items[i], *attribute));
     in.SpendBytes(part.size() + separator.size());
     if (i != 0) out += separator;
     out += part;
@@ -350,7 +378,8 @@ Value FilterUnique(Interpreter& in, Args& a) {
   for (const Value& item : items) {
     const Value k = key.Of(in, item);
     in.Spend(seen.size());
-    if (std::any_of(seen.begin(), seen.end(), [&](const Value& s) { return Equals(s, k); })) continue;
+    if (std::any_of(seen.begin(), seen.end(), [&](const Value& s) { return Equals(s, k); }))
+      continue;
     seen.push_back(k);
     out.push_back(item);
   }
@@ -385,7 +414,8 @@ Value FilterSum(Interpreter& in, Args& a) {
   a.Done();
   Value sum = start == nullptr ? Value(int64_t{0}) : *start;
   for (const Value& item : items) {
-    const Value v = attribute == nullptr || attribute->none() ? item : GetPath(in, item, *attribute);
+    const Value v =
+        attribute == nullptr || attribute->none() ? item : GetPath(in, item, *attribute);
     sum = in.Arithmetic("+", sum, v);
   }
   return sum;
@@ -427,7 +457,9 @@ Value Choose(Interpreter& in, Args& a, bool by_attribute, bool wanted) {
     if (a.positional.size() > first) {
       Args inner;
       inner.positional = {subject};
-      inner.positional.insert(inner.positional.end(), a.positional.begin() + static_cast<ptrdiff_t>(first) + 1, a.positional.end());
+      inner.positional.insert(inner.positional.end(),
+                              a.positional.begin() + static_cast<ptrdiff_t>(first) + 1,
+                              a.positional.end());
       inner.named = a.named;
       holds = in.Test(ToStr(a.positional[first]), inner);
     } else {
@@ -448,20 +480,25 @@ Value FilterGroupBy(Interpreter& in, Args& a) {
   const Value* otherwise = a.Get(2, "default");
   const bool case_sensitive = a.Flag(3, "case_sensitive", false);
   a.Done();
-  struct Keyed { Value sort, shown, item; };
+  struct Keyed {
+    Value sort, shown, item;
+  };
   std::vector<Keyed> keyed;
   for (Value& item : items) {
     Value shown = GetPath(in, item, attribute);
     if (shown.undefined() && otherwise != nullptr) shown = *otherwise;
-    Value sort = !case_sensitive && shown.str() != nullptr ? Value::Str(Lower(*shown.str())) : shown;
+    Value sort =
+        !case_sensitive && shown.str() != nullptr ? Value::Str(Lower(*shown.str())) : shown;
     keyed.push_back({std::move(sort), std::move(shown), std::move(item)});
   }
-  std::stable_sort(keyed.begin(), keyed.end(), [](const Keyed& x, const Keyed& y) { return Less(x.sort, y.sort); });
+  std::stable_sort(keyed.begin(), keyed.end(),
+                   [](const Keyed& x, const Keyed& y) { return Less(x.sort, y.sort); });
   std::vector<Value> groups;
   for (size_t i = 0; i < keyed.size();) {
     std::vector<Value> group;
     const size_t start = i;
-    for (; i < keyed.size() && Equals(keyed[i].sort, keyed[start].sort); ++i) group.push_back(keyed[i].item);
+    for (; i < keyed.size() && Equals(keyed[i].sort, keyed[start].sort); ++i)
+      group.push_back(keyed[i].item);
     groups.push_back(in.MakeList({keyed[start].shown, in.MakeList(std::move(group))}, true));
   }
   return in.MakeList(std::move(groups));
@@ -476,7 +513,8 @@ Value FilterBatch(Interpreter& in, Args& a) {
   const auto n = static_cast<size_t>(std::min<int64_t>(count, 1'000'000));
   std::vector<Value> rows;
   for (size_t i = 0; i < items.size(); i += n) {
-    std::vector<Value> row(items.begin() + static_cast<ptrdiff_t>(i), items.begin() + static_cast<ptrdiff_t>(std::min(i + n, items.size())));
+    std::vector<Value> row(items.begin() + static_cast<ptrdiff_t>(i),
+                           items.begin() + static_cast<ptrdiff_t>(std::min(i + n, items.size())));
     if (fill != nullptr && !fill->none()) {
       in.Spend(n);
       row.resize(n, *fill);
@@ -498,7 +536,8 @@ Value FilterSlice(Interpreter& in, Args& a) {
   size_t at = 0;
   for (size_t s = 0; s < n; ++s) {
     const size_t size = per + (s < extra ? 1 : 0);
-    std::vector<Value> row(items.begin() + static_cast<ptrdiff_t>(at), items.begin() + static_cast<ptrdiff_t>(at + size));
+    std::vector<Value> row(items.begin() + static_cast<ptrdiff_t>(at),
+                           items.begin() + static_cast<ptrdiff_t>(at + size));
     at += size;
     if (fill != nullptr && !fill->none() && s >= extra) row.push_back(*fill);
     rows.push_back(in.MakeList(std::move(row)));
@@ -528,7 +567,8 @@ Value FilterDictSort(Interpreter& in, Args& a) {
   auto items = v.dict()->items;
   SortKey key{nullptr, case_sensitive};
   std::stable_sort(items.begin(), items.end(), [&](const auto& x, const auto& y) {
-    const Value kx = key.Of(in, by_value ? x.second : x.first), ky = key.Of(in, by_value ? y.second : y.first);
+    const Value kx = key.Of(in, by_value ? x.second : x.first),
+                ky = key.Of(in, by_value ? y.second : y.first);
     return reverse ? Less(ky, kx) : Less(kx, ky);
   });
   std::vector<Value> out;
@@ -554,18 +594,53 @@ Value FilterAttr(Interpreter& in, Args& a) {
 }
 
 const std::map<std::string_view, Builtin> kFilters = {
-    {"abs", FilterAbs}, {"attr", FilterAttr}, {"batch", FilterBatch}, {"capitalize", FilterCapitalize},
-    {"center", FilterCenter}, {"count", FilterLength}, {"d", FilterDefault}, {"default", FilterDefault},
-    {"dictsort", FilterDictSort}, {"e", FilterEscape}, {"escape", FilterEscape}, {"first", FilterFirst},
-    {"float", FilterFloat}, {"forceescape", FilterEscape}, {"format", FilterFormat}, {"groupby", FilterGroupBy},
-    {"indent", FilterIndent}, {"int", FilterInt}, {"items", FilterItems}, {"join", FilterJoin},
-    {"last", FilterLast}, {"length", FilterLength}, {"list", FilterList}, {"lower", FilterLower},
-    {"map", FilterMap}, {"max", FilterMax}, {"min", FilterMin}, {"reject", FilterReject},
-    {"rejectattr", FilterRejectAttr}, {"replace", FilterReplace}, {"reverse", FilterReverse},
-    {"round", FilterRound}, {"safe", FilterString}, {"select", FilterSelect}, {"selectattr", FilterSelectAttr},
-    {"slice", FilterSlice}, {"sort", FilterSort}, {"string", FilterString}, {"sum", FilterSum},
-    {"title", FilterTitle}, {"tojson", FilterToJson}, {"trim", FilterTrim}, {"truncate", FilterTruncate},
-    {"unique", FilterUnique}, {"upper", FilterUpper}, {"urlencode", FilterUrlEncode}, {"wordcount", FilterWordCount},
+    {"abs", FilterAbs},
+    {"attr", FilterAttr},
+    {"batch", FilterBatch},
+    {"capitalize", FilterCapitalize},
+    {"center", FilterCenter},
+    {"count", FilterLength},
+    {"d", FilterDefault},
+    {"default", FilterDefault},
+    {"dictsort", FilterDictSort},
+    {"e", FilterEscape},
+    {"escape", FilterEscape},
+    {"first", FilterFirst},
+    {"float", FilterFloat},
+    {"forceescape", FilterEscape},
+    {"format", FilterFormat},
+    {"groupby", FilterGroupBy},
+    {"indent", FilterIndent},
+    {"int", FilterInt},
+    {"items", FilterItems},
+    {"join", FilterJoin},
+    {"last", FilterLast},
+    {"length", FilterLength},
+    {"list", FilterList},
+    {"lower", FilterLower},
+    {"map", FilterMap},
+    {"max", FilterMax},
+    {"min", FilterMin},
+    {"reject", FilterReject},
+    {"rejectattr", FilterRejectAttr},
+    {"replace", FilterReplace},
+    {"reverse", FilterReverse},
+    {"round", FilterRound},
+    {"safe", FilterString},
+    {"select", FilterSelect},
+    {"selectattr", FilterSelectAttr},
+    {"slice", FilterSlice},
+    {"sort", FilterSort},
+    {"string", FilterString},
+    {"sum", FilterSum},
+    {"title", FilterTitle},
+    {"tojson", FilterToJson},
+    {"trim", FilterTrim},
+    {"truncate", FilterTruncate},
+    {"unique", FilterUnique},
+    {"upper", FilterUpper},
+    {"urlencode", FilterUrlEncode},
+    {"wordcount", FilterWordCount},
 };
 
 }  // namespace

@@ -109,8 +109,13 @@ Value Cycler(Interpreter& in, Args& a) {
 }
 
 const std::map<std::string_view, Builtin> kGlobals = {
-    {"range", Range}, {"namespace", Namespace}, {"dict", MakeDictFunction}, {"raise_exception", RaiseException},
-    {"strftime_now", StrftimeNow}, {"joiner", Joiner}, {"cycler", Cycler},
+    {"range", Range},
+    {"namespace", Namespace},
+    {"dict", MakeDictFunction},
+    {"raise_exception", RaiseException},
+    {"strftime_now", StrftimeNow},
+    {"joiner", Joiner},
+    {"cycler", Cycler},
 };
 
 }  // namespace

@@ -17,7 +17,9 @@ constexpr size_t kMaxTotalBytes = size_t{256} << 20;
 /// Of evaluation; each level takes a bounded part of the stack.
 constexpr int kMaxRunDepth = 1000;
 
-[[noreturn]] void FailInteger() { throw TemplateError("an integer is out of the range of 64 bits"); }
+[[noreturn]] void FailInteger() {
+  throw TemplateError("an integer is out of the range of 64 bits");
+}
 
 /// Where nodes are evaluated, messages get their line, once.
 template <typename F>
@@ -98,7 +100,8 @@ struct Interpreter::Deeper {
 
 class Interpreter::NewScope {
  public:
-  NewScope(Interpreter* in, Scope* parent) : in_(in), before_(in->scope_), scope_(std::make_unique<Scope>()) {
+  NewScope(Interpreter* in, Scope* parent)
+      : in_(in), before_(in->scope_), scope_(std::make_unique<Scope>()) {
     scope_->parent = parent;
     in->scope_ = scope_.get();
   }
@@ -135,8 +138,9 @@ void Interpreter::Spend(size_t steps) {
 void Interpreter::SpendBytes(size_t bytes) {
   bytes_ += bytes;
   if (bytes > limits_.max_output_bytes || bytes_ > kMaxTotalBytes) {
-    throw TemplateError(fmt::format("the template makes more than {} bytes of text",
-                                    bytes > limits_.max_output_bytes ? limits_.max_output_bytes : kMaxTotalBytes));
+    throw TemplateError(
+        fmt::format("the template makes more than {} bytes of text",
+                    bytes > limits_.max_output_bytes ? limits_.max_output_bytes : kMaxTotalBytes));
   }
 }
 
@@ -160,7 +164,8 @@ std::shared_ptr<Object> Interpreter::NewObject(std::string type) {
 
 void Interpreter::Write(std::string_view text) {
   if (out_->size() + text.size() > limits_.max_output_bytes) {
-    throw TemplateError(fmt::format("the output is longer than {} bytes", limits_.max_output_bytes));
+    throw TemplateError(
+        fmt::format("the output is longer than {} bytes", limits_.max_output_bytes));
   }
   *out_ += text;
 }
@@ -282,8 +287,10 @@ Value Interpreter::Eval(const Node& n) {
 
 Value Interpreter::EvalNode(const Node& n) {
   switch (n.kind) {
-    case NodeKind::kLiteral: return n.value;
-    case NodeKind::kName: return Lookup(n.text);
+    case NodeKind::kLiteral:
+      return n.value;
+    case NodeKind::kName:
+      return Lookup(n.text);
     case NodeKind::kList:
     case NodeKind::kTuple: {
       std::vector<Value> items;
@@ -298,24 +305,28 @@ Value Interpreter::EvalNode(const Node& n) {
       }
       return Value::MakeDict(std::move(items));
     }
-    case NodeKind::kAttribute: return Attribute(Eval(*n.kids[0]), n.text);
+    case NodeKind::kAttribute:
+      return Attribute(Eval(*n.kids[0]), n.text);
     case NodeKind::kItem: {
       const Value base = Eval(*n.kids[0]);
       return Item(base, Eval(*n.kids[1]));
     }
-    case NodeKind::kSlice: return Slice(n);
+    case NodeKind::kSlice:
+      return Slice(n);
     case NodeKind::kCall: {
       const Value callee = Eval(*n.kids[0]);
       Args args = EvalArgs(n, "", nullptr);
       return Call(callee, args);
     }
-    case NodeKind::kFilter: return EvalFilter(n, nullptr);
+    case NodeKind::kFilter:
+      return EvalFilter(n, nullptr);
     case NodeKind::kTest: {
       const Value input = Eval(*n.kids[0]);
       Args args = EvalArgs(n, "", &input);
       return Value(Test(n.text, args));
     }
-    case NodeKind::kNot: return Value(!Truthy(Eval(*n.kids[0])));
+    case NodeKind::kNot:
+      return Value(!Truthy(Eval(*n.kids[0])));
     case NodeKind::kNegate: {
       const Value v = Eval(*n.kids[0]);
       if (!v.number()) FailOperand(v, "be negated");
@@ -327,7 +338,8 @@ Value Interpreter::EvalNode(const Node& n) {
       if (!v.number()) FailOperand(v, "have a sign");
       return v;
     }
-    case NodeKind::kBinary: return Binary(n);
+    case NodeKind::kBinary:
+      return Binary(n);
     case NodeKind::kAnd:
     case NodeKind::kOr: {
       Value v;
@@ -337,7 +349,8 @@ Value Interpreter::EvalNode(const Node& n) {
       }
       return v;
     }
-    case NodeKind::kCompare: return Compare(n);
+    case NodeKind::kCompare:
+      return Compare(n);
     case NodeKind::kConcat: {
       std::string text;
       for (const NodePtr& kid : n.kids) {
@@ -351,7 +364,8 @@ Value Interpreter::EvalNode(const Node& n) {
       if (Truthy(Eval(*n.kids[1]))) return Eval(*n.kids[0]);
       if (n.kids[2]) return Eval(*n.kids[2]);
       return Value(Undefined{"the value of an if without else"});
-    default: throw TemplateError("a statement where an expression was expected");
+    default:
+      throw TemplateError("a statement where an expression was expected");
   }
 }
 
@@ -424,10 +438,12 @@ Value Interpreter::Arithmetic(const std::string& op, const Value& a, const Value
     }
     return MakeList(std::move(items), a.list()->tuple);
   }
-  if (op == "*" && a.integer(&x) && (b.str() != nullptr || b.list() != nullptr)) return Arithmetic(op, b, a);
+  if (op == "*" && a.integer(&x) && (b.str() != nullptr || b.list() != nullptr))
+    return Arithmetic(op, b, a);
   if (a.undefined()) FailOperand(a, "");
   if (b.undefined()) FailOperand(b, "");
-  throw TemplateError(fmt::format("'{}' is not possible between {} and {}", op, TypeName(a), TypeName(b)));
+  throw TemplateError(
+      fmt::format("'{}' is not possible between {} and {}", op, TypeName(a), TypeName(b)));
 }
 
 bool Interpreter::Contains(const Value& container, const Value& item) {
@@ -452,13 +468,20 @@ Value Interpreter::Compare(const Node& n) {
     const std::string& op = n.ops[i];
     Value right = Eval(*n.kids[i + 1]);
     bool holds = false;
-    if (op == "==") holds = Equals(left, right);
-    else if (op == "!=") holds = !Equals(left, right);
-    else if (op == "<") holds = Less(left, right);
-    else if (op == ">") holds = Less(right, left);
-    else if (op == "<=") holds = !Less(right, left);
-    else if (op == ">=") holds = !Less(left, right);
-    else holds = Contains(right, left) == (op == "in");
+    if (op == "==")
+      holds = Equals(left, right);
+    else if (op == "!=")
+      holds = !Equals(left, right);
+    else if (op == "<")
+      holds = Less(left, right);
+    else if (op == ">")
+      holds = Less(right, left);
+    else if (op == "<=")
+      holds = !Less(right, left);
+    else if (op == ">=")
+      holds = !Less(left, right);
+    else
+      holds = Contains(right, left) == (op == "in");
     if (!holds) return Value(false);
     left = std::move(right);
   }
@@ -493,7 +516,8 @@ Value Interpreter::Slice(const Node& n) {
     if (!x) return otherwise;
     return std::clamp(*x < 0 ? *x + size : *x, low, high);
   };
-  const int64_t begin = clamp(part[0], step > 0 ? low : high), end = clamp(part[1], step > 0 ? high : low);
+  const int64_t begin = clamp(part[0], step > 0 ? low : high),
+                end = clamp(part[1], step > 0 ? high : low);
   std::vector<Value> out;
   for (int64_t i = begin; step > 0 ? i < end : i > end;) {
     out.push_back(items[i]);
@@ -519,16 +543,24 @@ Interpreter::Flow Interpreter::Exec(const Body& body) {
 
 Interpreter::Flow Interpreter::ExecNode(const Node& n) {
   switch (n.kind) {
-    case NodeKind::kData: Write(n.text); break;
-    case NodeKind::kOutput: Write(ToStr(Eval(*n.kids[0]))); break;
+    case NodeKind::kData:
+      Write(n.text);
+      break;
+    case NodeKind::kOutput:
+      Write(ToStr(Eval(*n.kids[0])));
+      break;
     case NodeKind::kIf:
       for (size_t i = 0; i < n.kids.size(); ++i) {
         if (Truthy(Eval(*n.kids[i]))) return Exec(n.bodies[i]);
       }
       if (n.bodies.size() > n.kids.size()) return Exec(n.bodies.back());
       break;
-    case NodeKind::kFor: Write(*RunLoop(n, Eval(*n.kids[1]), 0).str()); break;
-    case NodeKind::kSet: Assign(*n.kids[0], Eval(*n.kids[1])); break;
+    case NodeKind::kFor:
+      Write(*RunLoop(n, Eval(*n.kids[1]), 0).str());
+      break;
+    case NodeKind::kSet:
+      Assign(*n.kids[0], Eval(*n.kids[1]));
+      break;
     case NodeKind::kSetBlock: {
       Value text = Value::Str(Capture([&] {
         const NewScope scope(this, scope_);
@@ -537,7 +569,9 @@ Interpreter::Flow Interpreter::ExecNode(const Node& n) {
       Assign(*n.kids[0], n.kids[1] ? EvalFilter(*n.kids[1], &text) : text);
       break;
     }
-    case NodeKind::kMacro: scope_->vars[n.text] = DefineMacro(n); break;
+    case NodeKind::kMacro:
+      scope_->vars[n.text] = DefineMacro(n);
+      break;
     case NodeKind::kCallBlock: {
       const Node& call = *n.kids[0];
       const Value callee = Eval(*call.kids[0]);
@@ -561,9 +595,12 @@ Interpreter::Flow Interpreter::ExecNode(const Node& n) {
       for (size_t i = 0; i < values.size(); ++i) Assign(*n.kids[2 * i], values[i]);
       return Exec(n.bodies[0]);
     }
-    case NodeKind::kBreak: return Flow::kBreak;
-    case NodeKind::kContinue: return Flow::kContinue;
-    default: throw TemplateError("an expression where a statement was expected");
+    case NodeKind::kBreak:
+      return Flow::kBreak;
+    case NodeKind::kContinue:
+      return Flow::kContinue;
+    default:
+      throw TemplateError("an expression where a statement was expected");
   }
   return Flow::kNext;
 }

@@ -29,7 +29,7 @@ class Interpreter {
   void Spend(size_t steps);
   /// Counts memory made, so that a loop of doublings ends; throws when the budget is spent.
   void SpendBytes(size_t bytes);
-  Value Text(std::string s);                 ///< a string, counted
+  Value Text(std::string s);                                     ///< a string, counted
   Value MakeList(std::vector<Value> items, bool tuple = false);  ///< counted
   std::shared_ptr<Object> NewObject(std::string type);
   /// a.name and a[key], as Jinja2's sandbox does it.

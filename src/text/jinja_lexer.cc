@@ -17,7 +17,9 @@ constexpr std::array<std::string_view, 24> kOperators = {
     "<",  ">",  "=",  ".",  ":",  "|",  ",", "(", ")", "[", "]", "{"};
 
 bool IsSpace(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
-bool IsNameStart(char c) { return std::isalpha(static_cast<unsigned char>(c)) || c == '_' || (c & 0x80); }
+bool IsNameStart(char c) {
+  return std::isalpha(static_cast<unsigned char>(c)) || c == '_' || (c & 0x80);
+}
 bool IsNamePart(char c) { return IsNameStart(c) || std::isdigit(static_cast<unsigned char>(c)); }
 
 std::string NormalizeNewlines(std::string_view in) {
@@ -55,11 +57,14 @@ class Lexer {
     throw TemplateError(fmt::format("line {}: {}", line_, message));
   }
   void Add(TokenKind kind, std::string text) { tokens_.push_back({kind, std::move(text), line_}); }
-  char Peek(size_t ahead = 0) const { return at_ + ahead < text_.size() ? text_[at_ + ahead] : '\0'; }
+  char Peek(size_t ahead = 0) const {
+    return at_ + ahead < text_.size() ? text_[at_ + ahead] : '\0';
+  }
   std::string_view Rest() const { return std::string_view(text_).substr(at_); }
   void Advance(size_t count) {
-    line_ += static_cast<int>(std::count(text_.begin() + static_cast<ptrdiff_t>(at_),
-                                         text_.begin() + static_cast<ptrdiff_t>(at_ + count), '\n'));
+    line_ +=
+        static_cast<int>(std::count(text_.begin() + static_cast<ptrdiff_t>(at_),
+                                    text_.begin() + static_cast<ptrdiff_t>(at_ + count), '\n'));
     at_ += count;
   }
 
@@ -88,7 +93,8 @@ class Lexer {
     Advance(end - at_);
   }
 
-  /// lstrip_blocks: the spaces before a block or comment go if nothing else is before it on its line.
+  /// lstrip_blocks: the spaces before a block or comment go if nothing else is before it on its
+  /// line.
   static void StripLineStart(std::string* data, bool data_starts_line) {
     size_t keep = data->size();
     while (keep > 0 && IsSpace((*data)[keep - 1]) && (*data)[keep - 1] != '\n') --keep;
@@ -150,7 +156,8 @@ class Lexer {
     if (begin == 0) return false;
     Advance(begin - 2);
     EndTag(2, close == '-', false);
-    for (size_t end = text_.find("{%", at_); end != std::string::npos; end = text_.find("{%", end + 2)) {
+    for (size_t end = text_.find("{%", at_); end != std::string::npos;
+         end = text_.find("{%", end + 2)) {
       const size_t length = TagLength(end, "endraw", &open, &close);
       if (length == 0) continue;
       AddData(end);
@@ -194,8 +201,9 @@ class Lexer {
       Add(TokenKind::kOperator, "}");
       Advance(1);
     } else {
-      const auto* op = std::find_if(kOperators.begin(), kOperators.end(),
-                                    [&](std::string_view o) { return Rest().substr(0, o.size()) == o; });
+      const auto* op = std::find_if(kOperators.begin(), kOperators.end(), [&](std::string_view o) {
+        return Rest().substr(0, o.size()) == o;
+      });
       if (op == kOperators.end()) Fail(fmt::format("unexpected character '{}'", c));
       if (*op == "(" || *op == "[" || *op == "{") ++*nesting;
       if (*op == ")" || *op == "]") --*nesting;
@@ -256,21 +264,42 @@ class Lexer {
   void Unescape(size_t* i, std::string* out) const {
     const char c = text_[++*i];
     switch (c) {
-      case 'n': *out += '\n'; return;
-      case 't': *out += '\t'; return;
-      case 'r': *out += '\r'; return;
-      case 'b': *out += '\b'; return;
-      case 'f': *out += '\f'; return;
-      case 'v': *out += '\v'; return;
-      case 'a': *out += '\a'; return;
+      case 'n':
+        *out += '\n';
+        return;
+      case 't':
+        *out += '\t';
+        return;
+      case 'r':
+        *out += '\r';
+        return;
+      case 'b':
+        *out += '\b';
+        return;
+      case 'f':
+        *out += '\f';
+        return;
+      case 'v':
+        *out += '\v';
+        return;
+      case 'a':
+        *out += '\a';
+        return;
       case '\\':
       case '\'':
-      case '"': *out += c; return;
-      case '\n': return;
-      case 'x': return UnescapeCode(i, 2, 16, out);
-      case 'u': return UnescapeCode(i, 4, 16, out);
-      case 'U': return UnescapeCode(i, 8, 16, out);
-      default: break;
+      case '"':
+        *out += c;
+        return;
+      case '\n':
+        return;
+      case 'x':
+        return UnescapeCode(i, 2, 16, out);
+      case 'u':
+        return UnescapeCode(i, 4, 16, out);
+      case 'U':
+        return UnescapeCode(i, 8, 16, out);
+      default:
+        break;
     }
     if (c >= '0' && c <= '7') {
       size_t n = 1;

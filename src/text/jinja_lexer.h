@@ -10,10 +10,10 @@ enum class TokenKind {
   kData,           ///< text between tags
   kVariableBegin,  ///< {{
   kVariableEnd,
-  kBlockBegin,     ///< {%
+  kBlockBegin,  ///< {%
   kBlockEnd,
   kName,
-  kString,         ///< unescaped
+  kString,  ///< unescaped
   kInteger,
   kFloat,
   kOperator,

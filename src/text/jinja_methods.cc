@@ -56,7 +56,8 @@ Value SplitMethod(Interpreter& in, const Value& self, Args& a) {
   const int64_t most = a.Int(1, "maxsplit", -1);
   a.Done();
   in.Spend(self.str()->size() / 64);
-  return Strings(in, kFromRight ? RSplit(*self.str(), separator, most) : Split(*self.str(), separator, most));
+  return Strings(
+      in, kFromRight ? RSplit(*self.str(), separator, most) : Split(*self.str(), separator, most));
 }
 
 Value SplitLinesMethod(Interpreter& in, const Value& self, Args& a) {
@@ -108,7 +109,9 @@ Value CountIn(Interpreter& in, const Value& self, Args& a) {
   in.Spend(self.str()->size() / 64);
   int64_t n = 0;
   if (what.empty()) return Value(CodePoints(*self.str()) + 1);
-  for (size_t at = self.str()->find(what); at != std::string::npos; at = self.str()->find(what, at + what.size())) ++n;
+  for (size_t at = self.str()->find(what); at != std::string::npos;
+       at = self.str()->find(what, at + what.size()))
+    ++n;
   return Value(n);
 }
 
@@ -121,7 +124,9 @@ Value RemovePrefix(Interpreter& in, const Value& self, Args& a) {
 Value RemoveSuffix(Interpreter& in, const Value& self, Args& a) {
   const std::string& what = NeedText(a, 0, "suffix");
   a.Done();
-  return self.str()->ends_with(what) ? in.Text(self.str()->substr(0, self.str()->size() - what.size())) : self;
+  return self.str()->ends_with(what)
+             ? in.Text(self.str()->substr(0, self.str()->size() - what.size()))
+             : self;
 }
 
 template <bool kFromRight>
@@ -158,17 +163,41 @@ Value ZFill(Interpreter& in, const Value& self, Args& a) {
 }
 
 const std::map<std::string_view, Method> kStringMethods = {
-    {"strip", StripMethod<true, true>}, {"lstrip", StripMethod<true, false>}, {"rstrip", StripMethod<false, true>},
-    {"split", SplitMethod<false>}, {"rsplit", SplitMethod<true>}, {"splitlines", SplitLinesMethod},
-    {"startswith", AnyOf<StartsWith>}, {"endswith", AnyOf<EndsWith>}, {"upper", Mapped<Upper>},
-    {"lower", Mapped<Lower>}, {"casefold", Mapped<Lower>}, {"title", Mapped<Title>}, {"capitalize", Mapped<Capitalize>},
-    {"replace", ReplaceMethod}, {"join", JoinMethod}, {"find", FindIn<false, false>}, {"rfind", FindIn<true, false>},
-    {"index", FindIn<false, true>}, {"rindex", FindIn<true, true>}, {"count", CountIn},
-    {"removeprefix", RemovePrefix}, {"removesuffix", RemoveSuffix}, {"partition", Partition<false>},
-    {"rpartition", Partition<true>}, {"ljust", Justify<-1>}, {"rjust", Justify<1>},
-    {"zfill", ZFill}, {"isalpha", Is<CharClass::kAlpha>}, {"isdigit", Is<CharClass::kDigit>}, {"isnumeric", Is<CharClass::kDigit>},
-    {"isdecimal", Is<CharClass::kDigit>}, {"isalnum", Is<CharClass::kAlnum>}, {"isspace", Is<CharClass::kSpace>},
-    {"isupper", Is<CharClass::kUpper>}, {"islower", Is<CharClass::kLower>},
+    {"strip", StripMethod<true, true>},
+    {"lstrip", StripMethod<true, false>},
+    {"rstrip", StripMethod<false, true>},
+    {"split", SplitMethod<false>},
+    {"rsplit", SplitMethod<true>},
+    {"splitlines", SplitLinesMethod},
+    {"startswith", AnyOf<StartsWith>},
+    {"endswith", AnyOf<EndsWith>},
+    {"upper", Mapped<Upper>},
+    {"lower", Mapped<Lower>},
+    {"casefold", Mapped<Lower>},
+    {"title", Mapped<Title>},
+    {"capitalize", Mapped<Capitalize>},
+    {"replace", ReplaceMethod},
+    {"join", JoinMethod},
+    {"find", FindIn<false, false>},
+    {"rfind", FindIn<true, false>},
+    {"index", FindIn<false, true>},
+    {"rindex", FindIn<true, true>},
+    {"count", CountIn},
+    {"removeprefix", RemovePrefix},
+    {"removesuffix", RemoveSuffix},
+    {"partition", Partition<false>},
+    {"rpartition", Partition<true>},
+    {"ljust", Justify<-1>},
+    {"rjust", Justify<1>},
+    {"zfill", ZFill},
+    {"isalpha", Is<CharClass::kAlpha>},
+    {"isdigit", Is<CharClass::kDigit>},
+    {"isnumeric", Is<CharClass::kDigit>},
+    {"isdecimal", Is<CharClass::kDigit>},
+    {"isalnum", Is<CharClass::kAlnum>},
+    {"isspace", Is<CharClass::kSpace>},
+    {"isupper", Is<CharClass::kUpper>},
+    {"islower", Is<CharClass::kLower>},
 };
 
 Value Items(Interpreter& in, const Value& self, Args& a) {
@@ -198,12 +227,15 @@ Value Copy(Interpreter&, const Value& self, Args& a) {
 }
 /// As in Jinja2's immutable sandbox, which is what templates run in elsewhere.
 Value Forbidden(Interpreter&, const Value&, Args& a) {
-  throw TemplateError(fmt::format("{} would change a list or dict, which templates may not", a.callee));
+  throw TemplateError(
+      fmt::format("{} would change a list or dict, which templates may not", a.callee));
 }
 
 const std::map<std::string_view, Method> kDictMethods = {
-    {"items", Items}, {"keys", Keys}, {"values", Values}, {"get", GetMethod}, {"copy", Copy},
-    {"update", Forbidden}, {"pop", Forbidden}, {"popitem", Forbidden}, {"clear", Forbidden}, {"setdefault", Forbidden},
+    {"items", Items},          {"keys", Keys},         {"values", Values},
+    {"get", GetMethod},        {"copy", Copy},         {"update", Forbidden},
+    {"pop", Forbidden},        {"popitem", Forbidden}, {"clear", Forbidden},
+    {"setdefault", Forbidden},
 };
 
 Value ListIndex(Interpreter& in, const Value& self, Args& a) {
@@ -221,13 +253,14 @@ Value ListCount(Interpreter& in, const Value& self, Args& a) {
   a.Done();
   const auto& items = self.list()->items;
   in.Spend(items.size());
-  return Value(static_cast<int64_t>(std::count_if(items.begin(), items.end(), [&](const Value& v) { return Equals(v, what); })));
+  return Value(static_cast<int64_t>(
+      std::count_if(items.begin(), items.end(), [&](const Value& v) { return Equals(v, what); })));
 }
 
 const std::map<std::string_view, Method> kListMethods = {
-    {"index", ListIndex}, {"count", ListCount}, {"copy", Copy}, {"append", Forbidden}, {"insert", Forbidden},
-    {"pop", Forbidden}, {"remove", Forbidden}, {"extend", Forbidden}, {"reverse", Forbidden}, {"sort", Forbidden},
-    {"clear", Forbidden},
+    {"index", ListIndex},   {"count", ListCount}, {"copy", Copy},        {"append", Forbidden},
+    {"insert", Forbidden},  {"pop", Forbidden},   {"remove", Forbidden}, {"extend", Forbidden},
+    {"reverse", Forbidden}, {"sort", Forbidden},  {"clear", Forbidden},
 };
 
 }  // namespace
@@ -242,7 +275,9 @@ Value FindMethod(const Value& self, std::string_view name) {
   if (it == table->end()) return {};
   auto bound = std::make_shared<Object>();
   bound->type = "method " + std::string(name);
-  bound->call = [self, method = it->second](Interpreter& in, Args& a) { return method(in, self, a); };
+  bound->call = [self, method = it->second](Interpreter& in, Args& a) {
+    return method(in, self, a);
+  };
   return Value(std::move(bound));
 }
 

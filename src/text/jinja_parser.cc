@@ -23,9 +23,15 @@ class Parser {
   // Tokens.
   const Token& Now() const { return tokens_[at_]; }
   const Token& Ahead() const { return tokens_[std::min(at_ + 1, tokens_.size() - 1)]; }
-  bool IsOp(std::string_view op) const { return Now().kind == TokenKind::kOperator && Now().text == op; }
-  bool IsName(std::string_view name) const { return Now().kind == TokenKind::kName && Now().text == name; }
-  void Next() { if (at_ + 1 < tokens_.size()) ++at_; }
+  bool IsOp(std::string_view op) const {
+    return Now().kind == TokenKind::kOperator && Now().text == op;
+  }
+  bool IsName(std::string_view name) const {
+    return Now().kind == TokenKind::kName && Now().text == name;
+  }
+  void Next() {
+    if (at_ + 1 < tokens_.size()) ++at_;
+  }
   bool TakeOp(std::string_view op) {
     if (!IsOp(op)) return false;
     Next();
@@ -41,11 +47,16 @@ class Parser {
   }
   std::string Describe() const {
     switch (Now().kind) {
-      case TokenKind::kEnd: return "the end of the template";
-      case TokenKind::kBlockEnd: return "%}";
-      case TokenKind::kVariableEnd: return "}}";
-      case TokenKind::kString: return "a string";
-      default: return "'" + Now().text + "'";
+      case TokenKind::kEnd:
+        return "the end of the template";
+      case TokenKind::kBlockEnd:
+        return "%}";
+      case TokenKind::kVariableEnd:
+        return "}}";
+      case TokenKind::kString:
+        return "a string";
+      default:
+        return "'" + Now().text + "'";
     }
   }
   void ExpectOp(std::string_view op) {
@@ -79,7 +90,8 @@ class Parser {
   }
   void Deepen(Node* n, const Node& below) const {
     n->depth = std::max(n->depth, below.depth + 1);
-    if (n->depth > max_depth_) Fail(fmt::format("expressions are nested more than {} deep", max_depth_));
+    if (n->depth > max_depth_)
+      Fail(fmt::format("expressions are nested more than {} deep", max_depth_));
   }
   template <typename... Kids>
   NodePtr Make(NodeKind kind, NodePtr first, Kids... rest) const {
@@ -97,7 +109,8 @@ class Parser {
   /// Counts nesting while parsing, which is what uses the stack.
   struct Nesting {
     explicit Nesting(Parser* parser) : p(parser) {
-      if (++p->nesting_ > p->max_depth_) p->Fail(fmt::format("nested more than {} deep", p->max_depth_));
+      if (++p->nesting_ > p->max_depth_)
+        p->Fail(fmt::format("nested more than {} deep", p->max_depth_));
     }
     ~Nesting() { --p->nesting_; }
     Parser* p;
@@ -159,7 +172,8 @@ Body Parser::ParseBody(std::initializer_list<std::string_view> ends) {
     switch (Now().kind) {
       case TokenKind::kEnd:
         if (ends.size() != 0) {
-          throw TemplateError(fmt::format("line {}: a block has no {{% {} %}}", line, *(ends.end() - 1)));
+          throw TemplateError(
+              fmt::format("line {}: a block has no {{% {} %}}", line, *(ends.end() - 1)));
         }
         return body;
       case TokenKind::kData: {
@@ -178,7 +192,8 @@ Body Parser::ParseBody(std::initializer_list<std::string_view> ends) {
       }
       case TokenKind::kBlockBegin: {
         Next();
-        if (Now().kind == TokenKind::kName && std::find(ends.begin(), ends.end(), Now().text) != ends.end()) {
+        if (Now().kind == TokenKind::kName &&
+            std::find(ends.begin(), ends.end(), Now().text) != ends.end()) {
           return body;
         }
         if (TakeName("generation")) {  // marks what the model writes; changes nothing
@@ -192,7 +207,8 @@ Body Parser::ParseBody(std::initializer_list<std::string_view> ends) {
         body.push_back(ParseStatement());
         break;
       }
-      default: Fail("unexpected " + Describe());
+      default:
+        Fail("unexpected " + Describe());
     }
   }
 }
@@ -213,7 +229,8 @@ NodePtr Parser::ParseStatement() {
     ExpectBlockEnd();
     return n;
   }
-  if (name.substr(0, 3) == "end" || name == "else" || name == "elif") Fail("unexpected " + Describe());
+  if (name.substr(0, 3) == "end" || name == "else" || name == "elif")
+    Fail("unexpected " + Describe());
   Fail(fmt::format("the statement {} is not supported", Describe()));
 }
 
@@ -528,12 +545,17 @@ NodePtr Parser::ParsePrimary() {
     }
     case TokenKind::kInteger: {
       Next();
-      const bool prefixed = token.text.size() > 2 && token.text[0] == '0' && !std::isdigit(token.text[1]);
-      const int base = !prefixed ? 10 : std::tolower(token.text[1]) == 'x' ? 16 : std::tolower(token.text[1]) == 'o' ? 8 : 2;
+      const bool prefixed =
+          token.text.size() > 2 && token.text[0] == '0' && !std::isdigit(token.text[1]);
+      const int base = !prefixed                            ? 10
+                       : std::tolower(token.text[1]) == 'x' ? 16
+                       : std::tolower(token.text[1]) == 'o' ? 8
+                                                            : 2;
       errno = 0;
       char* end = nullptr;
       const long long i = std::strtoll(token.text.c_str() + (prefixed ? 2 : 0), &end, base);
-      if (errno != 0 || *end != '\0') Fail(fmt::format("the integer {} is out of range", token.text));
+      if (errno != 0 || *end != '\0')
+        Fail(fmt::format("the integer {} is out of range", token.text));
       return Literal(Value(static_cast<int64_t>(i)));
     }
     case TokenKind::kFloat:
@@ -549,7 +571,8 @@ NodePtr Parser::ParsePrimary() {
       if (TakeOp("[")) return ParseSequence(NodeKind::kList, "]");
       if (TakeOp("{")) return ParseDict();
       break;
-    default: break;
+    default:
+      break;
   }
   Fail("expected an expression, found " + Describe());
 }
@@ -582,7 +605,8 @@ NodePtr Parser::ParsePostfix(NodePtr n) {
   for (;;) {
     if (TakeOp(".")) {
       if (Now().kind == TokenKind::kInteger) {  // a.0
-        NodePtr index = Literal(Value(static_cast<int64_t>(std::strtoll(Now().text.c_str(), nullptr, 10))));
+        NodePtr index =
+            Literal(Value(static_cast<int64_t>(std::strtoll(Now().text.c_str(), nullptr, 10))));
         Next();
         n = Make(NodeKind::kItem, std::move(n), std::move(index));
         continue;
@@ -625,7 +649,8 @@ void Parser::ParseArguments(Node* n) {
       argument.spread = 2;
     } else if (TakeOp("*")) {
       argument.spread = 1;
-    } else if (Now().kind == TokenKind::kName && Ahead().kind == TokenKind::kOperator && Ahead().text == "=") {
+    } else if (Now().kind == TokenKind::kName && Ahead().kind == TokenKind::kOperator &&
+               Ahead().text == "=") {
       argument.name = TakeIdentifier();
       Next();
     } else if (!n->args.empty() && !n->args.back().name.empty()) {
@@ -663,7 +688,8 @@ std::string Parser::ParseDottedName() {
 NodePtr Parser::ParseFilter(NodePtr n) {
   NodePtr filter = Make(NodeKind::kFilter, std::move(n));
   filter->text = ParseDottedName();
-  if (FindFilter(filter->text) == nullptr) Fail(fmt::format("the filter {} is not supported", filter->text));
+  if (FindFilter(filter->text) == nullptr)
+    Fail(fmt::format("the filter {} is not supported", filter->text));
   if (IsOp("(")) ParseArguments(filter.get());
   return filter;
 }
@@ -672,16 +698,17 @@ NodePtr Parser::ParseTest(NodePtr n) {
   const bool negated = TakeName("not");
   NodePtr test = Make(NodeKind::kTest, std::move(n));
   test->text = ParseDottedName();
-  if (FindTest(test->text) == nullptr) Fail(fmt::format("the test {} is not supported", test->text));
+  if (FindTest(test->text) == nullptr)
+    Fail(fmt::format("the test {} is not supported", test->text));
   if (IsOp("(")) {
     ParseArguments(test.get());
   } else {
     const TokenKind kind = Now().kind;
-    const bool word = kind == TokenKind::kName && !IsName("else") && !IsName("or") && !IsName("and") &&
-                      !IsName("is") && !IsName("if") && !IsName("in") && !IsName("not") &&
-                      !IsName("recursive");
-    if (word || kind == TokenKind::kString || kind == TokenKind::kInteger || kind == TokenKind::kFloat ||
-        IsOp("[") || IsOp("{")) {
+    const bool word = kind == TokenKind::kName && !IsName("else") && !IsName("or") &&
+                      !IsName("and") && !IsName("is") && !IsName("if") && !IsName("in") &&
+                      !IsName("not") && !IsName("recursive");
+    if (word || kind == TokenKind::kString || kind == TokenKind::kInteger ||
+        kind == TokenKind::kFloat || IsOp("[") || IsOp("{")) {
       Argument argument;
       argument.value = ParsePostfix(ParsePrimary());
       Deepen(test.get(), *argument.value);

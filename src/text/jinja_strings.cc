@@ -59,23 +59,31 @@ std::string FormatOne(char kind, const Spec& spec, const Value& v) {
   std::string text;
   int64_t i = 0;
   switch (kind) {
-    case 's': text = ToStr(v); break;
-    case 'r': text = Repr(v); break;
+    case 's':
+      text = ToStr(v);
+      break;
+    case 'r':
+      text = Repr(v);
+      break;
     case 'd':
     case 'i':
     case 'x':
     case 'X':
       if (!v.number()) FailOperand(v, "be formatted as a number");
       if (!v.integer(&i)) i = static_cast<int64_t>(v.real());
-      text = kind == 'x' ? fmt::format("{:x}", i) : kind == 'X' ? fmt::format("{:X}", i) : std::to_string(i);
+      text = kind == 'x'   ? fmt::format("{:x}", i)
+             : kind == 'X' ? fmt::format("{:X}", i)
+                           : std::to_string(i);
       break;
     case 'f':
       if (!v.number()) FailOperand(v, "be formatted as a number");
       text = fmt::format("{:.{}f}", v.real(), spec.precision < 0 ? 6 : spec.precision);
       break;
-    default: throw TemplateError(fmt::format("the format %{} is not supported", kind));
+    default:
+      throw TemplateError(fmt::format("the format %{} is not supported", kind));
   }
-  if ((kind == 's' || kind == 'r') && spec.precision >= 0) text = SubString(text, 0, spec.precision);
+  if ((kind == 's' || kind == 'r') && spec.precision >= 0)
+    text = SubString(text, 0, spec.precision);
   if (spec.plus && v.number() && text[0] != '-') text.insert(0, 1, '+');
   const auto length = static_cast<size_t>(CodePoints(text));
   if (length >= spec.width) return text;
@@ -143,8 +151,9 @@ std::string Title(std::string_view s) {
 }
 
 bool IsWhite(uint32_t c) {
-  return (c >= 0x9 && c <= 0xD) || (c >= 0x1C && c <= 0x20) || c == 0x85 || c == 0xA0 || c == 0x1680 ||
-         (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
+  return (c >= 0x9 && c <= 0xD) || (c >= 0x1C && c <= 0x20) || c == 0x85 || c == 0xA0 ||
+         c == 0x1680 || (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F ||
+         c == 0x205F || c == 0x3000;
 }
 
 std::string Strip(std::string_view s, const std::string* chars, bool left, bool right) {
@@ -153,7 +162,8 @@ std::string Strip(std::string_view s, const std::string* chars, bool left, bool 
   size_t begin = 0, end = 0, at = 0;
   bool started = false;
   ForEachChar(s, [&](uint32_t code, std::string_view c) {
-    const bool strip = chars == nullptr ? IsWhite(code) : std::find(set.begin(), set.end(), c) != set.end();
+    const bool strip =
+        chars == nullptr ? IsWhite(code) : std::find(set.begin(), set.end(), c) != set.end();
     if (!strip) {
       if (!started) begin = at;
       started = true;
@@ -167,12 +177,16 @@ std::string Strip(std::string_view s, const std::string* chars, bool left, bool 
   return std::string(s.substr(begin, end - begin));
 }
 
-std::string ReplaceText(std::string_view s, std::string_view from, std::string_view to, int64_t count) {
+std::string ReplaceText(std::string_view s, std::string_view from, std::string_view to,
+                        int64_t count) {
   std::string out;
   size_t at = 0;
   if (from.empty()) {  // between all characters
     for (const std::string& c : Characters(s)) {
-      if (count-- != 0) out += to; else count = 0;
+      if (count-- != 0)
+        out += to;
+      else
+        count = 0;
       out += c;
     }
     if (count != 0) out += to;
@@ -186,12 +200,14 @@ std::string ReplaceText(std::string_view s, std::string_view from, std::string_v
   return out += s.substr(at);
 }
 
-std::vector<std::string> Split(std::string_view s, const std::string* separator, int64_t max_splits) {
+std::vector<std::string> Split(std::string_view s, const std::string* separator,
+                               int64_t max_splits) {
   std::vector<std::string> out;
   if (separator != nullptr) {
     if (separator->empty()) throw TemplateError("split: the separator is empty");
     size_t at = 0;
-    for (size_t hit; max_splits != 0 && (hit = s.find(*separator, at)) != std::string_view::npos; --max_splits) {
+    for (size_t hit; max_splits != 0 && (hit = s.find(*separator, at)) != std::string_view::npos;
+         --max_splits) {
       out.emplace_back(s.substr(at, hit - at));
       at = hit + separator->size();
     }
@@ -219,7 +235,8 @@ std::vector<std::string> Split(std::string_view s, const std::string* separator,
   return out;
 }
 
-std::vector<std::string> RSplit(std::string_view s, const std::string* separator, int64_t max_splits) {
+std::vector<std::string> RSplit(std::string_view s, const std::string* separator,
+                                int64_t max_splits) {
   std::vector<std::string> parts = Split(s, separator, -1);
   if (max_splits < 0 || static_cast<int64_t>(parts.size()) <= max_splits + 1) return parts;
   if (separator == nullptr) throw TemplateError("rsplit with a limit needs a separator");
@@ -245,7 +262,8 @@ std::vector<std::string> SplitLines(std::string_view s, bool keep_ends) {
     }
     if (after_return) finish();
     after_return = c == '\r';
-    const bool ends = (c >= 0xA && c <= 0xC) || (c >= 0x1C && c <= 0x1E) || c == 0x85 || c == 0x2028 || c == 0x2029;
+    const bool ends = (c >= 0xA && c <= 0xC) || (c >= 0x1C && c <= 0x1E) || c == 0x85 ||
+                      c == 0x2028 || c == 0x2029;
     if ((!ends && !after_return) || keep_ends) line += bytes;
     if (ends) finish();
   });
@@ -254,7 +272,8 @@ std::vector<std::string> SplitLines(std::string_view s, bool keep_ends) {
 }
 
 bool IsAll(std::string_view s, CharClass what) {
-  if (what == CharClass::kUpper || what == CharClass::kLower) {  // at least one cased, none of the other case
+  if (what == CharClass::kUpper ||
+      what == CharClass::kLower) {  // at least one cased, none of the other case
     bool any = false, all = true;
     ForEachChar(s, [&](uint32_t c, std::string_view) {
       const auto category = utf8proc_category(static_cast<utf8proc_int32_t>(c));
@@ -267,10 +286,17 @@ bool IsAll(std::string_view s, CharClass what) {
   bool all = !s.empty();
   ForEachChar(s, [&](uint32_t c, std::string_view) {
     switch (what) {
-      case CharClass::kAlpha: all = all && IsLetter(c); break;
-      case CharClass::kDigit: all = all && IsDigitChar(c); break;
-      case CharClass::kAlnum: all = all && (IsLetter(c) || IsDigitChar(c)); break;
-      default: all = all && IsWhite(c);
+      case CharClass::kAlpha:
+        all = all && IsLetter(c);
+        break;
+      case CharClass::kDigit:
+        all = all && IsDigitChar(c);
+        break;
+      case CharClass::kAlnum:
+        all = all && (IsLetter(c) || IsDigitChar(c));
+        break;
+      default:
+        all = all && IsWhite(c);
     }
   });
   return all;
@@ -296,7 +322,8 @@ std::string PercentFormat(const std::string& format, const Value& values) {
     }
     const auto number = [&] {
       size_t n = 0;
-      for (; peek(i) >= '0' && peek(i) <= '9'; ++i) n = std::min(n * 10 + static_cast<size_t>(format[i] - '0'), kMaxWidth);
+      for (; peek(i) >= '0' && peek(i) <= '9'; ++i)
+        n = std::min(n * 10 + static_cast<size_t>(format[i] - '0'), kMaxWidth);
       return n;
     };
     spec.width = number();
@@ -319,12 +346,23 @@ std::string EscapeHtml(std::string_view s) {
   std::string out;
   for (const char c : s) {
     switch (c) {
-      case '&': out += "&amp;"; break;
-      case '<': out += "&lt;"; break;
-      case '>': out += "&gt;"; break;
-      case '"': out += "&#34;"; break;
-      case '\'': out += "&#39;"; break;
-      default: out += c;
+      case '&':
+        out += "&amp;";
+        break;
+      case '<':
+        out += "&lt;";
+        break;
+      case '>':
+        out += "&gt;";
+        break;
+      case '"':
+        out += "&#34;";
+        break;
+      case '\'':
+        out += "&#39;";
+        break;
+      default:
+        out += c;
     }
   }
   return out;

@@ -22,10 +22,13 @@ std::string Capitalize(std::string_view s);
 std::string Title(std::string_view s);
 /// `chars`: the characters to strip; nullptr: white space.
 std::string Strip(std::string_view s, const std::string* chars, bool left, bool right);
-std::string ReplaceText(std::string_view s, std::string_view from, std::string_view to, int64_t count);
+std::string ReplaceText(std::string_view s, std::string_view from, std::string_view to,
+                        int64_t count);
 /// `separator` nullptr: runs of white space. `max_splits` < 0: all.
-std::vector<std::string> Split(std::string_view s, const std::string* separator, int64_t max_splits);
-std::vector<std::string> RSplit(std::string_view s, const std::string* separator, int64_t max_splits);
+std::vector<std::string> Split(std::string_view s, const std::string* separator,
+                               int64_t max_splits);
+std::vector<std::string> RSplit(std::string_view s, const std::string* separator,
+                                int64_t max_splits);
 std::vector<std::string> SplitLines(std::string_view s, bool keep_ends);
 bool IsWhite(uint32_t code);  ///< str.isspace of one character
 /// What Python's str.isalpha, isdigit, ... ask of each character; false for "".

@@ -37,7 +37,9 @@ bool IsFloat(const Value& v) { return v.as<double>() != nullptr; }
 bool IsNumber(const Value& v) { return v.number(); }
 bool IsString(const Value& v) { return v.str() != nullptr; }
 bool IsMapping(const Value& v) { return v.dict() != nullptr; }
-bool IsSequence(const Value& v) { return v.str() != nullptr || v.list() != nullptr || v.dict() != nullptr; }
+bool IsSequence(const Value& v) {
+  return v.str() != nullptr || v.list() != nullptr || v.dict() != nullptr;
+}
 bool IsIterable(const Value& v) { return IsSequence(v) || v.undefined(); }
 bool IsCallable(const Value& v) { return v.object() != nullptr && v.object()->call; }
 bool IsEscaped(const Value&) { return false; }
@@ -85,16 +87,45 @@ Value KnownTest(Interpreter&, Args& a) {
 }
 
 const std::map<std::string_view, Builtin> kTests = {
-    {"boolean", One<IsBoolean>}, {"callable", One<IsCallable>}, {"defined", One<IsDefined>},
-    {"divisibleby", Two<DivisibleBy>}, {"==", Two<Equals>}, {"eq", Two<Equals>}, {"equalto", Two<Equals>},
-    {"escaped", One<IsEscaped>}, {"even", One<IsEven>}, {"false", One<IsFalse>}, {"filter", KnownFilter},
-    {"float", One<IsFloat>}, {">=", Two<GreaterOrEqual>}, {"ge", Two<GreaterOrEqual>}, {">", Two<Greater>},
-    {"gt", Two<Greater>}, {"greaterthan", Two<Greater>}, {"in", In}, {"integer", One<IsInteger>},
-    {"iterable", One<IsIterable>}, {"<=", Two<LessOrEqual>}, {"le", Two<LessOrEqual>}, {"lower", One<IsLower>},
-    {"<", Two<Less>}, {"lt", Two<Less>}, {"lessthan", Two<Less>}, {"mapping", One<IsMapping>},
-    {"!=", Two<NotEquals>}, {"ne", Two<NotEquals>}, {"none", One<IsNone>}, {"number", One<IsNumber>},
-    {"odd", One<IsOdd>}, {"sameas", Two<SameAs>}, {"sequence", One<IsSequence>}, {"string", One<IsString>},
-    {"test", KnownTest}, {"true", One<IsTrue>}, {"undefined", One<IsUndefined>}, {"upper", One<IsUpper>},
+    {"boolean", One<IsBoolean>},
+    {"callable", One<IsCallable>},
+    {"defined", One<IsDefined>},
+    {"divisibleby", Two<DivisibleBy>},
+    {"==", Two<Equals>},
+    {"eq", Two<Equals>},
+    {"equalto", Two<Equals>},
+    {"escaped", One<IsEscaped>},
+    {"even", One<IsEven>},
+    {"false", One<IsFalse>},
+    {"filter", KnownFilter},
+    {"float", One<IsFloat>},
+    {">=", Two<GreaterOrEqual>},
+    {"ge", Two<GreaterOrEqual>},
+    {">", Two<Greater>},
+    {"gt", Two<Greater>},
+    {"greaterthan", Two<Greater>},
+    {"in", In},
+    {"integer", One<IsInteger>},
+    {"iterable", One<IsIterable>},
+    {"<=", Two<LessOrEqual>},
+    {"le", Two<LessOrEqual>},
+    {"lower", One<IsLower>},
+    {"<", Two<Less>},
+    {"lt", Two<Less>},
+    {"lessthan", Two<Less>},
+    {"mapping", One<IsMapping>},
+    {"!=", Two<NotEquals>},
+    {"ne", Two<NotEquals>},
+    {"none", One<IsNone>},
+    {"number", One<IsNumber>},
+    {"odd", One<IsOdd>},
+    {"sameas", Two<SameAs>},
+    {"sequence", One<IsSequence>},
+    {"string", One<IsString>},
+    {"test", KnownTest},
+    {"true", One<IsTrue>},
+    {"undefined", One<IsUndefined>},
+    {"upper", One<IsUpper>},
 };
 
 }  // namespace

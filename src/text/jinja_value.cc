@@ -30,7 +30,8 @@ struct Extent {
     }
     depth = std::max(depth, below);
     if (depth >= kMaxValueDepth) {
-      throw TemplateError(fmt::format("lists and dicts are nested more than {} deep", kMaxValueDepth));
+      throw TemplateError(
+          fmt::format("lists and dicts are nested more than {} deep", kMaxValueDepth));
     }
     if (bytes > kMaxValueBytes) {
       throw TemplateError(fmt::format("a list or dict holds more than {} bytes", kMaxValueBytes));
@@ -48,8 +49,10 @@ bool Printable(uint32_t code) {
     case UTF8PROC_CATEGORY_CN:
     case UTF8PROC_CATEGORY_ZL:
     case UTF8PROC_CATEGORY_ZP:
-    case UTF8PROC_CATEGORY_ZS: return false;
-    default: return true;
+    case UTF8PROC_CATEGORY_ZS:
+      return false;
+    default:
+      return true;
   }
 }
 
@@ -67,10 +70,18 @@ std::string ReprString(const std::string& s) {
     const Utf8Char c = DecodeUtf8(std::string_view(s).substr(i));
     i += static_cast<size_t>(c.bytes);
     switch (c.code) {
-      case '\n': out += "\\n"; break;
-      case '\r': out += "\\r"; break;
-      case '\t': out += "\\t"; break;
-      case '\\': out += "\\\\"; break;
+      case '\n':
+        out += "\\n";
+        break;
+      case '\r':
+        out += "\\r";
+        break;
+      case '\t':
+        out += "\\t";
+        break;
+      case '\\':
+        out += "\\\\";
+        break;
       default:
         if (c.code == static_cast<uint32_t>(quote)) {
           out += '\\';
@@ -100,13 +111,27 @@ void AppendJsonString(const std::string& s, bool ascii, std::string* out) {
     const Utf8Char c = DecodeUtf8(std::string_view(s).substr(i));
     i += static_cast<size_t>(c.bytes);
     switch (c.code) {
-      case '"': *out += "\\\""; break;
-      case '\\': *out += "\\\\"; break;
-      case '\n': *out += "\\n"; break;
-      case '\r': *out += "\\r"; break;
-      case '\t': *out += "\\t"; break;
-      case '\b': *out += "\\b"; break;
-      case '\f': *out += "\\f"; break;
+      case '"':
+        *out += "\\\"";
+        break;
+      case '\\':
+        *out += "\\\\";
+        break;
+      case '\n':
+        *out += "\\n";
+        break;
+      case '\r':
+        *out += "\\r";
+        break;
+      case '\t':
+        *out += "\\t";
+        break;
+      case '\b':
+        *out += "\\b";
+        break;
+      case '\f':
+        *out += "\\f";
+        break;
       default:
         if (c.code < 0x20 || (ascii && c.code > 0x7E)) {
           AppendJsonUnicode(c.code, out);
@@ -248,7 +273,8 @@ double Value::real() const {
 Value Value::MakeList(std::vector<Value> items, bool tuple) {
   Extent extent;
   for (const Value& v : items) extent.Add(v);
-  return Value(std::make_shared<const List>(List{std::move(items), tuple, extent.depth + 1, extent.bytes}));
+  return Value(
+      std::make_shared<const List>(List{std::move(items), tuple, extent.depth + 1, extent.bytes}));
 }
 
 Value Value::MakeDict(std::vector<std::pair<Value, Value>> items) {
@@ -315,7 +341,8 @@ int64_t Args::Int(size_t index, std::string_view name, int64_t otherwise) {
   const Value* v = Get(index, name);
   int64_t out = otherwise;
   if (v != nullptr && !v->none() && !v->integer(&out)) {
-    throw TemplateError(fmt::format("{}: {} must be an integer, not {}", callee, name, TypeName(*v)));
+    throw TemplateError(
+        fmt::format("{}: {} must be an integer, not {}", callee, name, TypeName(*v)));
   }
   return out;
 }

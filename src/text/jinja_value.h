@@ -13,8 +13,9 @@
 
 namespace kvasir::jinja {
 
-/// What is wrong with a template, or with what it does. Stays within this folder: ChatTemplate turns
-/// it into an Error. (Results for every step of an expression would be most of the interpreter.)
+/// What is wrong with a template, or with what it does. Stays within this folder: ChatTemplate
+/// turns it into an Error. (Results for every step of an expression would be most of the
+/// interpreter.)
 class TemplateError : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
@@ -46,7 +47,9 @@ struct Value {
   Value() = default;
   template <typename T>
   explicit Value(T x) : v(std::move(x)) {}
-  static Value Str(std::string s) { return Value(std::make_shared<const std::string>(std::move(s))); }
+  static Value Str(std::string s) {
+    return Value(std::make_shared<const std::string>(std::move(s)));
+  }
   static Value MakeNone() { return Value(None{}); }
   static Value MakeList(std::vector<Value> items, bool tuple = false);
   static Value MakeDict(std::vector<std::pair<Value, Value>> items);

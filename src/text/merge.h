@@ -38,7 +38,8 @@ void MergeSymbols(std::vector<MergeSymbol>& symbols, Pair pair) {
     const ptrdiff_t right = left < 0 ? -1 : symbols[left].next;
     if (right < 0) return;
     const MergeCandidate c = pair(symbols[left], symbols[right]);
-    if (c.id >= 0) push(Entry{c.priority, left, symbols[left].length + symbols[right].length, c.id});
+    if (c.id >= 0)
+      push(Entry{c.priority, left, symbols[left].length + symbols[right].length, c.id});
   };
   for (size_t i = 0; i + 1 < symbols.size(); ++i) {
     candidate(static_cast<ptrdiff_t>(i), [&](const Entry& e) { initial.push_back(e); });

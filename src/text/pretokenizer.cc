@@ -13,7 +13,9 @@ namespace kvasir {
 namespace {
 
 // Unicode's White_Space. PCRE2's own \s has U+180E too, which the models' tokenizers do not.
-#define WS "\\x{9}-\\x{d}\\x{20}\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}"
+#define WS                                                                                        \
+  "\\x{9}-\\x{d}\\x{20}\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{" \
+  "205f}\\x{3000}"
 #define SPACE "[" WS "]"
 #define OTHER "[^" WS "\\p{L}\\p{N}]"
 #define CASELESS_CONTRACTIONS "'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD]"
@@ -31,14 +33,13 @@ constexpr char kSmolLm[] =
 constexpr char kLlama3[] = CASELESS_CONTRACTIONS
     "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?" OTHER "+[\\r\\n]*|" SPACE "*[\\r\\n]+|" SPACES;
 // Qwen 2: QwenLM/Qwen, tokenization_qwen.py, with single digits.
-constexpr char kQwen2[] = CASELESS_CONTRACTIONS
-    "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?" OTHER "+[\\r\\n]*|" SPACE "*[\\r\\n]+|" SPACES;
+constexpr char kQwen2[] = CASELESS_CONTRACTIONS "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?" OTHER
+                                                "+[\\r\\n]*|" SPACE "*[\\r\\n]+|" SPACES;
 // Tekken: mistralai/mistral-common, the pattern of tekken.json.
 #define UPPER "[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]"
 #define LOWER "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]"
-constexpr char kTekken[] =
-    "[^\\r\\n\\p{L}\\p{N}]?" UPPER "*" LOWER "+|[^\\r\\n\\p{L}\\p{N}]?" UPPER "+" LOWER
-    "*|\\p{N}| ?" OTHER "+[\\r\\n/]*|" SPACE "*[\\r\\n]+|" SPACES;
+constexpr char kTekken[] = "[^\\r\\n\\p{L}\\p{N}]?" UPPER "*" LOWER "+|[^\\r\\n\\p{L}\\p{N}]?" UPPER
+                           "+" LOWER "*|\\p{N}| ?" OTHER "+[\\r\\n/]*|" SPACE "*[\\r\\n]+|" SPACES;
 
 constexpr PreTokenizerKind kKinds[] = {
     {.name = "gpt-2", .pattern = kGpt2, .ignore_merges = false, .add_bos = false},
@@ -50,7 +51,9 @@ constexpr PreTokenizerKind kKinds[] = {
 
 // Names that other converters write for the same thing.
 constexpr std::pair<std::string_view, std::string_view> kAliases[] = {
-    {"gpt2", "gpt-2"},           {"llama3", "llama-bpe"},        {"llama-v3", "llama-bpe"},
+    {"gpt2", "gpt-2"},
+    {"llama3", "llama-bpe"},
+    {"llama-v3", "llama-bpe"},
     {"deepseek-r1-qwen", "qwen2"},
 };
 

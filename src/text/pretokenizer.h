@@ -13,8 +13,8 @@ namespace kvasir {
 struct PreTokenizerKind {
   std::string_view name;
   std::string_view pattern;
-  bool ignore_merges;     ///< a word that is a token as a whole is not merged
-  bool add_bos;           ///< the family's default
+  bool ignore_merges;  ///< a word that is a token as a whole is not merged
+  bool add_bos;        ///< the family's default
 };
 
 /// The kind of a name or one of its aliases; an Error that lists the known ones.

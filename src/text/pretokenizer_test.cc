@@ -12,7 +12,8 @@ namespace {
 
 std::string FromHex(const std::string& hex) {
   std::string out;
-  for (size_t i = 0; i + 1 < hex.size(); i += 2) out.push_back(static_cast<char>(std::stoi(hex.substr(i, 2), nullptr, 16)));
+  for (size_t i = 0; i + 1 < hex.size(); i += 2)
+    out.push_back(static_cast<char>(std::stoi(hex.substr(i, 2), nullptr, 16)));
   return out;
 }
 
@@ -33,8 +34,11 @@ TEST(PreTokenizer, WordsAreThoseOfTheRegexPackageWithThePublishedPatterns) {
     ++lines;
     const std::string text = FromHex(hex);
     std::string got;
-    for (const std::string_view word : Make(name).Split(text)) got += (got.empty() ? "" : ",") + std::to_string(word.size());
-    if (got != lengths && ++wrong <= 5) ADD_FAILURE() << name << " " << ::testing::PrintToString(text) << "\n expected " << lengths << "\n got " << got;
+    for (const std::string_view word : Make(name).Split(text))
+      got += (got.empty() ? "" : ",") + std::to_string(word.size());
+    if (got != lengths && ++wrong <= 5)
+      ADD_FAILURE() << name << " " << ::testing::PrintToString(text) << "\n expected " << lengths
+                    << "\n got " << got;
   }
   EXPECT_GE(lines, 1000);
   EXPECT_EQ(wrong, 0);

@@ -21,7 +21,8 @@ size_t CharacterBytes(uint8_t lead) {
 bool IsText(const VocabData& data, TokenId id) {
   if (data.types.empty()) return true;
   const auto type = static_cast<TokenType>(data.types[id]);
-  return type == TokenType::kNormal || type == TokenType::kUserDefined || type == TokenType::kUnused;
+  return type == TokenType::kNormal || type == TokenType::kUserDefined ||
+         type == TokenType::kUnused;
 }
 
 std::string MarkSpaces(std::string_view text, bool space_prefix) {
@@ -45,10 +46,11 @@ Result<SpmModel> SpmModel::Create(const VocabData& data,
   m.data_ = &data;
   m.by_text_ = &by_text;
   if (data.scores.size() != data.tokens.size()) {
-    return MakeError(ErrorCode::kInvalid,
-                     "tokenizer.ggml.scores has {} entries; a \"llama\" tokenizer needs one for each "
-                     "of the {} tokens",
-                     data.scores.size(), data.tokens.size());
+    return MakeError(
+        ErrorCode::kInvalid,
+        "tokenizer.ggml.scores has {} entries; a \"llama\" tokenizer needs one for each "
+        "of the {} tokens",
+        data.scores.size(), data.tokens.size());
   }
   for (size_t i = 0; i < data.scores.size(); ++i) {
     if (data.scores[i] == data.scores[i]) continue;
@@ -80,7 +82,8 @@ void SpmModel::Encode(std::string_view raw, bool space_prefix, std::vector<Token
   for (size_t i = 0; i < text.size();) {
     const size_t length = std::min(text.size() - i, CharacterBytes(static_cast<uint8_t>(text[i])));
     const auto at = static_cast<ptrdiff_t>(symbols.size());
-    symbols.push_back({.begin = i, .length = length, .id = find(i, length), .prev = at - 1, .next = at + 1});
+    symbols.push_back(
+        {.begin = i, .length = length, .id = find(i, length), .prev = at - 1, .next = at + 1});
     i += length;
   }
   symbols.back().next = -1;

@@ -9,8 +9,9 @@
 
 namespace kvasir {
 
-/// SentencePiece's byte-pair encoding (Kudo and Richardson 2018, model_type bpe) with byte fallback:
-/// characters are merged by the score of what they become; what is no token becomes byte tokens.
+/// SentencePiece's byte-pair encoding (Kudo and Richardson 2018, model_type bpe) with byte
+/// fallback: characters are merged by the score of what they become; what is no token becomes byte
+/// tokens.
 class SpmModel {
  public:
   /// `by_text`: ids by the tokens' text; must outlive this, as must `data`.

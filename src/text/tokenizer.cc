@@ -41,7 +41,8 @@ Status CheckSizes(const VocabData& d) {
   if (d.tokens.empty()) {
     return MakeError(ErrorCode::kInvalid, "tokenizer.ggml.tokens is empty");
   }
-  for (const auto& [name, size] : {std::pair{"scores", d.scores.size()}, {"token_type", d.types.size()}}) {
+  for (const auto& [name, size] :
+       {std::pair{"scores", d.scores.size()}, {"token_type", d.types.size()}}) {
     if (size != 0 && size != d.tokens.size()) {
       return MakeError(ErrorCode::kInvalid,
                        "tokenizer.ggml.{} has {} entries; tokenizer.ggml.tokens has {}", name, size,
@@ -51,7 +52,8 @@ Status CheckSizes(const VocabData& d) {
   for (size_t i = 0; i < d.types.size(); ++i) {
     if (d.types[i] < 1 || d.types[i] > 6) {
       return MakeError(ErrorCode::kInvalid,
-                       "tokenizer.ggml.token_type[{}] is {}; it must be from 1 to 6", i, d.types[i]);
+                       "tokenizer.ggml.token_type[{}] is {}; it must be from 1 to 6", i,
+                       d.types[i]);
     }
   }
   return {};
@@ -186,13 +188,17 @@ std::string Tokenizer::TokenBytes(TokenId id, bool special) const {
   const std::string& text = t.data.tokens[id];
   switch (t.Type(id)) {
     case TokenType::kControl:
-    case TokenType::kUnknown: return special ? text : std::string();
-    case TokenType::kUserDefined: return text;
-    case TokenType::kUnused: return {};
+    case TokenType::kUnknown:
+      return special ? text : std::string();
+    case TokenType::kUserDefined:
+      return text;
+    case TokenType::kUnused:
+      return {};
     case TokenType::kByte:
       if (const int byte = ByteOf(text); byte >= 0) return std::string(1, static_cast<char>(byte));
       break;
-    case TokenType::kNormal: break;
+    case TokenType::kNormal:
+      break;
   }
   return t.bpe ? FromByteLevel(text) : ReplaceAll(text, kSpmSpace, " ");
 }

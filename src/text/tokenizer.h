@@ -27,22 +27,22 @@ enum class TokenType : int32_t {
 /// A tokenizer's metadata as it stands in a model file: plain data, already checked for type but
 /// not for meaning (Tokenizer::Create checks that).
 struct VocabData {
-  std::string model;                 ///< tokenizer.ggml.model: "gpt2" (byte-level BPE) or "llama" (SPM)
-  std::string pre;                   ///< tokenizer.ggml.pre: name of the pre-tokenizer, may be empty
-  std::vector<std::string> tokens;   ///< by id; byte-level BPE tokens in GPT-2's printable alphabet
-  std::vector<float> scores;         ///< SPM only; empty or one for each token
-  std::vector<int32_t> types;        ///< TokenType; empty or one for each token
-  std::vector<std::string> merges;   ///< BPE only: "left right", best first
+  std::string model;  ///< tokenizer.ggml.model: "gpt2" (byte-level BPE) or "llama" (SPM)
+  std::string pre;    ///< tokenizer.ggml.pre: name of the pre-tokenizer, may be empty
+  std::vector<std::string> tokens;  ///< by id; byte-level BPE tokens in GPT-2's printable alphabet
+  std::vector<float> scores;        ///< SPM only; empty or one for each token
+  std::vector<int32_t> types;       ///< TokenType; empty or one for each token
+  std::vector<std::string> merges;  ///< BPE only: "left right", best first
   std::optional<TokenId> bos, eos, unk, eot, eom, pad;
-  std::vector<TokenId> extra_eog;    ///< further end-of-generation ids, if the file lists any
+  std::vector<TokenId> extra_eog;  ///< further end-of-generation ids, if the file lists any
   std::optional<bool> add_bos, add_eos;
-  bool add_space_prefix = true;      ///< SPM: tokenizer.ggml.add_space_prefix
+  bool add_space_prefix = true;  ///< SPM: tokenizer.ggml.add_space_prefix
 };
 
 struct EncodeOptions {
-  bool add_special = true;    ///< put BOS (and EOS) where the model says so
-  bool parse_special = false; ///< recognise control tokens written in the text, such as <|im_end|>
-  bool continues = false;     ///< the text goes on after other text: no SPM space in front of it
+  bool add_special = true;     ///< put BOS (and EOS) where the model says so
+  bool parse_special = false;  ///< recognise control tokens written in the text, such as <|im_end|>
+  bool continues = false;      ///< the text goes on after other text: no SPM space in front of it
 };
 
 /// Text to token ids and back. Immutable after Create; safe to use from several threads.
@@ -53,9 +53,9 @@ class Tokenizer {
   static Result<std::unique_ptr<Tokenizer>> Create(VocabData data);
   ~Tokenizer();
 
-  /// Token ids of any bytes. Never fails. Each byte of invalid UTF-8 is read as U+FFFD by byte-level
-  /// BPE, which is defined on characters, and becomes a byte token in SPM. Time is O(n log n) in
-  /// the length of the text.
+  /// Token ids of any bytes. Never fails. Each byte of invalid UTF-8 is read as U+FFFD by
+  /// byte-level BPE, which is defined on characters, and becomes a byte token in SPM. Time is O(n
+  /// log n) in the length of the text.
   std::vector<TokenId> Encode(std::string_view text, EncodeOptions options) const;
 
   /// The raw bytes that a token stands for; a control token gives its text (e.g. "<|im_end|>")

@@ -34,8 +34,8 @@ int32_t FirstAttended(int32_t position, int32_t window) {
 }
 
 /// Adds a split's result to the running one; the formula is the same for every way here.
-void Merge(int32_t rows, int32_t padded, const float* m, const float* l, const float* acc, float* to_m,
-           float* to_l, float* to_acc) {
+void Merge(int32_t rows, int32_t padded, const float* m, const float* l, const float* acc,
+           float* to_m, float* to_l, float* to_acc) {
   constexpr float kNone = -std::numeric_limits<float>::infinity();
   for (int32_t r = 0; r < rows; ++r) {
     if (l[r] == 0 && m[r] == kNone) continue;  // this row attends to nothing of the split
@@ -62,8 +62,8 @@ struct CpuAttention::Call {
   const AttentionArgs* args;
   const KvLayout* layout;
   int32_t window;
-  int32_t group;       // KV group of the layer
-  int32_t per_kv;      // query heads of one kv head
+  int32_t group;   // KV group of the layer
+  int32_t per_kv;  // query heads of one kv head
 };
 
 struct CpuAttention::Worker {
@@ -117,7 +117,8 @@ void CpuAttention::MakeItems(const AttentionArgs& args, OpCounters& counters) {
     pairs *= static_cast<uint64_t>(args.heads);
     counters.attention_ops += pairs;
     counters.attention_flops += pairs * 4 * static_cast<uint64_t>(l.head_dim);
-    counters.kv_bytes_read += static_cast<uint64_t>(last - lo + 1) * (l.layer_bytes / l.block_tokens);
+    counters.kv_bytes_read +=
+        static_cast<uint64_t>(last - lo + 1) * (l.layer_bytes / l.block_tokens);
     const int32_t flat_rows = slice.rows * per_kv;
     for (int32_t begin = first * per_kv; begin < flat_rows; begin += kRows) {
       const int32_t end = std::min(flat_rows, begin + kRows);
@@ -131,7 +132,8 @@ void CpuAttention::MakeItems(const AttentionArgs& args, OpCounters& counters) {
 }
 
 /// Scores, softmax and weighted values of one split for all rows of an item.
-void CpuAttention::ComputeSplit(const Call& call, const Item& item, int32_t split, Worker& w, State out) {
+void CpuAttention::ComputeSplit(const Call& call, const Item& item, int32_t split, Worker& w,
+                                State out) {
   const AttentionArgs& a = *call.args;
   const KvLayout& l = *call.layout;
   const BatchSlice& slice = a.batch->slices[item.slice];
@@ -167,7 +169,8 @@ void CpuAttention::ComputeSplit(const Call& call, const Item& item, int32_t spli
   for (int32_t t = least / 16 * 16; t < most; t += 16) {
     const uint8_t* block = block_at(base + t);
     s.k = block + l.KOffset(a.layer, item.kv_head);
-    if (scaled) s.k_scale = reinterpret_cast<const float*>(block + l.KScaleOffset(a.layer, item.kv_head));
+    if (scaled)
+      s.k_scale = reinterpret_cast<const float*>(block + l.KScaleOffset(a.layer, item.kv_head));
     s.tile = (base + t) % l.block_tokens / 16;
     s.out = w.scores + t;
     kernels_->score[type](s);
@@ -176,7 +179,8 @@ void CpuAttention::ComputeSplit(const Call& call, const Item& item, int32_t spli
     out.m[r] = -std::numeric_limits<float>::infinity();
     out.l[r] = 0;
     if (begin[r] < end[r]) {
-      kernels_->softmax(w.scores + static_cast<size_t>(r) * kSplit, begin[r], end[r], &out.m[r], &out.l[r]);
+      kernels_->softmax(w.scores + static_cast<size_t>(r) * kSplit, begin[r], end[r], &out.m[r],
+                        &out.l[r]);
     }
   }
 
@@ -193,7 +197,8 @@ void CpuAttention::ComputeSplit(const Call& call, const Item& item, int32_t spli
       const int32_t next = std::min(to, t + l.block_tokens - in_block);
       const uint8_t* block = block_at(base + t);
       v.v = block + l.VOffset(a.layer, item.kv_head);
-      if (scaled) v.v_scale = reinterpret_cast<const float*>(block + l.VScaleOffset(a.layer, item.kv_head));
+      if (scaled)
+        v.v_scale = reinterpret_cast<const float*>(block + l.VScaleOffset(a.layer, item.kv_head));
       v.begin = in_block;
       v.end = in_block + next - t;
       v.p = w.scores + static_cast<size_t>(row) * kSplit + t - in_block;
@@ -231,7 +236,8 @@ void CpuAttention::Run(const AttentionArgs& args, OpCounters& counters) {
   CHECK_EQ(args.heads % l.kv_heads, 0);
   MakeItems(args, counters);
   if (items_.empty()) return;
-  const Call call{&args, &l, l.window_of(args.layer), l.group_of(args.layer), args.heads / l.kv_heads};
+  const Call call{&args, &l, l.window_of(args.layer), l.group_of(args.layer),
+                  args.heads / l.kv_heads};
   const int32_t padded = l.head_dim_padded;
   const size_t state_bytes = StateBytes(padded);
   const auto threads = static_cast<size_t>(pool_->size());
@@ -248,7 +254,8 @@ void CpuAttention::Run(const AttentionArgs& args, OpCounters& counters) {
     Worker w;
     w.scores = reinterpret_cast<float*>(memory);
     w.q = w.scores + static_cast<size_t>(kRows) * kSplit;
-    memory += (static_cast<size_t>(kRows) * kSplit + static_cast<size_t>(kRows) * padded) * sizeof(float);
+    memory +=
+        (static_cast<size_t>(kRows) * kSplit + static_cast<size_t>(kRows) * padded) * sizeof(float);
     w.running = StateAt(memory);
     w.split = StateAt(memory + state_bytes);
     return w;
@@ -306,7 +313,8 @@ void CpuAttention::Run(const AttentionArgs& args, OpCounters& counters) {
         ++i;
       }
       load_queries(items_[i], w);
-      ComputeSplit(call, items_[i], items_[i].first_split + static_cast<int32_t>(left), w, partial_at(unit));
+      ComputeSplit(call, items_[i], items_[i].first_split + static_cast<int32_t>(left), w,
+                   partial_at(unit));
     }
   });
   Worker w = worker_at(0);

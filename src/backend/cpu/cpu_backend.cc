@@ -16,13 +16,17 @@ namespace {
 const VectorKernels& VectorKernelsFor(Isa isa) {
   switch (isa) {
 #if defined(__x86_64__)
-    case Isa::kAvx2: return avx2::kVector;
+    case Isa::kAvx2:
+      return avx2::kVector;
     case Isa::kAvx512:
-    case Isa::kAmx: return avx512::kVector;
+    case Isa::kAmx:
+      return avx512::kVector;
 #elif defined(__aarch64__)
-    case Isa::kNeon: return neon::kVector;
+    case Isa::kNeon:
+      return neon::kVector;
 #endif
-    default: return scalar::kVector;
+    default:
+      return scalar::kVector;
   }
 }
 
@@ -40,7 +44,8 @@ class CpuBackend final : public Backend {
         attention_(&kernels_, &pool_) {}
 
   std::string description() const override {
-    return fmt::format("cpu {}, {} thread{}", NameOf(isa_), pool_.size(), pool_.size() == 1 ? "" : "s");
+    return fmt::format("cpu {}, {} thread{}", NameOf(isa_), pool_.size(),
+                       pool_.size() == 1 ? "" : "s");
   }
   int threads() const override { return pool_.size(); }
 
@@ -60,14 +65,15 @@ class CpuBackend final : public Backend {
     return attention_.ReserveScratch(head_dim, max_tokens);
   }
 
-  void Embed(const Matrix& table, std::span<const int32_t> tokens, float scale, float* out) override {
+  void Embed(const Matrix& table, std::span<const int32_t> tokens, float scale,
+             float* out) override {
     for (size_t i = 0; i < tokens.size(); ++i) {
       matmul_.Row(table, tokens[i], scale, out + i * static_cast<size_t>(table.cols));
     }
   }
 
-  void RmsNorm(const float* x, int32_t rows, int32_t dim, const float* weight, float eps, float* out,
-               bool add) override {
+  void RmsNorm(const float* x, int32_t rows, int32_t dim, const float* weight, float eps,
+               float* out, bool add) override {
     ForRows(rows, [&](int32_t r) {
       RmsNormRow(x + int64_t{r} * dim, dim, weight, eps, out + int64_t{r} * dim, add);
     });
@@ -84,8 +90,9 @@ class CpuBackend final : public Backend {
     const std::span<const BatchSlice> slices = args.batch->slices;
     ForRows(args.batch->rows(), [&](int32_t row) {
       // The slice of a row: the last that begins at or before it.
-      const auto it = std::upper_bound(slices.begin(), slices.end(), row,
-                                       [](int32_t r, const BatchSlice& s) { return r < s.first_row; });
+      const auto it =
+          std::upper_bound(slices.begin(), slices.end(), row,
+                           [](int32_t r, const BatchSlice& s) { return r < s.first_row; });
       RopeAppendRow(args, static_cast<int32_t>(it - slices.begin()) - 1, row);
     });
     counters_.kv_bytes_written += static_cast<uint64_t>(args.batch->rows()) *
@@ -141,7 +148,8 @@ Result<std::unique_ptr<Backend>> MakeCpuBackend(const CpuBackendOptions& options
     return MakeError(ErrorCode::kInvalid, "{} threads; 1 to {} are allowed, or 0 for one a core",
                      options.threads, kMaxThreads);
   }
-  const int threads = options.threads > 0 ? options.threads : static_cast<int>(PhysicalCpus().size());
+  const int threads =
+      options.threads > 0 ? options.threads : static_cast<int>(PhysicalCpus().size());
   return std::unique_ptr<Backend>(std::make_unique<CpuBackend>(isa, threads, options.pin));
 }
 

@@ -38,13 +38,18 @@ struct Scratch {
 const MatMulKernels& KernelsFor(Isa isa) {
   switch (isa) {
 #if defined(__x86_64__)
-    case Isa::kAvx2: return avx2::kMatMul;
-    case Isa::kAvx512: return avx512::kMatMul;
-    case Isa::kAmx: return amx::kMatMul;
+    case Isa::kAvx2:
+      return avx2::kMatMul;
+    case Isa::kAvx512:
+      return avx512::kMatMul;
+    case Isa::kAmx:
+      return amx::kMatMul;
 #elif defined(__aarch64__)
-    case Isa::kNeon: return neon::kMatMul;
+    case Isa::kNeon:
+      return neon::kMatMul;
 #endif
-    default: return scalar::kMatMul;
+    default:
+      return scalar::kMatMul;
   }
 }
 
@@ -61,13 +66,16 @@ Result<size_t> CpuMatMul::PackedBytes(DType dtype, int64_t rows, int64_t cols) {
   const PackFormat format = PackFormatOf(dtype);
   const int64_t unit = IsQuantized(format) ? InfoOf(dtype).block_elements : 1;
   if (rows < 1 || cols < 1 || cols % unit != 0 || cols > (int64_t{1} << 32)) {
-    return MakeError(ErrorCode::kUnsupported,
-                     "a {} matrix of {} x {} is not supported; the row length must be a multiple of {}",
-                     NameOf(dtype), rows, cols, unit);
+    return MakeError(
+        ErrorCode::kUnsupported,
+        "a {} matrix of {} x {} is not supported; the row length must be a multiple of {}",
+        NameOf(dtype), rows, cols, unit);
   }
-  const CheckedSize bytes = CheckedSize(DivUp(static_cast<size_t>(rows), kPanel)) * PanelBytes(format, cols);
+  const CheckedSize bytes =
+      CheckedSize(DivUp(static_cast<size_t>(rows), kPanel)) * PanelBytes(format, cols);
   if (!bytes.AtMost(uint64_t{1} << 46)) {
-    return MakeError(ErrorCode::kUnsupported, "a {} matrix of {} x {} is too large", NameOf(dtype), rows, cols);
+    return MakeError(ErrorCode::kUnsupported, "a {} matrix of {} x {} is too large", NameOf(dtype),
+                     rows, cols);
   }
   return static_cast<size_t>(*bytes.Get());
 }
@@ -104,7 +112,8 @@ Status CpuMatMul::ReserveScratch(int32_t max_rows, int64_t max_cols) {
   if (max_rows <= max_rows_ && max_cols <= max_cols_) return {};
   max_rows_ = std::max(max_rows, max_rows_);
   max_cols_ = std::max(max_cols, max_cols_);
-  KV_ASSIGN(scratch_, AlignedBuffer::Allocate(ScratchBytes(max_rows_, max_cols_), "quantized activations"));
+  KV_ASSIGN(scratch_,
+            AlignedBuffer::Allocate(ScratchBytes(max_rows_, max_cols_), "quantized activations"));
   return {};
 }
 
@@ -127,7 +136,8 @@ void CpuMatMul::Run(const float* x, int64_t x_stride, int32_t rows,
     quantized = quantized || IsQuantized(FormatOf(*o.weight));
     panels += static_cast<int64_t>(DivUp(static_cast<size_t>(o.weight->rows), kPanel));
     counters.projections += static_cast<uint64_t>(rows);
-    counters.matmul_flops += 2 * static_cast<uint64_t>(rows) * static_cast<uint64_t>(o.weight->rows * k);
+    counters.matmul_flops +=
+        2 * static_cast<uint64_t>(rows) * static_cast<uint64_t>(o.weight->rows * k);
     counters.weight_bytes += o.weight->bytes();
   }
   if (quantized) {
@@ -149,7 +159,8 @@ void CpuMatMul::Run(const float* x, int64_t x_stride, int32_t rows,
     });
   }
 
-  const int64_t row_block = std::clamp<int64_t>(kRowBlockBytes / (quantized ? k : 4 * k) / 16 * 16, 16, 1 << 20);
+  const int64_t row_block =
+      std::clamp<int64_t>(kRowBlockBytes / (quantized ? k : 4 * k) / 16 * 16, 16, 1 << 20);
   const int64_t row_blocks = (rows + row_block - 1) / row_block;
   const int64_t chunk = std::max<int64_t>(1, panels / (kChunksPerThread * pool_->size()));
   const int64_t chunks = (panels + chunk - 1) / chunk;
@@ -188,7 +199,8 @@ void CpuMatMul::Run(const float* x, int64_t x_stride, int32_t rows,
   };
   std::atomic<int64_t> next{0};
   pool_->Run([&](int) {
-    for (int64_t item = next.fetch_add(1); item < chunks * row_blocks; item = next.fetch_add(1)) run_item(item);
+    for (int64_t item = next.fetch_add(1); item < chunks * row_blocks; item = next.fetch_add(1))
+      run_item(item);
   });
 }
 

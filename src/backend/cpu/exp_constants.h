@@ -2,9 +2,9 @@
 
 namespace kvasir {
 
-/// exp(x) = 2^n * exp(r), n = round(x / ln 2), r = x - n ln 2 in two steps (Cody and Waite: the high
-/// part has 12 trailing zero bits, so n times it is exact). exp(r) on [-ln2/2, ln2/2] is a polynomial
-/// of degree 6 (Taylor's; the first term left out is at most 1.3e-7 of the result).
+/// exp(x) = 2^n * exp(r), n = round(x / ln 2), r = x - n ln 2 in two steps (Cody and Waite: the
+/// high part has 12 trailing zero bits, so n times it is exact). exp(r) on [-ln2/2, ln2/2] is a
+/// polynomial of degree 6 (Taylor's; the first term left out is at most 1.3e-7 of the result).
 inline constexpr float kExpLow = -87.3f;  ///< below, 2^n would be subnormal: the result is 0
 inline constexpr float kExpHigh = 88.0f;
 inline constexpr float kLog2E = 1.44269504088896341f;

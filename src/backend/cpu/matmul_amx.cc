@@ -10,8 +10,8 @@ namespace {
 
 #include "backend/cpu/matmul_avx512-inl.h"
 
-/// Fewer rows than this are computed with vpdpbusd, which has the same bits: a tile product costs as
-/// much for one row as for sixteen.
+/// Fewer rows than this are computed with vpdpbusd, which has the same bits: a tile product costs
+/// as much for one row as for sixteen.
 constexpr int64_t kMinTileRows = 4;
 
 /// The signed bytes of a group as B tiles: eight rows of 64 bytes, [k/4][column][k%4].

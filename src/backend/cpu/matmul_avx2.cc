@@ -57,14 +57,15 @@ template <PackFormat F>
 constexpr bool kHasMin = F == PackFormat::kQ4M || F == PackFormat::kQ4K || F == PackFormat::kQ8M ||
                          F == PackFormat::kQ8FM || F == PackFormat::kQ8FM2;
 template <PackFormat F>
-constexpr bool kHalfScales = F == PackFormat::kQ4 || F == PackFormat::kQ4M ||
-                             F == PackFormat::kQ8 || F == PackFormat::kQ8M;
+constexpr bool kHalfScales =
+    F == PackFormat::kQ4 || F == PackFormat::kQ4M || F == PackFormat::kQ8 || F == PackFormat::kQ8M;
 
 KV_INLINE __m256 HalfToFloat(const uint8_t* p) {
   return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
 }
 KV_INLINE __m256 ByteToFloat(const uint8_t* p) {
-  return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+  return _mm256_cvtepi32_ps(
+      _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
 }
 
 /// Scales and minima of a group: [half of the group][half of the columns].
@@ -80,9 +81,10 @@ KV_INLINE const uint8_t* GroupOf(const uint8_t* panel, int64_t g, Scales* s) {
     const uint8_t* mins = record + kQ4KSubMinsAt + g % 8 * 16;
     const __m256 sign = _mm256_set1_ps(-0.0f);
     for (int c = 0; c < 2; ++c) {
-      s->d[0][c] = _mm256_mul_ps(HalfToFloat(record + kQ4KScalesAt + c * 16), ByteToFloat(scales + c * 8));
-      s->m[0][c] = _mm256_xor_ps(
-          sign, _mm256_mul_ps(HalfToFloat(record + kQ4KMinsAt + c * 16), ByteToFloat(mins + c * 8)));
+      s->d[0][c] =
+          _mm256_mul_ps(HalfToFloat(record + kQ4KScalesAt + c * 16), ByteToFloat(scales + c * 8));
+      s->m[0][c] = _mm256_xor_ps(sign, _mm256_mul_ps(HalfToFloat(record + kQ4KMinsAt + c * 16),
+                                                     ByteToFloat(mins + c * 8)));
     }
     return record + g % 8 * 256;
   } else {
@@ -93,8 +95,12 @@ KV_INLINE const uint8_t* GroupOf(const uint8_t* panel, int64_t g, Scales* s) {
     for (int part = 0; part < kParts; ++part) {
       for (int c = 0; c < 2; ++c) {
         const uint8_t* at = record + kBytes + (static_cast<size_t>(part) * 16 + c * 8) * kEach;
-        const __m256 v = kHalfScales<F> ? HalfToFloat(at) : _mm256_loadu_ps(reinterpret_cast<const float*>(at));
-        if (part < kHalves<F>) s->d[part][c] = v; else s->m[part - kHalves<F>][c] = v;
+        const __m256 v =
+            kHalfScales<F> ? HalfToFloat(at) : _mm256_loadu_ps(reinterpret_cast<const float*>(at));
+        if (part < kHalves<F>)
+          s->d[part][c] = v;
+        else
+          s->m[part - kHalves<F>][c] = v;
       }
     }
     return record;
@@ -121,11 +127,11 @@ KV_INLINE __m256i Quad(const int8_t* q) {
   return _mm256_set1_epi32(bytes);
 }
 
-/// Four-bit weights: eight products of u4 x s8 pairs are at most 8 * 2 * 15 * 127 = 30480 in 16 bits,
-/// so a whole group is added up there before it is widened.
+/// Four-bit weights: eight products of u4 x s8 pairs are at most 8 * 2 * 15 * 127 = 30480 in 16
+/// bits, so a whole group is added up there before it is widened.
 template <PackFormat F, int R>
-KV_INLINE void Group4(const uint8_t* group, const Scales& s, const PanelArgs& a, int64_t r, int64_t g,
-                      __m256 acc[R][2]) {
+KV_INLINE void Group4(const uint8_t* group, const Scales& s, const PanelArgs& a, int64_t r,
+                      int64_t g, __m256 acc[R][2]) {
   const __m256i low = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
   __m256i sums[R][2];
   for (int i = 0; i < R; ++i) sums[i][0] = sums[i][1] = _mm256_setzero_si256();
@@ -165,8 +171,8 @@ KV_INLINE void Reduce(const __m256i t[4], __m256i* dot0, __m256i* dot1) {
 
 /// Eight-bit weights are widened to 16 bits: vpmaddubsw would saturate.
 template <PackFormat F, int R>
-KV_INLINE void Group8(const uint8_t* group, const Scales& s, const PanelArgs& a, int64_t r, int64_t g,
-                      __m256 acc[R][2]) {
+KV_INLINE void Group8(const uint8_t* group, const Scales& s, const PanelArgs& a, int64_t r,
+                      int64_t g, __m256 acc[R][2]) {
   constexpr int kQuads = 8 / kHalves<F>;
   for (int h = 0; h < kHalves<F>; ++h) {
     __m256i sums[R][4];
@@ -183,7 +189,8 @@ KV_INLINE void Group8(const uint8_t* group, const Scales& s, const PanelArgs& a,
       for (int c = 0; c < 4; ++c) {
         const __m256i w = _mm256_cvtepi8_epi16(
             _mm_loadu_si128(reinterpret_cast<const __m128i*>(group + j * 64 + c * 16)));
-        for (int i = 0; i < R; ++i) sums[i][c] = _mm256_add_epi32(sums[i][c], _mm256_madd_epi16(w, x[i]));
+        for (int i = 0; i < R; ++i)
+          sums[i][c] = _mm256_add_epi32(sums[i][c], _mm256_madd_epi16(w, x[i]));
       }
     }
     for (int i = 0; i < R; ++i) {
@@ -231,8 +238,10 @@ KV_INLINE void PanelRows(const PanelArgs& a, const uint8_t* panel, int64_t r, in
         _mm_prefetch(reinterpret_cast<const char*>(group) + 4096 + line, _MM_HINT_T0);
       }
     }
-    if constexpr (kFourBit<F>) Group4<F, R>(group, s, a, r, g, acc);
-    else Group8<F, R>(group, s, a, r, g, acc);
+    if constexpr (kFourBit<F>)
+      Group4<F, R>(group, s, a, r, g, acc);
+    else
+      Group8<F, R>(group, s, a, r, g, acc);
   }
   for (int i = 0; i < R; ++i) StoreRow(a, r + i, first, acc[i]);
 }

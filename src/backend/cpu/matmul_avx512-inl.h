@@ -15,14 +15,15 @@ template <PackFormat F>
 constexpr bool kHasMin = F == PackFormat::kQ4M || F == PackFormat::kQ4K || F == PackFormat::kQ8M ||
                          F == PackFormat::kQ8FM || F == PackFormat::kQ8FM2;
 template <PackFormat F>
-constexpr bool kHalfScales = F == PackFormat::kQ4 || F == PackFormat::kQ4M ||
-                             F == PackFormat::kQ8 || F == PackFormat::kQ8M;
+constexpr bool kHalfScales =
+    F == PackFormat::kQ4 || F == PackFormat::kQ4M || F == PackFormat::kQ8 || F == PackFormat::kQ8M;
 
 KV_INLINE __m512 HalfToFloat(const uint8_t* p) {
   return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
 }
 KV_INLINE __m512 ByteToFloat(const uint8_t* p) {
-  return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+  return _mm512_cvtepi32_ps(
+      _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
 }
 
 /// Scales and minima of a group, by half of the group.
@@ -48,7 +49,10 @@ KV_INLINE const uint8_t* GroupOf(const uint8_t* panel, int64_t g, Scales* s) {
     for (int part = 0; part < kParts; ++part) {
       const uint8_t* at = record + kBytes + static_cast<size_t>(part) * 16 * kEach;
       const __m512 v = kHalfScales<F> ? HalfToFloat(at) : _mm512_loadu_ps(at);
-      if (part < kHalves<F>) s->d[part] = v; else s->m[part - kHalves<F>] = v;
+      if (part < kHalves<F>)
+        s->d[part] = v;
+      else
+        s->m[part - kHalves<F>] = v;
     }
     return record;
   }
@@ -110,7 +114,8 @@ KV_INLINE void GroupRows(const uint8_t* group, const Scales& s, const PanelArgs&
       const int64_t at = (r + i) * (a.k / 32) + g;
       const int32_t sum = kHalves<F> == 2 ? a.sum[2 * at + h] : a.sum[2 * at] + a.sum[2 * at + 1];
       constexpr int32_t kOffset = F == PackFormat::kQ4 ? 8 : kFourBit<F> ? 0 : 128;
-      if constexpr (kOffset != 0) dot[i] = _mm512_sub_epi32(dot[i], _mm512_set1_epi32(kOffset * sum));
+      if constexpr (kOffset != 0)
+        dot[i] = _mm512_sub_epi32(dot[i], _mm512_set1_epi32(kOffset * sum));
       acc[i] = Accumulate<F>(s, h, a.d[at], sum, dot[i], acc[i]);
     }
   }
@@ -155,7 +160,8 @@ KV_INLINE void FloatRows(const PanelArgs& a, const uint8_t* panel, int64_t r, in
     } else {
       const __m512i v = _mm512_loadu_si512(panel + k * 32);
       w = _mm512_castsi512_ps(_mm512_slli_epi32(v, 16));
-      odd = _mm512_castsi512_ps(_mm512_and_si512(v, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
+      odd = _mm512_castsi512_ps(
+          _mm512_and_si512(v, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
     }
     for (int i = 0; i < R; ++i) {
       acc[i] = _mm512_fmadd_ps(w, _mm512_set1_ps(x[i * a.x_stride + k]), acc[i]);

@@ -10,9 +10,9 @@ namespace kvasir {
 struct PanelArgs {
   const uint8_t* weights = nullptr;  ///< the first panel
   size_t panel_bytes = 0;
-  int64_t k = 0;         ///< inputs
+  int64_t k = 0;  ///< inputs
   int32_t panels = 0;
-  int64_t columns = 0;   ///< valid output columns from the first panel on
+  int64_t columns = 0;  ///< valid output columns from the first panel on
   int64_t rows = 0;
   // Quantized formats: the activations as QuantizeRow made them, consecutive rows.
   const int8_t* q = nullptr;     ///< [rows][k]
@@ -31,9 +31,11 @@ struct PanelArgs {
 
 /// The kernels of one instruction set. One arithmetic, which the scalar kernels define and every
 /// other set repeats bit for bit:
-///   quantized: acc = 0; for each group of 32 inputs in order (for each half of it, where the format
-///     has scales for halves): acc = fma(float(sum of q_w * q_x), d_w * d_x, acc), and with a minimum
-///     then acc = fma(m_w, d_x * float(sum of q_x), acc). The inner sums are exact integers.
+///   quantized: acc = 0; for each group of 32 inputs in order (for each half of it, where the
+///   format
+///     has scales for halves): acc = fma(float(sum of q_w * q_x), d_w * d_x, acc), and with a
+///     minimum then acc = fma(m_w, d_x * float(sum of q_x), acc). The inner sums are exact
+///     integers.
 ///   floats: acc = 0; for each input in order acc = fma(w, x, acc).
 ///   Then acc + bias, then (what was there) + that.
 struct MatMulKernels {
@@ -55,7 +57,7 @@ namespace avx2 {
 extern const MatMulKernels kMatMul;
 /// Shared with the wider sets: a row is quantized once, at the speed of memory.
 void QuantizeRow(const float* x, int64_t k, int8_t* q, int16_t* q16, float* d, int32_t* sum);
-}
+}  // namespace avx2
 namespace avx512 {
 extern const MatMulKernels kMatMul;
 }

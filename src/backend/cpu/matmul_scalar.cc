@@ -46,8 +46,8 @@ template <PackFormat F>
 constexpr bool kHasMin = F == PackFormat::kQ4M || F == PackFormat::kQ4K || F == PackFormat::kQ8M ||
                          F == PackFormat::kQ8FM || F == PackFormat::kQ8FM2;
 template <PackFormat F>
-constexpr bool kHalfScales = F == PackFormat::kQ4 || F == PackFormat::kQ4M ||
-                             F == PackFormat::kQ8 || F == PackFormat::kQ8M;
+constexpr bool kHalfScales =
+    F == PackFormat::kQ4 || F == PackFormat::kQ4M || F == PackFormat::kQ8 || F == PackFormat::kQ8M;
 
 float LoadHalf(const uint8_t* p) {
   uint16_t bits = 0;
@@ -125,9 +125,11 @@ void Panels(const PanelArgs& a) {
           const int32_t sum = kHalves<F> == 2 ? sums[h] : sums[0] + sums[1];
           for (int n = 0; n < 16; ++n) {
             int32_t dot = 0;
-            for (int i = 0; i < kEnd; ++i) dot += WeightAt<F>(group, n, h * kEnd + i) * q[h * kEnd + i];
+            for (int i = 0; i < kEnd; ++i)
+              dot += WeightAt<F>(group, n, h * kEnd + i) * q[h * kEnd + i];
             acc[n] = std::fma(static_cast<float>(dot), s.d[h][n] * d, acc[n]);
-            if constexpr (kHasMin<F>) acc[n] = std::fma(s.m[h][n], d * static_cast<float>(sum), acc[n]);
+            if constexpr (kHasMin<F>)
+              acc[n] = std::fma(s.m[h][n], d * static_cast<float>(sum), acc[n]);
           }
         }
       }
@@ -142,7 +144,9 @@ float FloatAt(const uint8_t* panel, int64_t k, int n) {
   if constexpr (F == PackFormat::kF32) return LoadFloat(panel + at * 4);
   if constexpr (F == PackFormat::kF16) return LoadHalf(panel + at * 2);
   uint16_t bits = 0;
-  std::memcpy(&bits, panel + ((static_cast<size_t>(k) / 2 * 16 + n) * 2 + static_cast<size_t>(k) % 2) * 2, 2);
+  std::memcpy(&bits,
+              panel + ((static_cast<size_t>(k) / 2 * 16 + n) * 2 + static_cast<size_t>(k) % 2) * 2,
+              2);
   return Bf16ToF32(bits);
 }
 
@@ -153,7 +157,8 @@ void FloatPanels(const PanelArgs& a) {
     for (int64_t r = 0; r < a.rows; ++r) {
       float acc[16] = {};
       for (int64_t k = 0; k < a.k; ++k) {
-        for (int n = 0; n < 16; ++n) acc[n] = std::fma(FloatAt<F>(panel, k, n), a.x[r * a.x_stride + k], acc[n]);
+        for (int n = 0; n < 16; ++n)
+          acc[n] = std::fma(FloatAt<F>(panel, k, n), a.x[r * a.x_stride + k], acc[n]);
       }
       StoreRow(a, r, p * kPanel, acc);
     }

@@ -17,19 +17,27 @@
 namespace kvasir {
 namespace {
 
-constexpr DType kFormats[] = {DType::kF32,  DType::kF16,  DType::kBF16, DType::kQ4_0,
-                              DType::kQ4_1, DType::kQ5_0, DType::kQ5_1, DType::kQ8_0,
-                              DType::kQ2_K, DType::kQ3_K, DType::kQ4_K, DType::kQ5_K,
+constexpr DType kFormats[] = {DType::kF32,  DType::kF16,    DType::kBF16,  DType::kQ4_0,
+                              DType::kQ4_1, DType::kQ5_0,   DType::kQ5_1,  DType::kQ8_0,
+                              DType::kQ2_K, DType::kQ3_K,   DType::kQ4_K,  DType::kQ5_K,
                               DType::kQ6_K, DType::kIQ4_NL, DType::kIQ4_XS};
 
 /// Byte offsets of the halves in a block, which random bytes would make NaN or huge.
 std::vector<size_t> HalfOffsets(DType dtype) {
   switch (dtype) {
-    case DType::kQ4_1: case DType::kQ5_1: case DType::kQ4_K: case DType::kQ5_K: return {0, 2};
-    case DType::kQ2_K: return {80, 82};
-    case DType::kQ3_K: return {108};
-    case DType::kQ6_K: return {208};
-    default: return {0};
+    case DType::kQ4_1:
+    case DType::kQ5_1:
+    case DType::kQ4_K:
+    case DType::kQ5_K:
+      return {0, 2};
+    case DType::kQ2_K:
+      return {80, 82};
+    case DType::kQ3_K:
+      return {108};
+    case DType::kQ6_K:
+      return {208};
+    default:
+      return {0};
   }
 }
 
@@ -44,8 +52,8 @@ std::vector<uint8_t> RandomWeights(DType dtype, int64_t n, int64_t k, uint32_t s
     for (size_t i = 0; i < data.size() / info.block_bytes; ++i) {
       const float v = normal(random);
       const uint16_t half = dtype == DType::kF16 ? F32ToF16(v) : F32ToBf16(v);
-      std::memcpy(&data[i * info.block_bytes], dtype == DType::kF32 ? static_cast<const void*>(&v) : &half,
-                  info.block_bytes);
+      std::memcpy(&data[i * info.block_bytes],
+                  dtype == DType::kF32 ? static_cast<const void*>(&v) : &half, info.block_bytes);
     }
     return data;
   }
@@ -80,7 +88,8 @@ Problem MakeProblem(DType dtype, int64_t n, int64_t k, uint32_t seed) {
 
 std::vector<float> Multiply(Isa isa, int threads, const Problem& p, const std::vector<float>& x,
                             int64_t x_stride, int32_t rows, int32_t rows_per_call = 1 << 20,
-                            const float* bias = nullptr, const std::vector<float>* add_to = nullptr) {
+                            const float* bias = nullptr,
+                            const std::vector<float>* add_to = nullptr) {
   ThreadPool pool(threads, false);
   CpuMatMul mm(isa, &pool);
   EXPECT_TRUE(mm.ReserveScratch(rows, p.k).ok());
@@ -90,13 +99,15 @@ std::vector<float> Multiply(Isa isa, int threads, const Problem& p, const std::v
   if (add_to != nullptr) out = *add_to;
   OpCounters counters;
   for (int32_t r = 0; r < rows; r += rows_per_call) {
-    const MatMulOutput o{&*m, bias, out.data() + static_cast<size_t>(r) * p.n, p.n, add_to != nullptr};
+    const MatMulOutput o{&*m, bias, out.data() + static_cast<size_t>(r) * p.n, p.n,
+                         add_to != nullptr};
     mm.Run(x.data() + r * x_stride, x_stride, std::min(rows_per_call, rows - r), {&o, 1}, counters);
   }
   return out;
 }
 
-void ExpectSameBits(const std::vector<float>& a, const std::vector<float>& b, const std::string& what) {
+void ExpectSameBits(const std::vector<float>& a, const std::vector<float>& b,
+                    const std::string& what) {
   ASSERT_EQ(a.size(), b.size());
   for (size_t i = 0; i < a.size(); ++i) {
     ASSERT_EQ(std::bit_cast<uint32_t>(a[i]), std::bit_cast<uint32_t>(b[i]))
@@ -120,8 +131,9 @@ TEST(MatMul, EveryInstructionSetGivesTheBitsOfTheScalarKernels) {
           const auto x = RandomRows(rows, stride, static_cast<uint32_t>(rows));
           const auto expected = Multiply(Isa::kScalar, 1, p, x, stride, rows);
           for (const Isa isa : AvailableIsas()) {
-            ExpectSameBits(Multiply(isa, 1, p, x, stride, rows), expected,
-                           fmt::format("{} {} n={} k={} rows={}", NameOf(isa), NameOf(dtype), n, k, rows));
+            ExpectSameBits(
+                Multiply(isa, 1, p, x, stride, rows), expected,
+                fmt::format("{} {} n={} k={} rows={}", NameOf(isa), NameOf(dtype), n, k, rows));
           }
         }
       }
@@ -147,10 +159,12 @@ TEST(MatMul, AddsBiasAndResidual) {
   for (const Isa isa : AvailableIsas()) {
     for (const DType dtype : {DType::kF32, DType::kQ4_1, DType::kQ8_0}) {
       const Problem p = MakeProblem(dtype, 37, 64, 7);
-      const auto x = RandomRows(6, 64, 8), bias = RandomRows(1, 37, 9), residual = RandomRows(6, 37, 10);
+      const auto x = RandomRows(6, 64, 8), bias = RandomRows(1, 37, 9),
+                 residual = RandomRows(6, 37, 10);
       const auto plain = Multiply(isa, 1, p, x, 64, 6);
       const auto got = Multiply(isa, 1, p, x, 64, 6, 6, bias.data(), &residual);
-      for (size_t i = 0; i < got.size(); ++i) EXPECT_EQ(got[i], residual[i] + (plain[i] + bias[i % 37]));
+      for (size_t i = 0; i < got.size(); ++i)
+        EXPECT_EQ(got[i], residual[i] + (plain[i] + bias[i % 37]));
     }
   }
 }
@@ -164,7 +178,8 @@ double NormalizedError(const Problem& p, const std::vector<float>& x, int32_t ro
     Dequantize(p.dtype, p.view().row(n), w);
     for (int32_t r = 0; r < rows; ++r) {
       double exact = 0;
-      for (int64_t i = 0; i < p.k; ++i) exact += static_cast<double>(w[i]) * static_cast<double>(x[r * p.k + i]);
+      for (int64_t i = 0; i < p.k; ++i)
+        exact += static_cast<double>(w[i]) * static_cast<double>(x[r * p.k + i]);
       const double d = exact - static_cast<double>(got[static_cast<size_t>(r * p.n + n)]);
       error += d * d;
       total += exact * exact;
@@ -177,7 +192,8 @@ TEST(MatMul, IsAsAccurateAsItsArithmeticAllows) {
   for (const DType dtype : kFormats) {
     const Problem p = MakeProblem(dtype, 64, 2048, 11);
     const auto x = RandomRows(8, 2048, 12);
-    const double error = NormalizedError(p, x, 8, Multiply(AvailableIsas().back(), 1, p, x, 2048, 8));
+    const double error =
+        NormalizedError(p, x, 8, Multiply(AvailableIsas().back(), 1, p, x, 2048, 8));
     // int8 activations in groups of 32; floats lose nothing but rounding.
     EXPECT_LE(error, InfoOf(dtype).block_elements > 1 ? 1e-4 : 1e-11) << NameOf(dtype);
   }

@@ -22,7 +22,8 @@ void Rotate(float* x, int32_t dims, const float* cos, const float* sin, bool neo
 
 /// One head's vector into its token slot; `index` gives the element index of a channel.
 template <typename Index>
-void StoreVector(const KvLayout& l, const float* x, uint8_t* area, float* scale, const Index& index) {
+void StoreVector(const KvLayout& l, const float* x, uint8_t* area, float* scale,
+                 const Index& index) {
   const int32_t d = l.head_dim, padded = l.head_dim_padded;
   switch (l.dtype) {
     case KvDType::kF32:

@@ -6,8 +6,8 @@
 
 namespace kvasir {
 
-/// Row-wise operations in plain C++, compiled for the baseline: no fused multiply-add, fixed orders,
-/// so they have the same bits on every machine. They are a few percent of a step.
+/// Row-wise operations in plain C++, compiled for the baseline: no fused multiply-add, fixed
+/// orders, so they have the same bits on every machine. They are a few percent of a step.
 
 /// As Backend::RmsNorm, for one row. The squares are added in 16 lanes (index % 16) of ascending
 /// order, the lanes in halves; then out = (x * (1 / sqrt(mean + eps))) * weight.

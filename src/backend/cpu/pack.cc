@@ -105,32 +105,48 @@ void DecodeAt(const uint8_t* row, int64_t group, Group8* g) {
 
 void DecodeGroup(DType dtype, const uint8_t* row, int64_t group, Group8* g) {
   switch (dtype) {
-    case DType::kQ5_0: return DecodeAt<BlockQ5_0>(row, group, g);
-    case DType::kQ5_1: return DecodeAt<BlockQ5_1>(row, group, g);
-    case DType::kIQ4_NL: return DecodeAt<BlockIQ4_NL>(row, group, g);
-    case DType::kIQ4_XS: return DecodeAt<BlockIQ4_XS>(row, group, g);
-    case DType::kQ5_K: return DecodeAt<BlockQ5_K>(row, group, g);
-    case DType::kQ6_K: return DecodeAt<BlockQ6_K>(row, group, g);
-    case DType::kQ3_K: return DecodeAt<BlockQ3_K>(row, group, g);
-    case DType::kQ2_K: return DecodeAt<BlockQ2_K>(row, group, g);
-    default: CheckFailed(__FILE__, __LINE__, "no 8-bit group in this format");
+    case DType::kQ5_0:
+      return DecodeAt<BlockQ5_0>(row, group, g);
+    case DType::kQ5_1:
+      return DecodeAt<BlockQ5_1>(row, group, g);
+    case DType::kIQ4_NL:
+      return DecodeAt<BlockIQ4_NL>(row, group, g);
+    case DType::kIQ4_XS:
+      return DecodeAt<BlockIQ4_XS>(row, group, g);
+    case DType::kQ5_K:
+      return DecodeAt<BlockQ5_K>(row, group, g);
+    case DType::kQ6_K:
+      return DecodeAt<BlockQ6_K>(row, group, g);
+    case DType::kQ3_K:
+      return DecodeAt<BlockQ3_K>(row, group, g);
+    case DType::kQ2_K:
+      return DecodeAt<BlockQ2_K>(row, group, g);
+    default:
+      CheckFailed(__FILE__, __LINE__, "no 8-bit group in this format");
   }
 }
 
 struct RecordShape {
-  int halves;      // scales for each group
-  bool f16;        // scales are halves, else floats
+  int halves;  // scales for each group
+  bool f16;    // scales are halves, else floats
   bool has_min;
 };
 RecordShape ShapeOf8(PackFormat format) {
   switch (format) {
-    case PackFormat::kQ8: return {1, true, false};
-    case PackFormat::kQ8M: return {1, true, true};
-    case PackFormat::kQ8F: return {1, false, false};
-    case PackFormat::kQ8FM: return {1, false, true};
-    case PackFormat::kQ8F2: return {2, false, false};
-    case PackFormat::kQ8FM2: return {2, false, true};
-    default: CheckFailed(__FILE__, __LINE__, "not an 8-bit format");
+    case PackFormat::kQ8:
+      return {1, true, false};
+    case PackFormat::kQ8M:
+      return {1, true, true};
+    case PackFormat::kQ8F:
+      return {1, false, false};
+    case PackFormat::kQ8FM:
+      return {1, false, true};
+    case PackFormat::kQ8F2:
+      return {2, false, false};
+    case PackFormat::kQ8FM2:
+      return {2, false, true};
+    default:
+      CheckFailed(__FILE__, __LINE__, "not an 8-bit format");
   }
 }
 
@@ -144,7 +160,10 @@ void StoreGroup8(PackFormat format, const Group8& g, int n, uint8_t* record) {
     const float value = part < s.halves ? g.d[part] : g.m[part - s.halves];
     uint8_t* at = scales + (static_cast<size_t>(part) * 16 + n) * each;
     // Exact: it came from a half.
-    if (s.f16) Store(at, F32ToF16(value)); else Store(at, value);
+    if (s.f16)
+      Store(at, F32ToF16(value));
+    else
+      Store(at, value);
   }
 }
 
@@ -155,7 +174,8 @@ void PackFloats(const TensorView& source, int64_t first, int64_t columns, uint8_
     const uint8_t* row = source.row(first + n);
     for (int64_t k = 0; k < source.cols; ++k) {
       const int64_t index = pairs ? (k / 2 * kPanel + n) * 2 + k % 2 : k * kPanel + n;
-      std::memcpy(out + static_cast<size_t>(index) * each, row + static_cast<size_t>(k) * each, each);
+      std::memcpy(out + static_cast<size_t>(index) * each, row + static_cast<size_t>(k) * each,
+                  each);
     }
   }
 }
@@ -184,7 +204,8 @@ void PackQ8(const TensorView& source, int64_t first, int64_t columns, uint8_t* o
     for (int64_t n = 0; n < columns; ++n) {
       const uint8_t* from = source.row(first + n) + static_cast<size_t>(g) * sizeof(BlockQ8_0);
       std::memcpy(to + 512 + n * 2, from, 2);
-      for (int quad = 0; quad < 8; ++quad) std::memcpy(to + quad * 64 + n * 4, from + 2 + quad * 4, 4);
+      for (int quad = 0; quad < 8; ++quad)
+        std::memcpy(to + quad * 64 + n * 4, from + 2 + quad * 4, 4);
     }
   }
 }
@@ -194,11 +215,13 @@ void PackQ4K(const TensorView& source, int64_t first, int64_t columns, uint8_t* 
   for (int64_t s = 0; s < source.cols / 256; ++s) {
     uint8_t* to = out + static_cast<size_t>(s) * kQ4KBytes;
     for (int64_t n = 0; n < columns; ++n) {
-      const auto b = Load<BlockQ4_K>(source.row(first + n) + static_cast<size_t>(s) * sizeof(BlockQ4_K));
+      const auto b =
+          Load<BlockQ4_K>(source.row(first + n) + static_cast<size_t>(s) * sizeof(BlockQ4_K));
       Store(to + kQ4KScalesAt + n * 2, b.d);
       Store(to + kQ4KMinsAt + n * 2, b.dmin);
       for (int g = 0; g < 8; ++g) {
-        UnpackScaleK4(b.scales, g, to + kQ4KSubScalesAt + g * 16 + n, to + kQ4KSubMinsAt + g * 16 + n);
+        UnpackScaleK4(b.scales, g, to + kQ4KSubScalesAt + g * 16 + n,
+                      to + kQ4KSubMinsAt + g * 16 + n);
         const uint8_t* bytes = b.qs + g / 2 * 32;
         for (int j = 0; j < 4; ++j) {
           const uint32_t low = (Load<uint32_t>(bytes + j * 4) >> (g % 2 * 4)) & kLow;
@@ -214,19 +237,36 @@ void PackQ4K(const TensorView& source, int64_t first, int64_t columns, uint8_t* 
 
 PackFormat PackFormatOf(DType dtype) {
   switch (dtype) {
-    case DType::kF32: return PackFormat::kF32;
-    case DType::kF16: return PackFormat::kF16;
-    case DType::kBF16: return PackFormat::kBF16;
-    case DType::kQ4_0: return PackFormat::kQ4;
-    case DType::kQ4_1: return PackFormat::kQ4M;
-    case DType::kQ4_K: return PackFormat::kQ4K;
-    case DType::kQ8_0: case DType::kQ5_0: case DType::kIQ4_NL: return PackFormat::kQ8;
-    case DType::kQ5_1: return PackFormat::kQ8M;
-    case DType::kIQ4_XS: return PackFormat::kQ8F;
-    case DType::kQ5_K: return PackFormat::kQ8FM;
-    case DType::kQ3_K: case DType::kQ6_K: return PackFormat::kQ8F2;
-    case DType::kQ2_K: return PackFormat::kQ8FM2;
-    case DType::kI8: case DType::kI32: break;
+    case DType::kF32:
+      return PackFormat::kF32;
+    case DType::kF16:
+      return PackFormat::kF16;
+    case DType::kBF16:
+      return PackFormat::kBF16;
+    case DType::kQ4_0:
+      return PackFormat::kQ4;
+    case DType::kQ4_1:
+      return PackFormat::kQ4M;
+    case DType::kQ4_K:
+      return PackFormat::kQ4K;
+    case DType::kQ8_0:
+    case DType::kQ5_0:
+    case DType::kIQ4_NL:
+      return PackFormat::kQ8;
+    case DType::kQ5_1:
+      return PackFormat::kQ8M;
+    case DType::kIQ4_XS:
+      return PackFormat::kQ8F;
+    case DType::kQ5_K:
+      return PackFormat::kQ8FM;
+    case DType::kQ3_K:
+    case DType::kQ6_K:
+      return PackFormat::kQ8F2;
+    case DType::kQ2_K:
+      return PackFormat::kQ8FM2;
+    case DType::kI8:
+    case DType::kI32:
+      break;
   }
   CheckFailed(__FILE__, __LINE__, "not a weight format");
 }
@@ -235,10 +275,16 @@ bool IsQuantized(PackFormat format) { return format >= PackFormat::kQ4; }
 
 size_t RecordBytes(PackFormat format) {
   switch (format) {
-    case PackFormat::kF32: case PackFormat::kF16: case PackFormat::kBF16: return 0;
-    case PackFormat::kQ4: return 256 + 32;
-    case PackFormat::kQ4M: return 256 + 64;
-    case PackFormat::kQ4K: return kQ4KBytes;
+    case PackFormat::kF32:
+    case PackFormat::kF16:
+    case PackFormat::kBF16:
+      return 0;
+    case PackFormat::kQ4:
+      return 256 + 32;
+    case PackFormat::kQ4M:
+      return 256 + 64;
+    case PackFormat::kQ4K:
+      return kQ4KBytes;
     default: {
       const RecordShape s = ShapeOf8(format);
       return 512 + static_cast<size_t>(s.halves) * (s.has_min ? 2 : 1) * 16 * (s.f16 ? 2 : 4);
@@ -249,11 +295,16 @@ size_t RecordBytes(PackFormat format) {
 size_t PanelBytes(PackFormat format, int64_t k) {
   const auto inputs = static_cast<size_t>(k);
   switch (format) {
-    case PackFormat::kF32: return inputs * 16 * 4;
-    case PackFormat::kF16: return inputs * 16 * 2;
-    case PackFormat::kBF16: return RoundUp(inputs, 2) * 16 * 2;
-    case PackFormat::kQ4K: return inputs / 256 * kQ4KBytes;
-    default: return inputs / 32 * RecordBytes(format);
+    case PackFormat::kF32:
+      return inputs * 16 * 4;
+    case PackFormat::kF16:
+      return inputs * 16 * 2;
+    case PackFormat::kBF16:
+      return RoundUp(inputs, 2) * 16 * 2;
+    case PackFormat::kQ4K:
+      return inputs / 256 * kQ4KBytes;
+    default:
+      return inputs / 32 * RecordBytes(format);
   }
 }
 
@@ -262,9 +313,12 @@ void PackPanel(const TensorView& source, int64_t panel, uint8_t* out) {
   const int64_t columns = std::min(kPanel, source.rows - first);
   const PackFormat format = PackFormatOf(source.dtype);
   switch (source.dtype) {
-    case DType::kF32: case DType::kF16: case DType::kBF16:
+    case DType::kF32:
+    case DType::kF16:
+    case DType::kBF16:
       return PackFloats(source, first, columns, out);
-    case DType::kQ4_0: case DType::kQ4_1:
+    case DType::kQ4_0:
+    case DType::kQ4_1:
       return PackQ4(source, first, columns, out);
     case DType::kQ4_K:
       return PackQ4K(source, first, columns, out);
@@ -277,7 +331,8 @@ void PackPanel(const TensorView& source, int64_t panel, uint8_t* out) {
     for (int64_t n = 0; n < columns; ++n) {
       Group8 group{};
       DecodeGroup(source.dtype, source.row(first + n), g, &group);
-      StoreGroup8(format, group, static_cast<int>(n), out + static_cast<size_t>(g) * RecordBytes(format));
+      StoreGroup8(format, group, static_cast<int>(n),
+                  out + static_cast<size_t>(g) * RecordBytes(format));
     }
   }
 }
@@ -288,8 +343,12 @@ void UnpackFloatColumn(PackFormat format, const uint8_t* panel, int n, int64_t k
   for (int64_t i = 0; i < k; ++i) {
     const size_t at = static_cast<size_t>(i) * 16 + n;
     switch (format) {
-      case PackFormat::kF32: out[i] = Load<float>(panel + at * 4); break;
-      case PackFormat::kF16: out[i] = F16ToF32(Load<uint16_t>(panel + at * 2)); break;
+      case PackFormat::kF32:
+        out[i] = Load<float>(panel + at * 4);
+        break;
+      case PackFormat::kF16:
+        out[i] = F16ToF32(Load<uint16_t>(panel + at * 2));
+        break;
       default: {
         const size_t pair = (static_cast<size_t>(i) / 2 * 16 + n) * 2 + static_cast<size_t>(i) % 2;
         out[i] = Bf16ToF32(Load<uint16_t>(panel + pair * 2));
@@ -303,7 +362,8 @@ struct Element {
   float q, d, m;
 };
 Element ElementAt(PackFormat format, const uint8_t* panel, int n, int64_t g, int i) {
-  const bool four = format == PackFormat::kQ4 || format == PackFormat::kQ4M || format == PackFormat::kQ4K;
+  const bool four =
+      format == PackFormat::kQ4 || format == PackFormat::kQ4M || format == PackFormat::kQ4K;
   if (four) {
     const bool k = format == PackFormat::kQ4K;
     const uint8_t* record = panel + static_cast<size_t>(k ? g / 8 : g) * RecordBytes(format);
@@ -327,7 +387,8 @@ Element ElementAt(PackFormat format, const uint8_t* panel, int n, int64_t g, int
   const int half = s.halves == 2 ? i / 16 : 0;
   const auto value = [&](int part) {
     const size_t at = static_cast<size_t>(part) * 16 + n;
-    return s.f16 ? F16ToF32(Load<uint16_t>(record + 512 + at * 2)) : Load<float>(record + 512 + at * 4);
+    return s.f16 ? F16ToF32(Load<uint16_t>(record + 512 + at * 2))
+                 : Load<float>(record + 512 + at * 4);
   };
   return {static_cast<float>(q), value(half), s.has_min ? value(s.halves + half) : 0};
 }
@@ -339,7 +400,8 @@ bool HasMin(PackFormat format) {
 
 }  // namespace
 
-void UnpackColumn(PackFormat format, const uint8_t* panel, int n, int64_t k, float scale, float* out) {
+void UnpackColumn(PackFormat format, const uint8_t* panel, int n, int64_t k, float scale,
+                  float* out) {
   if (!IsQuantized(format)) {
     UnpackFloatColumn(format, panel, n, k, out);
   } else {

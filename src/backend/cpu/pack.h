@@ -8,9 +8,9 @@
 
 namespace kvasir {
 
-/// How a matrix lies in memory for the CPU kernels: panels of 16 output columns (rows of the matrix,
-/// padded with zeros), each panel a run of groups of 32 inputs k. With n the column within the
-/// panel, the weights of a group are
+/// How a matrix lies in memory for the CPU kernels: panels of 16 output columns (rows of the
+/// matrix, padded with zeros), each panel a run of groups of 32 inputs k. With n the column within
+/// the panel, the weights of a group are
 ///   8 bit: [k/4][n][k%4] bytes, signed            (512 bytes)
 ///   4 bit: the same with k and k + 16 in one byte (256 bytes; low nibble k < 16), unsigned
 /// which AMX B tiles, vpdpbusd and vpmaddubsw with broadcast activations all want; then the scales
@@ -20,15 +20,15 @@ enum class PackFormat : int32_t {
   kF32,
   kF16,
   kBF16,
-  kQ4,      ///< 4 bit, offset 8, d f16                         Q4_0
-  kQ4M,     ///< 4 bit, d and m f16                             Q4_1
-  kQ4K,     ///< 4 bit; 8 groups share d and dmin f16, each has a scale and a minimum of 6 bits   Q4_K
-  kQ8,      ///< 8 bit, d f16                                   Q8_0, Q5_0, IQ4_NL
-  kQ8M,     ///< 8 bit, d and m f16                             Q5_1
-  kQ8F,     ///< 8 bit, d f32                                   IQ4_XS
-  kQ8FM,    ///< 8 bit, d and m f32                             Q5_K
-  kQ8F2,    ///< 8 bit, d f32 for each half of the group        Q3_K, Q6_K
-  kQ8FM2,   ///< 8 bit, d and m f32 for each half of the group  Q2_K
+  kQ4,    ///< 4 bit, offset 8, d f16                         Q4_0
+  kQ4M,   ///< 4 bit, d and m f16                             Q4_1
+  kQ4K,   ///< 4 bit; 8 groups share d and dmin f16, each has a scale and a minimum of 6 bits   Q4_K
+  kQ8,    ///< 8 bit, d f16                                   Q8_0, Q5_0, IQ4_NL
+  kQ8M,   ///< 8 bit, d and m f16                             Q5_1
+  kQ8F,   ///< 8 bit, d f32                                   IQ4_XS
+  kQ8FM,  ///< 8 bit, d and m f32                             Q5_K
+  kQ8F2,  ///< 8 bit, d f32 for each half of the group        Q3_K, Q6_K
+  kQ8FM2,  ///< 8 bit, d and m f32 for each half of the group  Q2_K
 };
 inline constexpr int kPackFormats = 12;
 

@@ -41,7 +41,8 @@ HWY_INLINE V LoadElement(const uint8_t* base, int j, int e) {
     return hn::LoadU(d, reinterpret_cast<const float*>(base) + j * kLanes);
   } else if constexpr (T == KvDType::kF16) {
     (void)e;
-    return hn::PromoteTo(d, hn::LoadU(DH(), reinterpret_cast<const hwy::float16_t*>(base) + j * kLanes));
+    return hn::PromoteTo(
+        d, hn::LoadU(DH(), reinterpret_cast<const hwy::float16_t*>(base) + j * kLanes));
   } else {
     const DU du;
     const auto word = hn::LoadU(du, reinterpret_cast<const uint32_t*>(base) + j * kLanes);
@@ -52,17 +53,23 @@ HWY_INLINE V LoadElement(const uint8_t* base, int j, int e) {
       const DI di;
       const auto signed_word = hn::BitCast(di, word);
       switch (e) {
-        case 0: return hn::ConvertTo(d, hn::ShiftRight<24>(hn::ShiftLeft<24>(signed_word)));
-        case 1: return hn::ConvertTo(d, hn::ShiftRight<24>(hn::ShiftLeft<16>(signed_word)));
-        case 2: return hn::ConvertTo(d, hn::ShiftRight<24>(hn::ShiftLeft<8>(signed_word)));
-        default: return hn::ConvertTo(d, hn::ShiftRight<24>(signed_word));
+        case 0:
+          return hn::ConvertTo(d, hn::ShiftRight<24>(hn::ShiftLeft<24>(signed_word)));
+        case 1:
+          return hn::ConvertTo(d, hn::ShiftRight<24>(hn::ShiftLeft<16>(signed_word)));
+        case 2:
+          return hn::ConvertTo(d, hn::ShiftRight<24>(hn::ShiftLeft<8>(signed_word)));
+        default:
+          return hn::ConvertTo(d, hn::ShiftRight<24>(signed_word));
       }
     }
   }
 }
 
 template <KvDType T>
-constexpr int kPack = T == KvDType::kBF16 ? 2 : T == KvDType::kInt8 ? 4 : 1;
+constexpr int kPack = T == KvDType::kBF16   ? 2
+                      : T == KvDType::kInt8 ? 4
+                                            : 1;
 template <KvDType T>
 constexpr size_t kWordBytes = T == KvDType::kF16 ? 2 : 4;  // of one lane
 
@@ -74,7 +81,8 @@ HWY_INLINE void ScoreRows(const ScoreArgs& a, int row) {
   for (int i = 0; i < R; ++i) {
     for (int j = 0; j < kRegs; ++j) acc[i][j] = hn::Zero(d);
   }
-  const uint8_t* k = a.k + static_cast<size_t>(a.tile) * (a.head_dim_padded / p) * 16 * kWordBytes<T>;
+  const uint8_t* k =
+      a.k + static_cast<size_t>(a.tile) * (a.head_dim_padded / p) * 16 * kWordBytes<T>;
   const float* q = a.q + row * a.q_stride;
   for (int c = 0; c < a.channels; c += p, k += 16 * kWordBytes<T>) {
     for (int e = 0; e < p; ++e) {
@@ -101,10 +109,14 @@ void Score(const ScoreArgs& a) {
   int row = 0;
   for (; row + 4 <= a.rows; row += 4) ScoreRows<T, 4>(a, row);
   switch (a.rows - row) {
-    case 3: return ScoreRows<T, 3>(a, row);
-    case 2: return ScoreRows<T, 2>(a, row);
-    case 1: return ScoreRows<T, 1>(a, row);
-    default: return;
+    case 3:
+      return ScoreRows<T, 3>(a, row);
+    case 2:
+      return ScoreRows<T, 2>(a, row);
+    case 1:
+      return ScoreRows<T, 1>(a, row);
+    default:
+      return;
   }
 }
 
@@ -115,16 +127,19 @@ HWY_INLINE void ValueRows(const ValueArgs& a, int row, int group) {
   V acc[R][kRegs];
   float* out = a.acc + row * a.head_dim_padded + group * 16;
   for (int i = 0; i < R; ++i) {
-    for (int j = 0; j < kRegs; ++j) acc[i][j] = hn::LoadU(d, out + i * a.head_dim_padded + j * kLanes);
+    for (int j = 0; j < kRegs; ++j)
+      acc[i][j] = hn::LoadU(d, out + i * a.head_dim_padded + j * kLanes);
   }
-  const uint8_t* base = a.v + static_cast<size_t>(group) * (a.block_tokens / p) * 16 * kWordBytes<T>;
+  const uint8_t* base =
+      a.v + static_cast<size_t>(group) * (a.block_tokens / p) * 16 * kWordBytes<T>;
   const float* weights = a.p + row * a.p_stride;
   for (int word = a.begin / p; word * p < a.end; ++word) {
     for (int e = 0; e < p; ++e) {
       const int t = word * p + e;
       if (t < a.begin || t >= a.end) continue;
       V value[kRegs];
-      for (int j = 0; j < kRegs; ++j) value[j] = LoadElement<T>(base + static_cast<size_t>(word) * 16 * kWordBytes<T>, j, e);
+      for (int j = 0; j < kRegs; ++j)
+        value[j] = LoadElement<T>(base + static_cast<size_t>(word) * 16 * kWordBytes<T>, j, e);
       for (int i = 0; i < R; ++i) {
         float weight = weights[i * a.p_stride + t];
         if constexpr (T == KvDType::kInt8) weight *= a.v_scale[t];
@@ -134,7 +149,8 @@ HWY_INLINE void ValueRows(const ValueArgs& a, int row, int group) {
     }
   }
   for (int i = 0; i < R; ++i) {
-    for (int j = 0; j < kRegs; ++j) hn::StoreU(acc[i][j], d, out + i * a.head_dim_padded + j * kLanes);
+    for (int j = 0; j < kRegs; ++j)
+      hn::StoreU(acc[i][j], d, out + i * a.head_dim_padded + j * kLanes);
   }
 }
 
@@ -144,10 +160,17 @@ void Value(const ValueArgs& a) {
     int row = 0;
     for (; row + 4 <= a.rows; row += 4) ValueRows<T, 4>(a, row, group);
     switch (a.rows - row) {
-      case 3: ValueRows<T, 3>(a, row, group); break;
-      case 2: ValueRows<T, 2>(a, row, group); break;
-      case 1: ValueRows<T, 1>(a, row, group); break;
-      default: break;
+      case 3:
+        ValueRows<T, 3>(a, row, group);
+        break;
+      case 2:
+        ValueRows<T, 2>(a, row, group);
+        break;
+      case 1:
+        ValueRows<T, 1>(a, row, group);
+        break;
+      default:
+        break;
     }
   }
 }
@@ -157,7 +180,8 @@ HWY_INLINE V Masked(const float* s, int t, int j, int begin, int end) {
   const DF d;
   const DI di;
   const auto index = hn::Iota(di, t + j * kLanes);
-  const auto inside = hn::And(hn::Gt(index, hn::Set(di, begin - 1)), hn::Lt(index, hn::Set(di, end)));
+  const auto inside =
+      hn::And(hn::Gt(index, hn::Set(di, begin - 1)), hn::Lt(index, hn::Set(di, end)));
   return hn::IfThenElse(hn::RebindMask(d, inside), hn::LoadU(d, s + t + j * kLanes),
                         hn::Set(d, -__builtin_inff()));
 }

@@ -6,36 +6,37 @@ namespace kvasir {
 
 /// Scores of 16 consecutive cached tokens: out[r][t] = q[r] . k[t].
 struct ScoreArgs {
-  const uint8_t* k = nullptr;       ///< K of one head in one block (KvLayout::KOffset)
-  const float* k_scale = nullptr;   ///< int8: of the block's tokens
-  int32_t tile = 0;                 ///< tokens [16 tile, 16 tile + 16) of the block
+  const uint8_t* k = nullptr;      ///< K of one head in one block (KvLayout::KOffset)
+  const float* k_scale = nullptr;  ///< int8: of the block's tokens
+  int32_t tile = 0;                ///< tokens [16 tile, 16 tile + 16) of the block
   int32_t head_dim_padded = 0;
-  int32_t channels = 0;             ///< head_dim, rounded up to KvLayout::pack()
-  const float* q = nullptr;         ///< [rows][q_stride], zeros beyond head_dim
+  int32_t channels = 0;      ///< head_dim, rounded up to KvLayout::pack()
+  const float* q = nullptr;  ///< [rows][q_stride], zeros beyond head_dim
   int32_t q_stride = 0;
   int32_t rows = 0;
-  float* out = nullptr;             ///< [rows][out_stride], 16 floats of each are written
+  float* out = nullptr;  ///< [rows][out_stride], 16 floats of each are written
   int32_t out_stride = 0;
 };
 
 /// acc[r][c] += p[r][t] * v[t][c] for the block's tokens t in [begin, end), in order.
 struct ValueArgs {
-  const uint8_t* v = nullptr;       ///< V of one head in one block
-  const float* v_scale = nullptr;   ///< int8: of the block's tokens
+  const uint8_t* v = nullptr;      ///< V of one head in one block
+  const float* v_scale = nullptr;  ///< int8: of the block's tokens
   int32_t begin = 0, end = 0;
   int32_t block_tokens = 0;
   int32_t head_dim_padded = 0;
-  const float* p = nullptr;         ///< [rows][p_stride], indexed by token within the block
+  const float* p = nullptr;  ///< [rows][p_stride], indexed by token within the block
   int32_t p_stride = 0;
   int32_t rows = 0;
-  float* acc = nullptr;             ///< [rows][head_dim_padded]
+  float* acc = nullptr;  ///< [rows][head_dim_padded]
 };
 
 /// Kernels of one instruction set for everything that is not a matrix product with weights. One
 /// arithmetic, which the scalar kernels define and every other set repeats bit for bit.
 struct VectorKernels {
-  /// By KvDType. score: chains of fma over ascending channels, from 0; int8: times the token's scale
-  /// at the end. value: chains of fma(p, v, acc) over ascending tokens; int8: fma(p * scale, v, acc).
+  /// By KvDType. score: chains of fma over ascending channels, from 0; int8: times the token's
+  /// scale at the end. value: chains of fma(p, v, acc) over ascending tokens; int8: fma(p * scale,
+  /// v, acc).
   void (*score[4])(const ScoreArgs&) = {};
   void (*value[4])(const ValueArgs&) = {};
   /// For scores s[begin..end) of a split of at most 512: m = max; s = Exp(s - m); l = sum, in 16
@@ -44,7 +45,8 @@ struct VectorKernels {
   void (*softmax)(float* s, int32_t begin, int32_t end, float* m, float* l) = nullptr;
   /// gate[i] = gate[i] / (1 + Exp(-gate[i])) * up[i].
   void (*silu)(float* gate, const float* up, int64_t n) = nullptr;
-  /// gate[i] = gate[i] / (1 + Exp(-2 u)) * up[i], u = sqrt(2 / pi) (x + 0.044715 x^3): GELU by tanh.
+  /// gate[i] = gate[i] / (1 + Exp(-2 u)) * up[i], u = sqrt(2 / pi) (x + 0.044715 x^3): GELU by
+  /// tanh.
   void (*gelu)(float* gate, const float* up, int64_t n) = nullptr;
 };
 

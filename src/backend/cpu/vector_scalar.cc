@@ -28,7 +28,9 @@ float Exp(float x) {
 namespace {
 
 template <KvDType T>
-constexpr int32_t kPack = T == KvDType::kBF16 ? 2 : T == KvDType::kInt8 ? 4 : 1;
+constexpr int32_t kPack = T == KvDType::kBF16   ? 2
+                          : T == KvDType::kInt8 ? 4
+                                                : 1;
 
 /// Element `index` of a K or V area as f32.
 template <KvDType T>

@@ -1,0 +1,5 @@
+#!/bin/sh
+# Fails if clang-format would change a file.
+set -eu
+cd "$(dirname "$0")/.."
+find src tests bench include -name '*.cc' -o -name '*.h' 2> /dev/null | xargs clang-format --dry-run -Werror

@@ -1,0 +1,39 @@
+#!/usr/bin/env python3
+"""Fails if a folder of src/ includes another that is not before it in the order of layers, or if a
+folder includes something it does not link."""
+import pathlib
+import re
+import sys
+
+# Each folder may include those left of it, and itself.
+ORDER = ["base", "tensor", "text", "kv", "sample", "sched", "backend", "model", "exec", "engine", "app"]
+# Nearer limits, where the order alone would allow more than the design does.
+ALLOWED = {
+    "base": [],
+    "tensor": ["base"],
+    "text": ["base"],
+    "kv": ["base"],
+    "sample": ["base"],
+    "sched": ["base", "kv", "sample"],
+    "backend": ["base", "tensor", "kv"],
+    "model": ["base", "tensor", "text", "kv", "backend"],
+    "exec": ["base", "tensor", "kv", "sample", "sched", "backend", "model"],
+    "engine": ["base", "text", "kv", "sample", "sched"],
+    "app": ORDER,
+}
+
+root = pathlib.Path(__file__).resolve().parent.parent / "src"
+wrong = 0
+for path in sorted(root.rglob("*.cc")) + sorted(root.rglob("*.h")):
+    folder = path.relative_to(root).parts[0]
+    if folder not in ALLOWED:
+        print(f"{path}: the folder {folder} has no place in the order of layers")
+        wrong += 1
+        continue
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        match = re.match(r'#include "([a-z_]+)/', line)
+        if not match or match[1] == folder or match[1] in ALLOWED[folder]:
+            continue
+        print(f"{path}:{number}: {folder} may not include {match[1]}")
+        wrong += 1
+sys.exit(1 if wrong else 0)

@@ -1,0 +1,17 @@
+#!/bin/sh
+# Installs what is needed, builds, and runs all tests and checks.
+#   tools/test.sh
+set -eu
+cd "$(dirname "$0")/.."
+tools/install-deps.sh --dev
+tools/fetch-model.sh
+export KVASIR_REQUIRE_MODEL=1
+
+tools/check_format.sh
+tools/check_includes.py
+tools/build.sh release
+tools/check_isa.sh build
+ctest --preset release
+# What reads files and texts that others wrote, again with the sanitizers.
+tools/build.sh asan
+ctest --preset asan
