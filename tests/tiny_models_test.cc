@@ -1,0 +1,145 @@
+// The forward pass of each architecture against `transformers`, on tiny random models
+// (tools/make_tiny_models.py), and its exactness over chunkings, batches, blocks and threads.
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <fstream>
+#include <string>
+
+#include "test_model.h"
+
+namespace kvasir {
+namespace {
+
+std::string TinyPath(const std::string& name) {
+  return KVASIR_SOURCE_DIR "/tests/data/tiny/" + name;
+}
+
+struct Golden {
+  std::vector<int32_t> tokens;
+  int32_t vocab = 0;
+  std::vector<float> logits;  // [tokens][vocab]
+};
+
+Golden ReadGolden(const std::string& name) {
+  std::ifstream in(TinyPath(name + ".logits"), std::ios::binary);
+  EXPECT_TRUE(in.is_open()) << name;
+  Golden g;
+  int32_t count = 0;
+  in.read(reinterpret_cast<char*>(&count), 4);
+  in.read(reinterpret_cast<char*>(&g.vocab), 4);
+  g.tokens.resize(count);
+  g.logits.resize(static_cast<size_t>(count) * g.vocab);
+  in.read(reinterpret_cast<char*>(g.tokens.data()), count * 4);
+  in.read(reinterpret_cast<char*>(g.logits.data()), static_cast<std::streamsize>(g.logits.size()) * 4);
+  EXPECT_TRUE(in.good());
+  return g;
+}
+
+int ArgMax(const float* x, int32_t n) { return static_cast<int>(std::max_element(x, x + n) - x); }
+
+class TinyModels : public ::testing::TestWithParam<std::string> {};
+
+TEST_P(TinyModels, LogitsAreThoseOfTransformers) {
+  const Golden golden = ReadGolden(GetParam());
+  const auto model = LoadTestModel(TinyPath(GetParam() + ".gguf"), {.kv_dtype = KvDType::kF32});
+  ASSERT_NE(model, nullptr);
+  const auto rows = static_cast<int32_t>(golden.tokens.size());
+  const std::vector<float> logits = LogitsInChunks(model.get(), golden.tokens, rows, rows);
+  ASSERT_EQ(logits.size(), golden.logits.size());
+  double worst = 0;
+  for (size_t i = 0; i < logits.size(); ++i) {
+    worst = std::max(worst, std::abs(static_cast<double>(logits[i]) - golden.logits[i]));
+  }
+  EXPECT_LE(worst, 1e-3);
+  for (int32_t r = 0; r < rows; ++r) {
+    const size_t at = static_cast<size_t>(r) * golden.vocab;
+    EXPECT_EQ(ArgMax(&logits[at], golden.vocab), ArgMax(&golden.logits[at], golden.vocab)) << r;
+  }
+  RecordProperty("max_abs_difference", std::to_string(worst));
+}
+
+TEST_P(TinyModels, ChunksBlocksAndThreadsDoNotChangeABit) {
+  const Golden golden = ReadGolden(GetParam());
+  for (const KvDType dtype : {KvDType::kF32, KvDType::kF16, KvDType::kBF16, KvDType::kInt8}) {
+    std::vector<float> first;
+    for (const int32_t block : {16, 32}) {
+      for (const int threads : {1, 2}) {
+        const auto model = LoadTestModel(TinyPath(GetParam() + ".gguf"),
+                                         {.kv_dtype = dtype, .block_tokens = block, .threads = threads});
+        ASSERT_NE(model, nullptr);
+        for (const int32_t chunk : {40, 1, 7, 32}) {
+          const std::vector<float> logits = LogitsInChunks(model.get(), golden.tokens, chunk, 40);
+          if (first.empty()) first = logits;
+          EXPECT_TRUE(SameBits(first, logits))
+              << NameOf(dtype) << " block " << block << " threads " << threads << " chunk " << chunk;
+        }
+      }
+    }
+  }
+}
+
+TEST_P(TinyModels, SequencesOfABatchDoNotTouchOneAnother) {
+  const Golden golden = ReadGolden(GetParam());
+  const auto model = LoadTestModel(TinyPath(GetParam() + ".gguf"), {.block_tokens = 16, .step_tokens = 256, .kv_bytes = 4 << 20});
+  ASSERT_NE(model, nullptr);
+  KvManager kv(model->plan().layout, model->plan().kv_blocks);
+  std::vector<std::vector<int32_t>> texts;
+  for (const int32_t length : {1, 3, 8, 16, 17, 25, 33, 40}) {
+    texts.emplace_back(golden.tokens.begin(), golden.tokens.begin() + length);
+    std::rotate(texts.back().begin(), texts.back().begin() + length / 2, texts.back().end());
+  }
+  std::vector<std::vector<float>> alone;
+  for (const auto& text : texts) alone.push_back(LogitsInChunks(model.get(), text, 40, 1));
+  // All at once: each is computed but for its last token in one step, then the last of all.
+  std::vector<DirectSequence> sequences;
+  for (const auto& text : texts) sequences.emplace_back(&model->executor(), &kv, text);
+  for (const bool last : {false, true}) {
+    std::vector<DirectSequence*> part;
+    std::vector<SeqSlice> slices;
+    for (size_t i = 0; i < sequences.size(); ++i) {
+      const int32_t count = last ? 1 : static_cast<int32_t>(texts[i].size()) - 1;
+      if (count == 0) continue;
+      const auto slice = sequences[i].Plan(count, last ? 1 : 0);
+      ASSERT_TRUE(slice.ok()) << slice.error().message;
+      part.push_back(&sequences[i]);
+      slices.push_back(*slice);
+    }
+    const auto logits = ComputeTogether(&model->executor(), kv.layout(), part, slices);
+    if (!last) continue;
+    ASSERT_EQ(logits.size(), texts.size() * static_cast<size_t>(golden.vocab));
+    for (size_t i = 0; i < texts.size(); ++i) {
+      const auto row = logits.subspan(i * golden.vocab, golden.vocab);
+      EXPECT_TRUE(SameBits(alone[i], std::vector<float>(row.begin(), row.end()))) << "sequence " << i;
+    }
+  }
+}
+
+TEST_P(TinyModels, EveryInstructionSetGivesTheSameBits) {
+  const Golden golden = ReadGolden(GetParam());
+  std::vector<float> scalar;
+  for (const Isa isa : AvailableIsas()) {
+    const auto model = LoadTestModel(TinyPath(GetParam() + ".gguf"), {.isa = isa});
+    ASSERT_NE(model, nullptr);
+    const std::vector<float> logits = LogitsInChunks(model.get(), golden.tokens, 16, 40);
+    if (scalar.empty()) scalar = logits;
+    EXPECT_TRUE(SameBits(scalar, logits)) << NameOf(isa);
+  }
+}
+
+/// GoogleTest takes no '-' in a name.
+std::string TestName(const ::testing::TestParamInfo<std::string>& tested) {
+  std::string name = tested.param;
+  std::replace(name.begin(), name.end(), '-', '_');
+  return name;
+}
+
+INSTANTIATE_TEST_SUITE_P(All, TinyModels,
+                         ::testing::Values("llama", "llama-tied-mqa", "llama-linear", "llama-llama3",
+                                           "llama-yarn", "qwen2", "qwen3", "gemma3"),
+                         TestName);
+
+}  // namespace
+}  // namespace kvasir
