@@ -33,7 +33,8 @@ Golden ReadGolden(const std::string& name) {
   g.tokens.resize(count);
   g.logits.resize(static_cast<size_t>(count) * g.vocab);
   in.read(reinterpret_cast<char*>(g.tokens.data()), count * 4);
-  in.read(reinterpret_cast<char*>(g.logits.data()), static_cast<std::streamsize>(g.logits.size()) * 4);
+  in.read(reinterpret_cast<char*>(g.logits.data()),
+          static_cast<std::streamsize>(g.logits.size()) * 4);
   EXPECT_TRUE(in.good());
   return g;
 }
@@ -67,14 +68,15 @@ TEST_P(TinyModels, ChunksBlocksAndThreadsDoNotChangeABit) {
     std::vector<float> first;
     for (const int32_t block : {16, 32}) {
       for (const int threads : {1, 2}) {
-        const auto model = LoadTestModel(TinyPath(GetParam() + ".gguf"),
-                                         {.kv_dtype = dtype, .block_tokens = block, .threads = threads});
+        const auto model =
+            LoadTestModel(TinyPath(GetParam() + ".gguf"),
+                          {.kv_dtype = dtype, .block_tokens = block, .threads = threads});
         ASSERT_NE(model, nullptr);
         for (const int32_t chunk : {40, 1, 7, 32}) {
           const std::vector<float> logits = LogitsInChunks(model.get(), golden.tokens, chunk, 40);
           if (first.empty()) first = logits;
-          EXPECT_TRUE(SameBits(first, logits))
-              << NameOf(dtype) << " block " << block << " threads " << threads << " chunk " << chunk;
+          EXPECT_TRUE(SameBits(first, logits)) << NameOf(dtype) << " block " << block << " threads "
+                                               << threads << " chunk " << chunk;
         }
       }
     }
@@ -83,7 +85,8 @@ TEST_P(TinyModels, ChunksBlocksAndThreadsDoNotChangeABit) {
 
 TEST_P(TinyModels, SequencesOfABatchDoNotTouchOneAnother) {
   const Golden golden = ReadGolden(GetParam());
-  const auto model = LoadTestModel(TinyPath(GetParam() + ".gguf"), {.block_tokens = 16, .step_tokens = 256, .kv_bytes = 4 << 20});
+  const auto model = LoadTestModel(TinyPath(GetParam() + ".gguf"),
+                                   {.block_tokens = 16, .step_tokens = 256, .kv_bytes = 4 << 20});
   ASSERT_NE(model, nullptr);
   KvManager kv(model->plan().layout, model->plan().kv_blocks);
   std::vector<std::vector<int32_t>> texts;
@@ -112,7 +115,8 @@ TEST_P(TinyModels, SequencesOfABatchDoNotTouchOneAnother) {
     ASSERT_EQ(logits.size(), texts.size() * static_cast<size_t>(golden.vocab));
     for (size_t i = 0; i < texts.size(); ++i) {
       const auto row = logits.subspan(i * golden.vocab, golden.vocab);
-      EXPECT_TRUE(SameBits(alone[i], std::vector<float>(row.begin(), row.end()))) << "sequence " << i;
+      EXPECT_TRUE(SameBits(alone[i], std::vector<float>(row.begin(), row.end())))
+          << "sequence " << i;
     }
   }
 }
@@ -137,8 +141,9 @@ std::string TestName(const ::testing::TestParamInfo<std::string>& tested) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, TinyModels,
-                         ::testing::Values("llama", "llama-tied-mqa", "llama-linear", "llama-llama3",
-                                           "llama-yarn", "qwen2", "qwen3", "gemma3"),
+                         ::testing::Values("llama", "llama-tied-mqa", "llama-linear",
+                                           "llama-llama3", "llama-yarn", "qwen2", "qwen3",
+                                           "gemma3"),
                          TestName);
 
 }  // namespace

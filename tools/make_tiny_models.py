@@ -71,8 +71,8 @@ def randomize(model):
             p.data = torch.randn(p.shape, generator=g) * (1.0 if "embed" in name else 1.5 / p.shape[1] ** 0.5)
 
 
-def write(path, arch, config, model):
-    w = gguf.GGUFWriter(path, arch)
+def write(path, arch, config, model, **split):
+    w = gguf.GGUFWriter(path, arch, **split)
     w.add_name(f"tiny {path.stem}")
     w.add_block_count(config.num_hidden_layers)
     w.add_context_length(config.max_position_embeddings)
@@ -123,6 +123,7 @@ def main():
         with torch.no_grad():
             logits = model(torch.tensor(tokens[None].astype(np.int64))).logits[0].float().numpy()
         write(folder / f"{name}.gguf", arch, config, model)
+        if name == "llama": write(folder / "split.gguf", arch, config, model, split_max_tensors=8)
         with open(folder / f"{name}.logits", "wb") as out:
             np.array([TOKENS, VOCAB], dtype=np.int32).tofile(out)
             tokens.tofile(out)

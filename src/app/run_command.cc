@@ -9,6 +9,7 @@
 #include "app/input.h"
 #include "app/json_output.h"
 #include "app/terminal.h"
+#include "base/memory_limits.h"
 
 namespace kvasir {
 namespace {
@@ -67,7 +68,8 @@ nlohmann::ordered_json ReplyJson(const Reply& reply, const LoadedModel& model,
       {"decode_tok_s", s.decode_tokens_per_second()},
       {"prefill_tok_s",
        s.ttft_seconds() > 0 ? (s.prompt_tokens - s.cached_tokens) / s.ttft_seconds() : 0.0},
-      {"seed", request.sampling.seed}};
+      {"seed", request.sampling.seed},
+      {"resident_bytes", ResidentBytes()}};
   if (request.sampling.logprobs >= 0) out["logprobs"] = LogprobsJson(reply, model.tokenizer());
   return out;
 }

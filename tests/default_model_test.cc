@@ -1,0 +1,169 @@
+// The default model: exactness over everything that must not matter, memory as planned, a chat.
+// tools/test.sh fetches the model; see SKIP_WITHOUT_DEFAULT_MODEL.
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+#include "app/chat_history.h"
+#include "app/explain_measure.h"
+#include "app/generate.h"
+#include "app/perplexity.h"
+#include "base/memory_limits.h"
+#include "default_model.h"
+#include "test_model.h"
+
+namespace kvasir {
+namespace {
+
+/// Text of about `tokens` tokens that does not repeat.
+std::vector<int32_t> SomeTokens(const LoadedModel& model, size_t tokens) {
+  std::string text;
+  for (int i = 0; static_cast<size_t>(i) < tokens; ++i) {
+    text += "Entry " + std::to_string(i * 7919 % 1000) + ": the river carries " +
+            std::to_string(i) + " boats. ";
+  }
+  std::vector<int32_t> ids = model.tokenizer().Encode(text, {.add_special = false});
+  ids.resize(tokens);
+  return ids;
+}
+
+class DefaultModel : public ::testing::Test {
+ protected:
+  void SetUp() override { SKIP_WITHOUT_DEFAULT_MODEL(); }
+};
+
+TEST_F(DefaultModel, ChunksBlocksThreadsAndInstructionSetsDoNotChangeABit) {
+  constexpr int32_t kTokens = 230, kWanted = 3;
+  std::vector<float> first;
+  std::vector<Isa> isas = AvailableIsas();
+  for (const Isa isa : isas) {
+    // Plain C++ is slow: one configuration shows that it agrees.
+    const bool slow = isa == Isa::kScalar;
+    for (const int32_t block : {16, 64}) {
+      for (const int threads : {1, 2}) {
+        if (slow && (block != 16 || threads != 2)) continue;
+        const auto model = LoadTestModel(DefaultModelPath(), {.block_tokens = block,
+                                                              .step_tokens = 256,
+                                                              .context = 512,
+                                                              .threads = threads,
+                                                              .isa = isa});
+        ASSERT_NE(model, nullptr);
+        const std::vector<int32_t> tokens = SomeTokens(*model, kTokens);
+        for (const int32_t chunk : {kTokens, 1, 7, 32, 100}) {
+          if (slow && chunk != 100) continue;
+          if (chunk == 1 && (block != 16 || threads != 2)) continue;
+          const std::vector<float> logits = LogitsInChunks(model.get(), tokens, chunk, kWanted);
+          if (first.empty()) first = logits;
+          EXPECT_TRUE(SameBits(first, logits))
+              << NameOf(isa) << " block " << block << " threads " << threads << " chunk " << chunk;
+        }
+      }
+    }
+  }
+}
+
+TEST_F(DefaultModel, ABatchOfEightGivesEachSequenceTheBitsItHasAlone) {
+  for (const KvDType dtype : {KvDType::kBF16, KvDType::kInt8}) {
+    const auto model = LoadTestModel(
+        DefaultModelPath(),
+        {.kv_dtype = dtype, .step_tokens = 512, .context = 512, .kv_bytes = 64 << 20});
+    ASSERT_NE(model, nullptr);
+    const std::vector<int32_t> all = SomeTokens(*model, 400);
+    std::vector<std::vector<int32_t>> texts;
+    for (const int32_t length : {1, 5, 16, 31, 33, 64, 100, 127})
+      texts.emplace_back(all.begin() + length, all.begin() + 2 * length);
+    KvManager kv(model->plan().layout, model->plan().kv_blocks);
+    std::vector<DirectSequence> sequences;
+    std::vector<DirectSequence*> pointers;
+    std::vector<SeqSlice> slices;
+    for (const auto& text : texts) sequences.emplace_back(&model->executor(), &kv, text);
+    for (DirectSequence& s : sequences) {
+      const auto slice = s.Plan(static_cast<int32_t>(s.tokens().size()), 1);
+      ASSERT_TRUE(slice.ok());
+      pointers.push_back(&s);
+      slices.push_back(*slice);
+    }
+    const auto logits = ComputeTogether(&model->executor(), kv.layout(), pointers, slices);
+    const std::vector<float> together(logits.begin(), logits.end());
+    const auto vocab = static_cast<size_t>(model->config().vocab);
+    for (size_t i = 0; i < texts.size(); ++i) {
+      const std::vector<float> alone = LogitsInChunks(model.get(), texts[i], 512, 1);
+      const std::vector<float> row(together.begin() + static_cast<ptrdiff_t>(i * vocab),
+                                   together.begin() + static_cast<ptrdiff_t>((i + 1) * vocab));
+      EXPECT_TRUE(SameBits(alone, row)) << NameOf(dtype) << " sequence " << i;
+    }
+  }
+}
+
+TEST_F(DefaultModel, ExplainFindsEqualLogitsAndADamagedKey) {
+  const auto model = LoadTestModel(DefaultModelPath(), {.logit_rows = 1, .context = 64});
+  ASSERT_NE(model, nullptr);
+  Explainer explainer(model.get(), SomeTokens(*model, 50), &SystemClock());
+  const auto whole = explainer.Step(50);
+  ASSERT_TRUE(whole.ok()) << whole.error().message;
+  EXPECT_TRUE(whole->logits_equal);
+  EXPECT_LT(whole->with_cache.flops(), whole->without_cache.flops() / 20);
+  const auto damaged = explainer.Step(50, [](const SequenceKv& kv, KvStorage& storage) {
+    // The lowest bit of one channel of one cached key.
+    const TableView table = kv.tables[0].view();
+    uint8_t* block = storage.block(table.blocks[0]);
+    block[storage.layout->KOffset(3, 1) + 2 * storage.layout->KIndex(20, 5)] ^= 1;
+  });
+  ASSERT_TRUE(damaged.ok());
+  EXPECT_FALSE(damaged->logits_equal);
+}
+
+TEST_F(DefaultModel, SaysParisAndTheSecondTurnPrefillsOnlyWhatIsNew) {
+  const auto model =
+      LoadTestModel(DefaultModelPath(), {.step_tokens = 512, .logit_rows = 1, .context = 1024});
+  ASSERT_NE(model, nullptr);
+  const auto engine = model->MakeEngine();
+  ChatHistory history(model.get());
+  const auto ask = [&](const std::string& text) {
+    const auto prompt = history.AddUser(text, 0);
+    EXPECT_TRUE(prompt.ok()) << prompt.error().message;
+    const auto reply = Generate(
+        engine.get(), {.prompt = *prompt, .max_tokens = 60}, [](std::string_view) { return true; },
+        [](int32_t, int32_t) {});
+    EXPECT_TRUE(reply.ok()) << reply.error().message;
+    return *reply;
+  };
+  const Reply first = ask("What is the capital of France?");
+  EXPECT_NE(first.text.find("Paris"), std::string::npos) << first.text;
+  EXPECT_EQ(first.reason, FinishReason::kStop);
+  EXPECT_EQ(first.stats.cached_tokens, 0);
+  std::vector<int32_t> ids = first.ids();
+  ids.pop_back();  // <|im_end|>
+  history.AddReply(first.text, ids);
+  const Reply second = ask("And of Italy?");
+  EXPECT_EQ(second.stats.cached_tokens, first.stats.prompt_tokens + first.stats.output_tokens - 1);
+  EXPECT_GT(second.stats.prompt_tokens, second.stats.cached_tokens);
+}
+
+TEST_F(DefaultModel, ASecondTurnFromTheCacheGivesTheTokensOfAColdOne) {
+  const auto model =
+      LoadTestModel(DefaultModelPath(), {.step_tokens = 512, .logit_rows = 1, .context = 1024});
+  ASSERT_NE(model, nullptr);
+  const std::vector<int32_t> text = SomeTokens(*model, 300);
+  const std::vector<int32_t> begin(text.begin(), text.begin() + 180);
+  const auto run = [&](Engine* engine, const std::vector<int32_t>& prompt) {
+    Request request{.prompt = prompt, .max_tokens = 24};
+    request.stop.end_of_generation = false;
+    const auto reply = Generate(
+        engine, request, [](std::string_view) { return true; }, [](int32_t, int32_t) {});
+    EXPECT_TRUE(reply.ok());
+    return *reply;
+  };
+  const auto warm_engine = model->MakeEngine();
+  run(warm_engine.get(), begin);
+  const Reply warm = run(warm_engine.get(), text);
+  EXPECT_GE(warm.stats.cached_tokens, 180);
+  warm_engine->DropCache();
+  const Reply cold = run(warm_engine.get(), text);
+  EXPECT_EQ(cold.stats.cached_tokens, 0);
+  EXPECT_EQ(warm.ids(), cold.ids());
+}
+
+}  // namespace
+}  // namespace kvasir
