@@ -29,6 +29,11 @@ void* operator new(size_t size) {
   if (p == nullptr) throw std::bad_alloc();
   return p;
 }
+void* operator new(size_t size, const std::nothrow_t&) noexcept {
+  g_largest_allocation = std::max(g_largest_allocation, size);
+  return std::malloc(size);
+}
+void operator delete(void* p, const std::nothrow_t&) noexcept { std::free(p); }
 void operator delete(void* p) noexcept { std::free(p); }
 void operator delete(void* p, size_t) noexcept { std::free(p); }
 

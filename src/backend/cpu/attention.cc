@@ -284,7 +284,7 @@ void CpuAttention::Run(const AttentionArgs& args, OpCounters& counters) {
   std::atomic<size_t> next{0};
   if (!apart) {
     // Longest first, so that the last items to be taken are short.
-    std::stable_sort(items_.begin(), items_.end(), [](const Item& a, const Item& b) {
+    std::sort(items_.begin(), items_.end(), [](const Item& a, const Item& b) {
       return a.last_split - a.first_split > b.last_split - b.first_split;
     });
     pool_->Run([&](int index) {

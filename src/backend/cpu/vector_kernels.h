@@ -52,8 +52,8 @@ struct VectorKernels {
 
 namespace scalar {
 extern const VectorKernels kVector;
-/// The exponential that all kernels share: error below 2e-7 of the result in [-87.3, 88]; 0 below,
-/// the value at 88 above; NaN stays NaN.
+/// The exponential that all kernels share: error below 2.5e-7 of the result in [-87.3, 88]; 0
+/// below, the value at 88 above; NaN stays NaN.
 float Exp(float x);
 }  // namespace scalar
 #if defined(__x86_64__)

@@ -1,0 +1,272 @@
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <random>
+#include <vector>
+
+#include "backend/cpu/cpu_backend.h"
+#include "base/aligned_buffer.h"
+#include "kv/manager.h"
+#include "tensor/half.h"
+
+namespace kvasir {
+namespace {
+
+struct Shape {
+  int32_t heads, kv_heads, head_dim;
+  int32_t window;
+  KvDType dtype;
+  int32_t block_tokens;
+};
+
+/// One sequence's keys and values in a pool, appended as a step would. The pool is full of NaN
+/// first: what is read without having been written shows.
+class Cache {
+ public:
+  Cache(const Shape& shape, Isa isa, int threads, int32_t tokens)
+      : shape_(shape),
+        manager_(*KvLayout::Create({.window = {shape.window},
+                                    .kv_heads = shape.kv_heads,
+                                    .head_dim = shape.head_dim,
+                                    .block_tokens = shape.block_tokens,
+                                    .dtype = shape.dtype}),
+                 tokens / shape.block_tokens + 2),
+        sequence_(manager_.NewSequence()) {
+    backend_ = std::move(*MakeCpuBackend({.threads = threads, .pin = false, .isa = isa}));
+    EXPECT_TRUE(backend_->ReserveScratch(tokens, 64, shape.heads, shape.head_dim, tokens).ok());
+    const KvLayout& l = manager_.layout();
+    const size_t bytes = l.block_bytes * static_cast<size_t>(manager_.pool().total());
+    memory_ = std::move(*AlignedBuffer::Allocate(bytes, "a test"));
+    std::memset(memory_.data(), 0xFF, bytes);
+    storage_ = {&l, memory_.data(), manager_.pool().total()};
+  }
+
+  /// Appends rows [from, to) of k and v and gives the attention of q's rows to all so far.
+  std::vector<float> Step(const std::vector<float>& q, const std::vector<float>& k,
+                          const std::vector<float>& v, int32_t from, int32_t to,
+                          int32_t first_wanted = 0) {
+    const int32_t rows = to - from, q_dim = shape_.heads * shape_.head_dim,
+                  kv_dim = shape_.kv_heads * shape_.head_dim;
+    EXPECT_TRUE(manager_.Grow(sequence_, to));
+    std::vector<int32_t> tokens(rows), positions(rows);
+    for (int32_t r = 0; r < rows; ++r) positions[r] = from + r;
+    const BatchSlice slice{0, rows, from};
+    const TableView table = sequence_.tables[0].view();
+    const Batch batch{tokens, positions, {&slice, 1}, {&table, 1}};
+    std::vector<float> q_rows(q.begin() + int64_t{from} * q_dim, q.begin() + int64_t{to} * q_dim);
+    std::vector<float> k_rows(k.begin() + int64_t{from} * kv_dim, k.begin() + int64_t{to} * kv_dim);
+    const std::vector<float> cos(static_cast<size_t>(rows), 1.0f),
+        sin(static_cast<size_t>(rows), 0.0f);
+    backend_->RopeAppend({.batch = &batch,
+                          .kv = &storage_,
+                          .heads = shape_.heads,
+                          .kv_heads = shape_.kv_heads,
+                          .head_dim = shape_.head_dim,
+                          .q = q_rows.data(),
+                          .k = k_rows.data(),
+                          .v = v.data() + int64_t{from} * kv_dim,
+                          .q_stride = q_dim,
+                          .kv_stride = kv_dim,
+                          .cos = cos.data(),
+                          .sin = sin.data(),
+                          .rope_dims = 2});
+    std::vector<float> out(static_cast<size_t>(rows) * q_dim, 0.0f);
+    backend_->Attention({.batch = &batch,
+                         .kv = &storage_,
+                         .heads = shape_.heads,
+                         .q = q_rows.data(),
+                         .out = out.data(),
+                         .q_stride = q_dim,
+                         .out_stride = q_dim,
+                         .first_wanted = &first_wanted});
+    manager_.Advance(sequence_, to);
+    return out;
+  }
+
+  std::vector<float> InChunks(const std::vector<float>& q, const std::vector<float>& k,
+                              const std::vector<float>& v, int32_t tokens, int32_t chunk) {
+    std::vector<float> out;
+    for (int32_t at = 0; at < tokens; at += chunk) {
+      const std::vector<float> part = Step(q, k, v, at, std::min(at + chunk, tokens));
+      out.insert(out.end(), part.begin(), part.end());
+    }
+    return out;
+  }
+
+ private:
+  Shape shape_;
+  KvManager manager_;
+  SequenceKv sequence_;
+  std::unique_ptr<Backend> backend_;
+  AlignedBuffer memory_;
+  KvStorage storage_;
+};
+
+std::vector<float> Random(size_t n, uint32_t seed, float scale) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal(0, scale);
+  std::vector<float> out(n);
+  for (float& x : out) x = normal(random);
+  return out;
+}
+
+/// What storing a head's vector leaves of it.
+void Store(KvDType dtype, float* x, int32_t n) {
+  float largest = 0;
+  for (int32_t i = 0; i < n; ++i) largest = std::max(largest, std::abs(x[i]));
+  for (int32_t i = 0; i < n; ++i) {
+    if (dtype == KvDType::kF16) x[i] = F16ToF32(F32ToF16(x[i]));
+    if (dtype == KvDType::kBF16) x[i] = Bf16ToF32(F32ToBf16(x[i]));
+    if (dtype == KvDType::kInt8)
+      x[i] = std::nearbyintf(x[i] * (127.0f / largest)) * (largest / 127.0f);
+  }
+}
+
+/// The definition, in double: softmax over the window of q.k, times v.
+std::vector<float> Reference(const Shape& s, std::vector<float> q, std::vector<float> k,
+                             std::vector<float> v, int32_t tokens) {
+  const int32_t d = s.head_dim;
+  for (auto* kv : {&k, &v}) {
+    for (int32_t i = 0; i < tokens * s.kv_heads; ++i)
+      Store(s.dtype, kv->data() + int64_t{i} * d, d);
+  }
+  std::vector<float> out(static_cast<size_t>(tokens) * s.heads * d);
+  for (int32_t t = 0; t < tokens; ++t) {
+    const int32_t low = s.window == 0 ? 0 : std::max(0, t - s.window + 1);
+    for (int32_t h = 0; h < s.heads; ++h) {
+      const int32_t kv_head = h / (s.heads / s.kv_heads);
+      std::vector<double> p(t + 1);
+      double most = -1e300, sum = 0;
+      for (int32_t j = low; j <= t; ++j) {
+        for (int32_t c = 0; c < d; ++c) {
+          p[j] += static_cast<double>(q[(int64_t{t} * s.heads + h) * d + c]) *
+                  k[(int64_t{j} * s.kv_heads + kv_head) * d + c];
+        }
+        most = std::max(most, p[j]);
+      }
+      for (int32_t j = low; j <= t; ++j) sum += p[j] = std::exp(p[j] - most);
+      for (int32_t c = 0; c < d; ++c) {
+        double value = 0;
+        for (int32_t j = low; j <= t; ++j) {
+          value += p[j] / sum * v[(int64_t{j} * s.kv_heads + kv_head) * d + c];
+        }
+        out[(int64_t{t} * s.heads + h) * d + c] = static_cast<float>(value);
+      }
+    }
+  }
+  return out;
+}
+
+std::string Describe(const Shape& s) {
+  return fmt::format("{} heads, {} for kv, of {}, window {}, {}, blocks of {}", s.heads, s.kv_heads,
+                     s.head_dim, s.window, NameOf(s.dtype), s.block_tokens);
+}
+
+const std::vector<Shape>& Shapes() {
+  static const std::vector<Shape> shapes = [] {
+    std::vector<Shape> out;
+    for (const KvDType dtype : {KvDType::kF32, KvDType::kF16, KvDType::kBF16, KvDType::kInt8}) {
+      out.push_back({1, 1, 16, 0, dtype, 16});
+      out.push_back({3, 1, 64, 0, dtype, 32});
+      out.push_back({8, 2, 64, 40, dtype, 16});
+      out.push_back({7, 1, 80, 0, dtype, 64});
+      out.push_back({8, 1, 128, 17, dtype, 32});
+      out.push_back({4, 4, 8, 5, dtype, 16});
+      out.push_back({4, 1, 256, 100, dtype, 16});
+      out.push_back({2, 1, 34, 0, dtype, 32});
+    }
+    return out;
+  }();
+  return shapes;
+}
+
+struct Inputs {
+  std::vector<float> q, k, v;
+  Inputs(const Shape& s, int32_t tokens)
+      : q(Random(static_cast<size_t>(tokens) * s.heads * s.head_dim, 1,
+                 1.0f / std::sqrt(static_cast<float>(s.head_dim)))),
+        k(Random(static_cast<size_t>(tokens) * s.kv_heads * s.head_dim, 2, 1)),
+        v(Random(static_cast<size_t>(tokens) * s.kv_heads * s.head_dim, 3, 1)) {}
+};
+
+double WorstDifference(const std::vector<float>& a, const std::vector<float>& b) {
+  double worst = a.size() == b.size() ? 0 : INFINITY;
+  for (size_t i = 0; i < a.size() && i < b.size(); ++i) {
+    const double d = std::abs(static_cast<double>(a[i]) - b[i]);
+    worst = d <= worst ? worst : d;  // a NaN counts
+  }
+  return worst;
+}
+
+bool Same(const std::vector<float>& a, const std::vector<float>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+}
+
+TEST(Attention, IsItsDefinitionOverWhatTheCacheHolds) {
+  constexpr int32_t kTokens = 140;
+  for (const Shape& s : Shapes()) {
+    const Inputs in(s, kTokens);
+    Cache cache(s, AvailableIsas().back(), 2, kTokens);
+    const std::vector<float> got = cache.InChunks(in.q, in.k, in.v, kTokens, 50);
+    EXPECT_LE(WorstDifference(got, Reference(s, in.q, in.k, in.v, kTokens)), 2e-5) << Describe(s);
+  }
+}
+
+TEST(Attention, ChunksThreadsBlocksAndInstructionSetsDoNotChangeABit) {
+  constexpr int32_t kTokens = 150;
+  for (const Shape& s : Shapes()) {
+    const Inputs in(s, kTokens);
+    const std::vector<float> expected =
+        Cache(s, Isa::kScalar, 1, kTokens).InChunks(in.q, in.k, in.v, kTokens, kTokens);
+    for (const Isa isa : AvailableIsas()) {
+      for (const int32_t chunk : {1, 7, 64, kTokens}) {
+        for (const int threads : {1, 2}) {
+          Shape other = s;
+          other.block_tokens = chunk == 7 ? 128 : s.block_tokens;
+          EXPECT_TRUE(
+              Same(Cache(other, isa, threads, kTokens).InChunks(in.q, in.k, in.v, kTokens, chunk),
+                   expected))
+              << Describe(other) << " " << NameOf(isa) << " chunk " << chunk << " threads "
+              << threads;
+        }
+      }
+    }
+  }
+}
+
+TEST(Attention, LongContextsAreSplitAtFixedPlaces) {
+  constexpr int32_t kTokens = 1300;
+  for (const KvDType dtype : {KvDType::kBF16, KvDType::kInt8}) {
+    for (const int32_t window : {0, 700}) {
+      const Shape s{2, 1, 32, window, dtype, 32};
+      const Inputs in(s, kTokens);
+      const std::vector<float> whole =
+          Cache(s, AvailableIsas().back(), 2, kTokens).InChunks(in.q, in.k, in.v, kTokens, kTokens);
+      EXPECT_LE(WorstDifference(whole, Reference(s, in.q, in.k, in.v, kTokens)), 2e-5)
+          << Describe(s);
+      for (const Isa isa : AvailableIsas()) {
+        EXPECT_TRUE(Same(Cache(s, isa, 1, kTokens).InChunks(in.q, in.k, in.v, kTokens, 333), whole))
+            << NameOf(isa);
+        if (isa == Isa::kScalar) continue;
+        EXPECT_TRUE(Same(Cache(s, isa, 2, kTokens).InChunks(in.q, in.k, in.v, kTokens, 1), whole))
+            << NameOf(isa);
+      }
+    }
+  }
+}
+
+TEST(Attention, OnlyWantedRowsAreComputed) {
+  const Shape s{4, 2, 32, 0, KvDType::kBF16, 16};
+  const Inputs in(s, 60);
+  Cache all(s, AvailableIsas().back(), 2, 60), some(s, AvailableIsas().back(), 2, 60);
+  const std::vector<float> a = all.Step(in.q, in.k, in.v, 0, 60),
+                           b = some.Step(in.q, in.k, in.v, 0, 60, 57);
+  const size_t row = 4 * 32;
+  EXPECT_TRUE(Same({a.begin() + 57 * static_cast<ptrdiff_t>(row), a.end()},
+                   {b.begin() + 57 * static_cast<ptrdiff_t>(row), b.end()}));
+  for (size_t i = 0; i < 57 * row; ++i) EXPECT_EQ(b[i], 0.0f);
+}
+
+}  // namespace
+}  // namespace kvasir

@@ -1,0 +1,225 @@
+#include <arm_neon.h>
+
+#include "backend/cpu/matmul_kernels.h"
+#include "backend/cpu/pack.h"
+
+// AArch64's baseline: no dot-product instructions, so products are made in 16 bits and added in
+// pairs to 32.
+namespace kvasir::neon {
+namespace {
+
+#define KV_INLINE inline __attribute__((always_inline))
+
+/// Quantizing is a few percent of a step: the scalar kernel, which the compiler vectorizes in part.
+void QuantizeRow(const float* x, int64_t k, int8_t* q, int16_t* q16, float* d, int32_t* sum) {
+  scalar::kMatMul.quantize(x, k, q, q16, d, sum);
+}
+
+template <PackFormat F>
+constexpr bool kFourBit = F == PackFormat::kQ4 || F == PackFormat::kQ4M || F == PackFormat::kQ4K;
+template <PackFormat F>
+constexpr int kHalves = F == PackFormat::kQ8F2 || F == PackFormat::kQ8FM2 ? 2 : 1;
+template <PackFormat F>
+constexpr bool kHasMin = F == PackFormat::kQ4M || F == PackFormat::kQ4K || F == PackFormat::kQ8M ||
+                         F == PackFormat::kQ8FM || F == PackFormat::kQ8FM2;
+template <PackFormat F>
+constexpr bool kHalfScales =
+    F == PackFormat::kQ4 || F == PackFormat::kQ4M || F == PackFormat::kQ8 || F == PackFormat::kQ8M;
+
+KV_INLINE float32x4_t HalfToFloat(const uint8_t* p) {
+  return vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(p)));
+}
+KV_INLINE float32x4_t FloatAt(const uint8_t* p) { return vreinterpretq_f32_u8(vld1q_u8(p)); }
+KV_INLINE float32x4_t BytesToFloat(const uint8_t* p) {
+  const uint16x8_t words = vmovl_u8(vld1_u8(p));
+  return vcvtq_f32_u32(vmovl_u16(vget_low_u16(words)));
+}
+
+/// Scales and minima of a group: [half of the group][quarter of the columns].
+struct Scales {
+  float32x4_t d[2][4], m[2][4];
+};
+
+template <PackFormat F>
+KV_INLINE const uint8_t* GroupOf(const uint8_t* panel, int64_t g, Scales* s) {
+  if constexpr (F == PackFormat::kQ4K) {
+    const uint8_t* record = panel + static_cast<size_t>(g / 8) * kQ4KBytes;
+    // The bytes are read eight at a time; those beyond a quarter are other quarters' or padding.
+    uint8_t scales[24] = {}, mins[24] = {};
+    __builtin_memcpy(scales, record + kQ4KSubScalesAt + g % 8 * 16, 16);
+    __builtin_memcpy(mins, record + kQ4KSubMinsAt + g % 8 * 16, 16);
+    for (int c = 0; c < 4; ++c) {
+      s->d[0][c] =
+          vmulq_f32(HalfToFloat(record + kQ4KScalesAt + c * 8), BytesToFloat(scales + c * 4));
+      s->m[0][c] = vnegq_f32(
+          vmulq_f32(HalfToFloat(record + kQ4KMinsAt + c * 8), BytesToFloat(mins + c * 4)));
+    }
+    return record + g % 8 * 256;
+  } else {
+    constexpr size_t kBytes = kFourBit<F> ? 256 : 512;
+    constexpr size_t kEach = kHalfScales<F> ? 2 : 4;
+    constexpr int kParts = kHalves<F> * (kHasMin<F> ? 2 : 1);
+    const uint8_t* record = panel + static_cast<size_t>(g) * (kBytes + kParts * 16 * kEach);
+    for (int part = 0; part < kParts; ++part) {
+      for (int c = 0; c < 4; ++c) {
+        const uint8_t* at = record + kBytes + (static_cast<size_t>(part) * 16 + c * 4) * kEach;
+        const float32x4_t v = kHalfScales<F> ? HalfToFloat(at) : FloatAt(at);
+        if (part < kHalves<F>)
+          s->d[part][c] = v;
+        else
+          s->m[part - kHalves<F>][c] = v;
+      }
+    }
+    return record;
+  }
+}
+
+KV_INLINE int8x16_t Quad(const int8_t* q) {
+  int32_t bytes;
+  __builtin_memcpy(&bytes, q, 4);
+  return vreinterpretq_s8_s32(vdupq_n_s32(bytes));
+}
+
+/// Adds the products of 4 columns x 4 inputs: |s8 x s8| is at most 16384, so a product fits 16
+/// bits.
+KV_INLINE void MulAdd(int8x16_t w, int8x16_t x, int32x4_t sums[2]) {
+  sums[0] = vpadalq_s16(sums[0], vmull_s8(vget_low_s8(w), vget_low_s8(x)));
+  sums[1] = vpadalq_s16(sums[1], vmull_s8(vget_high_s8(w), vget_high_s8(x)));
+}
+
+template <PackFormat F, int R>
+KV_INLINE void Group(const uint8_t* group, const Scales& s, const PanelArgs& a, int64_t r,
+                     int64_t g, float32x4_t acc[R][4]) {
+  for (int h = 0; h < kHalves<F>; ++h) {
+    int32x4_t sums[R][8];
+    for (int i = 0; i < R; ++i) {
+      for (int c = 0; c < 8; ++c) sums[i][c] = vdupq_n_s32(0);
+    }
+    const int8_t* q = a.q + r * a.k + g * 32;
+    if constexpr (kFourBit<F>) {
+      const uint8x16_t low = vdupq_n_u8(15);
+      for (int j = 0; j < 4; ++j) {
+        for (int c = 0; c < 4; ++c) {
+          const uint8x16_t v = vld1q_u8(group + j * 64 + c * 16);
+          const int8x16_t l = vreinterpretq_s8_u8(vandq_u8(v, low));
+          const int8x16_t u = vreinterpretq_s8_u8(vshrq_n_u8(v, 4));
+          for (int i = 0; i < R; ++i) {
+            MulAdd(l, Quad(q + i * a.k + j * 4), sums[i] + 2 * c);
+            MulAdd(u, Quad(q + i * a.k + 16 + j * 4), sums[i] + 2 * c);
+          }
+        }
+      }
+    } else {
+      constexpr int kQuads = 8 / kHalves<F>;
+      for (int j = h * kQuads; j < (h + 1) * kQuads; ++j) {
+        for (int c = 0; c < 4; ++c) {
+          const int8x16_t w = vreinterpretq_s8_u8(vld1q_u8(group + j * 64 + c * 16));
+          for (int i = 0; i < R; ++i) MulAdd(w, Quad(q + i * a.k + j * 4), sums[i] + 2 * c);
+        }
+      }
+    }
+    for (int i = 0; i < R; ++i) {
+      const int64_t at = (r + i) * (a.k / 32) + g;
+      const int32_t sum = kHalves<F> == 2 ? a.sum[2 * at + h] : a.sum[2 * at] + a.sum[2 * at + 1];
+      const float32x4_t scale = vdupq_n_f32(a.d[at]);
+      const float32x4_t total = vdupq_n_f32(a.d[at] * static_cast<float>(sum));
+      for (int c = 0; c < 4; ++c) {
+        int32x4_t dot = vpaddq_s32(sums[i][2 * c], sums[i][2 * c + 1]);
+        if constexpr (F == PackFormat::kQ4) dot = vsubq_s32(dot, vdupq_n_s32(8 * sum));
+        acc[i][c] = vfmaq_f32(acc[i][c], vcvtq_f32_s32(dot), vmulq_f32(s.d[h][c], scale));
+        if constexpr (kHasMin<F>) acc[i][c] = vfmaq_f32(acc[i][c], s.m[h][c], total);
+      }
+    }
+  }
+}
+
+KV_INLINE void StoreRow(const PanelArgs& a, int64_t row, int64_t first, const float32x4_t acc[4]) {
+  float values[16];
+  for (int c = 0; c < 4; ++c) vst1q_f32(values + c * 4, acc[c]);
+  float* out = a.out + row * a.out_stride + first;
+  for (int64_t n = 0; n < 16 && first + n < a.columns; ++n) {
+    float v = values[n];
+    if (a.bias != nullptr) v += a.bias[first + n];
+    out[n] = a.add ? out[n] + v : v;
+  }
+}
+
+template <PackFormat F, int R>
+KV_INLINE void PanelRows(const PanelArgs& a, const uint8_t* panel, int64_t r, int64_t first) {
+  float32x4_t acc[R][4];
+  for (int i = 0; i < R; ++i) {
+    for (int c = 0; c < 4; ++c) acc[i][c] = vdupq_n_f32(0);
+  }
+  for (int64_t g = 0; g < a.k / 32; ++g) {
+    Scales s;
+    const uint8_t* group = GroupOf<F>(panel, g, &s);
+    Group<F, R>(group, s, a, r, g, acc);
+  }
+  for (int i = 0; i < R; ++i) StoreRow(a, r + i, first, acc[i]);
+}
+
+template <PackFormat F>
+void Panels(const PanelArgs& a) {
+  for (int32_t p = 0; p < a.panels; ++p) {
+    const uint8_t* panel = a.weights + static_cast<size_t>(p) * a.panel_bytes;
+    int64_t r = 0;
+    for (; r + 2 <= a.rows; r += 2) PanelRows<F, 2>(a, panel, r, p * 16);
+    for (; r < a.rows; ++r) PanelRows<F, 1>(a, panel, r, p * 16);
+  }
+}
+
+/// Weights of input k for 16 columns.
+template <PackFormat F>
+KV_INLINE void LoadFloats(const uint8_t* panel, int64_t k, float32x4_t w[4]) {
+  for (int c = 0; c < 4; ++c) {
+    if constexpr (F == PackFormat::kF32) {
+      w[c] = FloatAt(panel + (k * 16 + c * 4) * 4);
+    } else if constexpr (F == PackFormat::kF16) {
+      w[c] = HalfToFloat(panel + (k * 16 + c * 4) * 2);
+    } else {
+      // Pairs of inputs lie together: the even one in the low half of each word.
+      const uint32x4_t pairs = vreinterpretq_u32_u8(vld1q_u8(panel + (k / 2 * 16 + c * 4) * 4));
+      const uint32x4_t bits =
+          k % 2 == 0 ? vshlq_n_u32(pairs, 16) : vandq_u32(pairs, vdupq_n_u32(0xffff0000u));
+      w[c] = vreinterpretq_f32_u32(bits);
+    }
+  }
+}
+
+template <PackFormat F, int R>
+KV_INLINE void FloatRows(const PanelArgs& a, const uint8_t* panel, int64_t r, int64_t first) {
+  float32x4_t acc[R][4];
+  for (int i = 0; i < R; ++i) {
+    for (int c = 0; c < 4; ++c) acc[i][c] = vdupq_n_f32(0);
+  }
+  for (int64_t k = 0; k < a.k; ++k) {
+    float32x4_t w[4];
+    LoadFloats<F>(panel, k, w);
+    for (int i = 0; i < R; ++i) {
+      const float32x4_t v = vdupq_n_f32(a.x[(r + i) * a.x_stride + k]);
+      for (int c = 0; c < 4; ++c) acc[i][c] = vfmaq_f32(acc[i][c], w[c], v);
+    }
+  }
+  for (int i = 0; i < R; ++i) StoreRow(a, r + i, first, acc[i]);
+}
+
+template <PackFormat F>
+void FloatPanels(const PanelArgs& a) {
+  for (int32_t p = 0; p < a.panels; ++p) {
+    const uint8_t* panel = a.weights + static_cast<size_t>(p) * a.panel_bytes;
+    int64_t r = 0;
+    for (; r + 4 <= a.rows; r += 4) FloatRows<F, 4>(a, panel, r, p * 16);
+    for (; r < a.rows; ++r) FloatRows<F, 1>(a, panel, r, p * 16);
+  }
+}
+
+}  // namespace
+
+const MatMulKernels kMatMul = {
+    QuantizeRow,
+    {FloatPanels<PackFormat::kF32>, FloatPanels<PackFormat::kF16>, FloatPanels<PackFormat::kBF16>,
+     Panels<PackFormat::kQ4>, Panels<PackFormat::kQ4M>, Panels<PackFormat::kQ4K>,
+     Panels<PackFormat::kQ8>, Panels<PackFormat::kQ8M>, Panels<PackFormat::kQ8F>,
+     Panels<PackFormat::kQ8FM>, Panels<PackFormat::kQ8F2>, Panels<PackFormat::kQ8FM2>}};
+
+}  // namespace kvasir::neon

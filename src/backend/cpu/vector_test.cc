@@ -1,0 +1,110 @@
+#include <gtest/gtest.h>
+
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <random>
+#include <vector>
+
+#include "backend/cpu/vector_kernels.h"
+#include "base/cpu.h"
+
+namespace kvasir {
+namespace {
+
+std::vector<const VectorKernels*> Available() {
+  std::vector<const VectorKernels*> out;
+  for (const Isa isa : AvailableIsas()) {
+    if (isa == Isa::kScalar) out.push_back(&scalar::kVector);
+#if defined(__x86_64__)
+    if (isa == Isa::kAvx2) out.push_back(&avx2::kVector);
+    if (isa == Isa::kAvx512) out.push_back(&avx512::kVector);
+#elif defined(__aarch64__)
+    if (isa == Isa::kNeon) out.push_back(&neon::kVector);
+#endif
+  }
+  return out;
+}
+
+TEST(Vector, ExpIsWithinItsPromisedError) {
+  double worst = 0;
+  for (float x = -87.3f; x <= 88.0f; x += 0.00073f) {
+    const double exact = std::exp(static_cast<double>(x));
+    worst = std::max(worst, std::abs(scalar::Exp(x) - exact) / exact);
+  }
+  EXPECT_LE(worst, 2.5e-7);
+  EXPECT_EQ(scalar::Exp(-200.0f), 0.0f);
+  EXPECT_EQ(scalar::Exp(0.0f), 1.0f);
+  EXPECT_EQ(scalar::Exp(1000.0f), scalar::Exp(88.0f));
+  EXPECT_TRUE(std::isnan(scalar::Exp(NAN)));
+}
+
+std::vector<float> Inputs(size_t n) {
+  std::mt19937 random(static_cast<uint32_t>(n));
+  std::normal_distribution<float> normal(0, 8);
+  std::vector<float> out(n);
+  for (float& x : out) x = normal(random);
+  if (n > 20) {
+    out[3] = 0.0f;
+    out[4] = -0.0f;
+    out[5] = 300.0f;
+    out[6] = -300.0f;
+    out[7] = 1e-30f;
+  }
+  return out;
+}
+
+TEST(Vector, ActivationsAreTheirDefinitionAndEqualInEverySet) {
+  for (const size_t n : {1, 7, 16, 33, 576, 1537}) {
+    const std::vector<float> x = Inputs(n), up = Inputs(n + 1);
+    std::vector<float> silu, gelu;
+    for (const VectorKernels* kernels : Available()) {
+      std::vector<float> a = x, b = x;
+      kernels->silu(a.data(), up.data(), static_cast<int64_t>(n));
+      kernels->gelu(b.data(), up.data(), static_cast<int64_t>(n));
+      if (silu.empty()) {
+        silu = a;
+        gelu = b;
+        for (size_t i = 0; i < n; ++i) {
+          const double v = x[i], u = std::sqrt(2 / M_PI) * (v + 0.044715 * v * v * v);
+          EXPECT_NEAR(a[i], v / (1 + std::exp(-v)) * up[i], 1e-5 * std::abs(v * up[i]) + 1e-6);
+          EXPECT_NEAR(b[i], 0.5 * v * (1 + std::tanh(u)) * up[i],
+                      1e-5 * std::abs(v * up[i]) + 1e-6);
+        }
+      }
+      EXPECT_EQ(std::memcmp(a.data(), silu.data(), n * sizeof(float)), 0) << n;
+      EXPECT_EQ(std::memcmp(b.data(), gelu.data(), n * sizeof(float)), 0) << n;
+    }
+  }
+}
+
+TEST(Vector, SoftmaxLeavesOutWhatIsOutsideAndIsEqualInEverySet) {
+  for (const auto& [begin, end] :
+       {std::pair{0, 1}, {0, 512}, {5, 6}, {13, 200}, {16, 32}, {511, 512}}) {
+    std::vector<float> scores = Inputs(512), first;
+    for (int i = 0; i < 512; ++i) {
+      if (i < begin || i >= end) scores[i] = NAN;
+    }
+    float first_m = 0, first_l = 0;
+    for (const VectorKernels* kernels : Available()) {
+      std::vector<float> s = scores;
+      float m = 0, l = 0;
+      kernels->softmax(s.data(), begin, end, &m, &l);
+      double sum = 0;
+      for (int i = begin; i < end; ++i) sum += std::exp(static_cast<double>(scores[i]) - m);
+      EXPECT_NEAR(l, sum, 1e-5 * sum);
+      s = std::vector<float>(s.begin() + begin, s.begin() + end);
+      if (first.empty()) {
+        first = s;
+        first_m = m;
+        first_l = l;
+      }
+      EXPECT_EQ(m, first_m);
+      EXPECT_EQ(std::bit_cast<uint32_t>(l), std::bit_cast<uint32_t>(first_l));
+      EXPECT_EQ(std::memcmp(s.data(), first.data(), s.size() * sizeof(float)), 0);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace kvasir

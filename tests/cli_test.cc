@@ -1,0 +1,241 @@
+// The program as people start it: exit codes, output, settings, memory.
+
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "default_model.h"
+
+namespace kvasir {
+namespace {
+
+const std::string kTiny = KVASIR_SOURCE_DIR "/tests/data/tiny/llama.gguf";
+
+struct Output {
+  int code = -1;
+  std::string text;  // stdout, and stderr where the command says 2>&1
+  /// An empty object where the output is no JSON.
+  nlohmann::json json() const {
+    const nlohmann::json parsed = nlohmann::json::parse(text, nullptr, false);
+    return parsed.is_discarded() ? nlohmann::json::object() : parsed;
+  }
+};
+
+/// Runs the program in a shell.
+Output Kvasir(const std::string& arguments, const std::string& before = "") {
+  const std::string command = before + " " KVASIR_BINARY " " + arguments;
+  Output out;
+  FILE* pipe = popen(command.c_str(), "r");
+  if (pipe == nullptr) return out;
+  char buffer[4096];
+  while (const size_t n = fread(buffer, 1, sizeof buffer, pipe)) out.text.append(buffer, n);
+  const int status = pclose(pipe);
+  out.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  return out;
+}
+
+std::string Quiet(const std::string& arguments) { return arguments + " 2>/dev/null </dev/null"; }
+
+class Folder {
+ public:
+  Folder()
+      : path_(std::filesystem::temp_directory_path() / ("kvasir-cli-" + std::to_string(getpid()))) {
+    std::filesystem::create_directories(path_);
+  }
+  ~Folder() { std::filesystem::remove_all(path_); }
+  std::string Write(const std::string& name, const std::string& text) const {
+    std::ofstream(path_ / name, std::ios::binary) << text;
+    return path_ / name;
+  }
+  std::string path() const { return path_; }
+
+ private:
+  std::filesystem::path path_;
+};
+
+TEST(CommandLine, EverySubcommandHasHelp) {
+  EXPECT_EQ(Kvasir("--help").code, 0);
+  EXPECT_NE(Kvasir("--version").text.find("kvasir "), std::string::npos);
+  for (const char* name :
+       {"run", "explain", "plan", "show", "tokenize", "perplexity", "doctor", "completion"}) {
+    const Output help = Kvasir(std::string(name) + " --help");
+    EXPECT_EQ(help.code, 0) << name;
+    EXPECT_NE(help.text.find("--help"), std::string::npos);
+  }
+}
+
+TEST(CommandLine, ExitCodesTellWhoseFaultItIs) {
+  EXPECT_EQ(Kvasir(Quiet("")).code, 2);
+  EXPECT_EQ(Kvasir(Quiet("nonsense")).code, 2);
+  EXPECT_EQ(Kvasir(Quiet("run --no-such-flag")).code, 2);
+  EXPECT_EQ(Kvasir(Quiet("run --temp warm")).code, 2);
+  EXPECT_EQ(Kvasir(Quiet("run no-such-model -p x")).code, 1);
+  EXPECT_EQ(Kvasir(Quiet("run " + kTiny + " -p x --temp -1")).code, 1);
+  EXPECT_EQ(Kvasir(Quiet("run " + kTiny + " -p x -n 3")).code, 0);
+}
+
+TEST(CommandLine, AnErrorIsOneLineThatNamesWhatIsWrong) {
+  for (const auto& [arguments, part] : {
+           std::pair<std::string, std::string>{"run no-such-model -p x", "no-such-model"},
+           {"run " + kTiny + " -p x --kv-dtype q3", "q3"},
+           {"run " + kTiny + " -p x --kv-memory 5parsec", "5parsec"},
+           {"run " + kTiny + " -p x --block-tokens 17", "17"},
+           {"run " + kTiny + " -p x --threads -2", "-2"},
+           {"run " + kTiny + " -p x --top-p 2", "top_p"},
+           {"run " + kTiny + " -p x --logit-bias 3", "logit-bias"},
+           {"run " + kTiny + " -p x --json -c 70000000000", "ctx"},
+           {"run " KVASIR_SOURCE_DIR "/README.md -p x", "README.md"},
+           {"run " KVASIR_SOURCE_DIR "/tests/data/tiny/gemma3.gguf -p x", "--raw"},
+           {"explain " + kTiny + " -p x --step 0", "0"},
+           {"explain " + kTiny + " -p x --step 65", "65"},
+           {"tokenize " + kTiny + " --decode 999", "999"},
+           {"perplexity " + kTiny + " -f /nonexistent", "/nonexistent"},
+       }) {
+    const Output out = Kvasir(arguments + " 2>&1 >/dev/null </dev/null");
+    EXPECT_NE(out.code, 0) << arguments;
+    EXPECT_EQ(out.text.find('\n'), out.text.size() - 1) << arguments << ": " << out.text;
+    EXPECT_NE(out.text.find(part), std::string::npos) << arguments << ": " << out.text;
+  }
+}
+
+TEST(CommandLine, RunGivesTheDocumentedJson) {
+  const Output out =
+      Kvasir(Quiet("run " + kTiny + " --raw -p 'the hat' -n 5 --ignore-eos --json --logprobs 2"));
+  ASSERT_EQ(out.code, 0);
+  const nlohmann::json json = out.json();
+  for (const char* key : {"text", "tokens", "finish_reason", "prompt_tokens", "cached_tokens",
+                          "ttft_ms", "decode_tok_s"}) {
+    EXPECT_TRUE(json.contains(key)) << key;
+  }
+  EXPECT_EQ(json["tokens"].size(), 5u);
+  EXPECT_EQ(json["finish_reason"], "length");
+  EXPECT_EQ(json["logprobs"][0]["top"].size(), 2u);
+}
+
+TEST(CommandLine, APipeIsAPromptAndASeedGivesTheSameTextAgain) {
+  const auto text = [](const std::string& flags) {
+    return Kvasir(
+               "run " + kTiny + " --raw -n 20 --temp 1 --ignore-eos -q " + flags + " 2>/dev/null",
+               "echo 'the in' |")
+        .text;
+  };
+  EXPECT_EQ(text("--seed 5"), text("--seed 5"));
+  EXPECT_EQ(text("--seed 5"), text("--seed 5 --threads 1 --block-tokens 16 --step-tokens 3"));
+  EXPECT_NE(text("--seed 5"), text("--seed 6"));
+  EXPECT_EQ(Kvasir("run " + kTiny + " 2>/dev/null", "printf '' |").code, 1);
+}
+
+TEST(CommandLine, FlagsCountOverEnvironmentOverFile) {
+  const Folder folder;
+  const std::string file = folder.Write("c.toml", "ctx = 48\n[plan]\nkv-dtype = \"f32\"\n");
+  const auto plan = [&](const std::string& before, const std::string& flags) {
+    return Kvasir(Quiet("plan " + kTiny + " --json " + flags), before).json();
+  };
+  EXPECT_EQ(plan("", "")["context"], 64);
+  EXPECT_EQ(plan("", "--config " + file)["context"], 48);
+  EXPECT_EQ(plan("", "--config " + file)["kv_dtype"], "f32");
+  EXPECT_EQ(plan("KVASIR_CTX=32", "--config " + file)["context"], 32);
+  EXPECT_EQ(plan("KVASIR_CTX=32", "-c 16 --config " + file)["context"], 16);
+  EXPECT_EQ(plan("KVASIR_CONFIG=" + file, "")["context"], 48);
+  for (const char* bad : {"nonsense = 1\n", "[plan]\nnonsense = 1\n", "[nonsense]\n",
+                          "ctx = \"many\"\n", "ctx = \n"}) {
+    const Output out =
+        Kvasir("plan " + kTiny + " --config " + folder.Write("bad.toml", bad) + " 2>&1");
+    EXPECT_EQ(out.code, 2) << bad;
+    EXPECT_NE(out.text.find("bad.toml"), std::string::npos) << out.text;
+  }
+}
+
+TEST(CommandLine, ExplainShowPlanTokenizeDoctorGiveJson) {
+  const nlohmann::json explain =
+      Kvasir(Quiet("explain " + kTiny + " -p 'the hat in' --step 20 --upto 50 --json")).json();
+  EXPECT_EQ(explain["step"], 20);
+  EXPECT_EQ(explain["logits_equal"], true);
+  for (const char* side : {"with_cache", "without_cache"}) {
+    for (const char* key : {"projections", "attention_ops", "flops", "bytes_read", "ms"}) {
+      EXPECT_TRUE(explain[side].contains(key)) << side << " " << key;
+    }
+  }
+  EXPECT_EQ(explain["table"].size(), 3u);
+  EXPECT_LT(explain["with_cache"]["flops"], explain["without_cache"]["flops"]);
+  const nlohmann::json plan = Kvasir(Quiet("plan " + kTiny + " --json")).json();
+  for (const char* key :
+       {"weights_bytes", "kv_bytes_per_token", "kv_capacity_tokens", "scratch_bytes"}) {
+    EXPECT_GT(plan[key], 0) << key;
+  }
+  EXPECT_EQ(Kvasir(Quiet("show " + kTiny + " --json --tensors --metadata")).json()["architecture"],
+            "llama");
+  const nlohmann::json tokens = Kvasir(Quiet("tokenize " + kTiny + " -p 'the hat' --json")).json();
+  EXPECT_EQ(tokens["tokens"].size(), tokens["count"]);
+  std::string ids;
+  for (const int id : tokens["tokens"]) ids += (ids.empty() ? "" : ",") + std::to_string(id);
+  EXPECT_EQ(Kvasir(Quiet("tokenize " + kTiny + " --decode " + ids)).text, "the hat");
+  EXPECT_GE(Kvasir(Quiet("doctor --json --no-probe")).json()["physical"], 1);
+}
+
+TEST(CommandLine, CompletionsNameEverySubcommandAndAreValidShell) {
+  for (const char* shell : {"bash", "zsh", "fish"}) {
+    const Output out = Kvasir(Quiet(std::string("completion ") + shell));
+    EXPECT_EQ(out.code, 0);
+    for (const char* name : {"run", "explain", "perplexity", "kv-dtype"})
+      EXPECT_NE(out.text.find(name), std::string::npos);
+  }
+  EXPECT_EQ(Kvasir("completion bash | bash -n").code, 0);
+  EXPECT_EQ(Kvasir(Quiet("completion tcsh")).code, 1);
+}
+
+TEST(CommandLine, TheInstructionSetIsForcedByTheEnvironment) {
+  EXPECT_EQ(Kvasir(Quiet("doctor --json --no-probe"), "KVASIR_ISA=scalar").json()["isa"], "scalar");
+  EXPECT_EQ(Kvasir(Quiet("doctor --no-probe"), "KVASIR_ISA=abacus").code, 1);
+}
+
+TEST(CommandLine, AModelThatCannotFitIsRefusedWithTheNumbers) {
+  const Output out = Kvasir("run " + kTiny + " -p x 2>&1 </dev/null", "ulimit -v 60000;");
+  if (out.code != 0) {
+    EXPECT_EQ(out.code, 1) << out.text;
+    EXPECT_NE(out.text.find("MiB"), std::string::npos) << out.text;
+  }
+  const Output pool = Kvasir("plan " + kTiny + " --kv-memory 900G 2>&1");
+  EXPECT_EQ(pool.code, 1);
+  EXPECT_NE(pool.text.find("MiB available"), std::string::npos) << pool.text;
+}
+
+class DefaultModelCli : public ::testing::Test {
+ protected:
+  void SetUp() override { SKIP_WITHOUT_DEFAULT_MODEL(); }
+};
+
+TEST_F(DefaultModelCli, ResidentMemoryIsWhatThePlanSaid) {
+  const Folder folder;
+  std::string text;
+  for (int i = 0; i < 170; ++i)
+    text += "Entry " + std::to_string(i * 7919 % 1000) + ": the river carries boats. ";
+  const std::string prompt = folder.Write("prompt.txt", text);
+  for (const char* dtype : {"bf16", "int8"}) {
+    const std::string flags = std::string(" --json -c 2048 --kv-dtype ") + dtype;
+    const nlohmann::json plan = Kvasir(Quiet("plan" + flags)).json();
+    // Until the context is full: 2,048 tokens in the cache.
+    const nlohmann::json run =
+        Kvasir("run --raw --ignore-eos" + flags + " 2>/dev/null < " + prompt).json();
+    ASSERT_EQ(run["finish_reason"], "context") << run;
+    const double planned = plan["total_bytes"], resident = run["resident_bytes"];
+    EXPECT_LE(std::abs(resident - planned), 0.05 * planned)
+        << dtype << ": planned " << planned << ", resident " << resident;
+  }
+}
+
+TEST_F(DefaultModelCli, TheDefaultModelAnswersInTheTerminal) {
+  const Output out = Kvasir(Quiet("run -p 'What is the capital of France?' -q"));
+  EXPECT_EQ(out.code, 0);
+  EXPECT_NE(out.text.find("Paris"), std::string::npos) << out.text;
+}
+
+}  // namespace
+}  // namespace kvasir
