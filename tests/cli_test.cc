@@ -196,15 +196,22 @@ TEST(CommandLine, TheInstructionSetIsForcedByTheEnvironment) {
   EXPECT_EQ(Kvasir(Quiet("doctor --no-probe"), "KVASIR_ISA=abacus").code, 1);
 }
 
-TEST(CommandLine, AModelThatCannotFitIsRefusedWithTheNumbers) {
-  const Output out = Kvasir("run " + kTiny + " -p x 2>&1 </dev/null", "ulimit -v 60000;");
-  if (out.code != 0) {
-    EXPECT_EQ(out.code, 1) << out.text;
-    EXPECT_NE(out.text.find("MiB"), std::string::npos) << out.text;
-  }
+TEST(CommandLine, APoolThatCannotFitIsRefusedWithTheNumbers) {
   const Output pool = Kvasir("plan " + kTiny + " --kv-memory 900G 2>&1");
   EXPECT_EQ(pool.code, 1);
   EXPECT_NE(pool.text.find("MiB available"), std::string::npos) << pool.text;
+}
+
+// Sanitizers need more address space than such a limit leaves: left out there by name.
+TEST(CommandLine, WithinAnAddressSpaceLimitItServesOrRefusesWithTheNumbers) {
+  for (int mib = 30; mib <= 90; mib += 5) {
+    const Output out = Kvasir("run " + kTiny + " -p x -n 2 2>&1 </dev/null",
+                              "ulimit -v " + std::to_string(mib * 1024) + ";");
+    if (out.code == 0 || out.text.find("shared") != std::string::npos)
+      continue;  // the loader's own
+    EXPECT_EQ(out.code, 1) << mib << " " << out.text;
+    EXPECT_NE(out.text.find("MiB"), std::string::npos) << mib << " " << out.text;
+  }
 }
 
 class DefaultModelCli : public ::testing::Test {

@@ -142,8 +142,8 @@ std::string TestName(const ::testing::TestParamInfo<std::string>& tested) {
 
 INSTANTIATE_TEST_SUITE_P(All, TinyModels,
                          ::testing::Values("llama", "llama-tied-mqa", "llama-linear",
-                                           "llama-llama3", "llama-yarn", "qwen2", "qwen3",
-                                           "gemma3"),
+                                           "llama-llama3", "llama-yarn", "mistral", "qwen2",
+                                           "qwen3", "gemma3"),
                          TestName);
 
 }  // namespace

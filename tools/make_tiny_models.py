@@ -31,6 +31,7 @@ MODELS = {
     "llama-linear": ("llama", tf.LlamaForCausalLM, tf.LlamaConfig(**SHAPE, rope_parameters=rope("linear", factor=4.0))),
     "llama-llama3": ("llama", tf.LlamaForCausalLM, tf.LlamaConfig(**SHAPE, rope_parameters=rope("llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=16))),
     "llama-yarn": ("llama", tf.LlamaForCausalLM, tf.LlamaConfig(**SHAPE, head_dim=32, rope_parameters=rope("yarn", factor=4.0, original_max_position_embeddings=16))),
+    "mistral": ("llama", tf.MistralForCausalLM, tf.MistralConfig(**SHAPE, head_dim=8, sliding_window=10, rope_parameters=rope())),
     "qwen2": ("qwen2", tf.Qwen2ForCausalLM, tf.Qwen2Config(**SHAPE, rope_parameters=rope(theta=1e6))),
     "qwen3": ("qwen3", tf.Qwen3ForCausalLM, tf.Qwen3Config(**SHAPE, head_dim=16, rope_parameters=rope(theta=1e6))),
     "gemma3": ("gemma3", tf.Gemma3ForCausalLM, tf.Gemma3TextConfig(
@@ -91,8 +92,8 @@ def write(path, arch, config, model, **split):
         w.add_rope_scaling_factor(rope_config["factor"])
     if rope_config["rope_type"] == "yarn":
         w.add_rope_scaling_orig_ctx_len(rope_config["original_max_position_embeddings"])
+    if getattr(config, "sliding_window", None) and arch != "qwen2" and arch != "qwen3": w.add_sliding_window(config.sliding_window)
     if arch == "gemma3":
-        w.add_sliding_window(config.sliding_window)
         w.add_array(f"{arch}.attention.sliding_window_pattern", [t == "sliding_attention" for t in config.layer_types])
         write_spm_tokenizer(w, VOCAB)
     else:

@@ -17,14 +17,15 @@ struct Architecture {
   bool qk_norm;
   bool post_norms;
   bool scaled_embedding;  // the embedding is multiplied by sqrt(dim)
-  int32_t global_every;   // with a window: every n-th layer has none; 0: no windows
+  int32_t global_every;   // with a window: every n-th layer has none; 0: all have it
+  bool windows;           // files may ask for a window
   double local_rope_base;
 };
 constexpr Architecture kArchitectures[] = {
-    {"llama", RopeStyle::kNorm, Activation::kSilu, false, false, false, 0, 0},
-    {"qwen2", RopeStyle::kNeox, Activation::kSilu, false, false, false, 0, 0},
-    {"qwen3", RopeStyle::kNeox, Activation::kSilu, true, false, false, 0, 0},
-    {"gemma3", RopeStyle::kNeox, Activation::kGeluTanh, true, true, true, 6, 10000.0},
+    {"llama", RopeStyle::kNorm, Activation::kSilu, false, false, false, 0, true, 0},
+    {"qwen2", RopeStyle::kNeox, Activation::kSilu, false, false, false, 0, false, 0},
+    {"qwen3", RopeStyle::kNeox, Activation::kSilu, true, false, false, 0, false, 0},
+    {"gemma3", RopeStyle::kNeox, Activation::kGeluTanh, true, true, true, 6, true, 10000.0},
 };
 
 constexpr int32_t kMaxLayers = 4096;
@@ -148,7 +149,7 @@ class ConfigReader {
     c_.window.assign(c_.layers, 0);
     KV_ASSIGN(const auto window, file_.Int(Key("attention.sliding_window"), 0, kMaxContext));
     if (!window || *window == 0) return {};
-    if (arch_.global_every == 0) {
+    if (!arch_.windows) {
       return MakeError(ErrorCode::kUnsupported,
                        "{}: {} is {}; sliding windows are not supported in {} models", file_.path(),
                        Key("attention.sliding_window"), *window, arch_.name);
@@ -168,7 +169,8 @@ class ConfigReader {
     KV_ASSIGN(const auto every, file_.Int(pattern_key, 1, kMaxLayers));
     const int64_t period = every ? *every : arch_.global_every;
     for (int32_t l = 0; l < c_.layers; ++l) {
-      c_.window[l] = (l + 1) % period == 0 ? 0 : static_cast<int32_t>(*window);
+      const bool global = period > 0 && (l + 1) % period == 0;
+      c_.window[l] = global ? 0 : static_cast<int32_t>(*window);
     }
     return {};
   }
