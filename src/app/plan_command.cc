@@ -1,5 +1,7 @@
 #include <fmt/format.h>
 
+#include <map>
+
 #include "app/commands.h"
 #include "app/flags.h"
 #include "app/json_output.h"
@@ -36,10 +38,11 @@ std::string PlanText(const MemoryPlan& p, const ModelConfig& c) {
   out += fmt::format(
       "K and V take as much as the weights at {} tokens\n",
       static_cast<int64_t>(static_cast<double>(p.weights_bytes) / p.kv_bytes_per_token));
-  for (const KvGroup& g : p.layout.groups) {
-    out += g.window == 0
-               ? fmt::format("{} layers keep all tokens\n", g.layers.size())
-               : fmt::format("{} layers keep the last {} tokens\n", g.layers.size(), g.window);
+  std::map<int32_t, size_t> layers;  // groups of one window may be several
+  for (const KvGroup& g : p.layout.groups) layers[g.window] += g.layers.size();
+  for (const auto& [window, count] : layers) {
+    out += window == 0 ? fmt::format("{} layers keep all tokens\n", count)
+                       : fmt::format("{} layers keep the last {} tokens\n", count, window);
   }
   return out;
 }
