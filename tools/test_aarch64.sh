@@ -14,7 +14,18 @@ if ! dpkg-query -W libhwy-dev:arm64 g++-aarch64-linux-gnu qemu-user > /dev/null 
     g++-aarch64-linux-gnu qemu-user $libraries > /dev/null
 fi
 cmake -S . -B build-aarch64 -G Ninja -DCMAKE_TOOLCHAIN_FILE=cmake/aarch64.cmake > /dev/null
-cmake --build build-aarch64 -- --quiet base_test tensor_test kv_test cpu_test text_test sample_test tiny_models_test engine_test
-for test in base_test tensor_test kv_test cpu_test text_test sample_test tiny_models_test engine_test; do
-  qemu-aarch64 -L /usr/aarch64-linux-gnu "build-aarch64/$test" --gtest_brief=1
+tests="base_test tensor_test kv_test cpu_test text_test sample_test tiny_models_test engine_test"
+# shellcheck disable=SC2086
+cmake --build build-aarch64 -- --quiet $tests
+
+# Some kernels and versions of the emulator do not get threads going; then all that needs none is run.
+emulate="qemu-aarch64 -L /usr/aarch64-linux-gnu"
+without=
+if ! timeout 20 $emulate build-aarch64/base_test --gtest_filter='ThreadPool.Ends*' > /dev/null 2>&1; then
+  echo "threads do not work under this emulator: tests that need them are left out" >&2
+  export KVASIR_TEST_ONE_THREAD=1
+  without='-ThreadPool.*:*Threads:*DeathTest*:*Death*'
+fi
+for test in $tests; do
+  $emulate "build-aarch64/$test" --gtest_brief=1 --gtest_filter="*$without"
 done

@@ -13,7 +13,8 @@ class FakeSystem : public ::testing::Test {
  protected:
   void SetUp() override {
     root_ = std::filesystem::temp_directory_path() / ("kvasir-limits-" + std::to_string(getpid()));
-    Write("/proc/meminfo", "MemTotal:       16000000 kB\nMemFree: 100 kB\nMemAvailable:    8000000 kB\n");
+    Write("/proc/meminfo",
+          "MemTotal:       16000000 kB\nMemFree: 100 kB\nMemAvailable:    8000000 kB\n");
   }
   void TearDown() override { std::filesystem::remove_all(root_); }
   void Write(const std::string& path, const std::string& text) const {
@@ -37,7 +38,8 @@ TEST_F(FakeSystem, TheTightestVersion2GroupOfAllLevelsCountsAndCacheIsNotUsed) {
   Write("/proc/self/cgroup", "0::/a/b\n");
   Write("/sys/fs/cgroup/a/memory.max", std::to_string(1000 * kMiB) + "\n");
   Write("/sys/fs/cgroup/a/memory.current", std::to_string(600 * kMiB) + "\n");
-  Write("/sys/fs/cgroup/a/memory.stat", "anon 1\ninactive_file " + std::to_string(100 * kMiB) + "\n");
+  Write("/sys/fs/cgroup/a/memory.stat",
+        "anon 1\ninactive_file " + std::to_string(100 * kMiB) + "\n");
   Write("/sys/fs/cgroup/a/b/memory.max", "max\n");
   Write("/sys/fs/cgroup/a/b/memory.current", "5\n");
   const MemoryLimits limits = Read();

@@ -7,17 +7,6 @@
 
 #define KV_INLINE inline __attribute__((always_inline))
 
-template <PackFormat F>
-constexpr bool kFourBit = F == PackFormat::kQ4 || F == PackFormat::kQ4M || F == PackFormat::kQ4K;
-template <PackFormat F>
-constexpr int kHalves = F == PackFormat::kQ8F2 || F == PackFormat::kQ8FM2 ? 2 : 1;
-template <PackFormat F>
-constexpr bool kHasMin = F == PackFormat::kQ4M || F == PackFormat::kQ4K || F == PackFormat::kQ8M ||
-                         F == PackFormat::kQ8FM || F == PackFormat::kQ8FM2;
-template <PackFormat F>
-constexpr bool kHalfScales =
-    F == PackFormat::kQ4 || F == PackFormat::kQ4M || F == PackFormat::kQ8 || F == PackFormat::kQ8M;
-
 KV_INLINE __m512 HalfToFloat(const uint8_t* p) {
   return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
 }

@@ -15,17 +15,6 @@ void QuantizeRow(const float* x, int64_t k, int8_t* q, int16_t* q16, float* d, i
   scalar::kMatMul.quantize(x, k, q, q16, d, sum);
 }
 
-template <PackFormat F>
-constexpr bool kFourBit = F == PackFormat::kQ4 || F == PackFormat::kQ4M || F == PackFormat::kQ4K;
-template <PackFormat F>
-constexpr int kHalves = F == PackFormat::kQ8F2 || F == PackFormat::kQ8FM2 ? 2 : 1;
-template <PackFormat F>
-constexpr bool kHasMin = F == PackFormat::kQ4M || F == PackFormat::kQ4K || F == PackFormat::kQ8M ||
-                         F == PackFormat::kQ8FM || F == PackFormat::kQ8FM2;
-template <PackFormat F>
-constexpr bool kHalfScales =
-    F == PackFormat::kQ4 || F == PackFormat::kQ4M || F == PackFormat::kQ8 || F == PackFormat::kQ8M;
-
 KV_INLINE float32x4_t HalfToFloat(const uint8_t* p) {
   return vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(p)));
 }

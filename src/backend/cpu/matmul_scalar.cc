@@ -38,17 +38,6 @@ struct Scales {
   float m[2][16];
 };
 
-template <PackFormat F>
-constexpr bool kFourBit = F == PackFormat::kQ4 || F == PackFormat::kQ4M || F == PackFormat::kQ4K;
-template <PackFormat F>
-constexpr int kHalves = F == PackFormat::kQ8F2 || F == PackFormat::kQ8FM2 ? 2 : 1;
-template <PackFormat F>
-constexpr bool kHasMin = F == PackFormat::kQ4M || F == PackFormat::kQ4K || F == PackFormat::kQ8M ||
-                         F == PackFormat::kQ8FM || F == PackFormat::kQ8FM2;
-template <PackFormat F>
-constexpr bool kHalfScales =
-    F == PackFormat::kQ4 || F == PackFormat::kQ4M || F == PackFormat::kQ8 || F == PackFormat::kQ8M;
-
 float LoadHalf(const uint8_t* p) {
   uint16_t bits = 0;
   std::memcpy(&bits, p, 2);

@@ -200,7 +200,7 @@ TEST(MatMul, IsAsAccurateAsItsArithmeticAllows) {
 }
 
 TEST(MatMul, APackedRowIsTheDequantizedRow) {
-  ThreadPool pool(2, false);
+  ThreadPool pool(1, false);
   CpuMatMul mm(Isa::kScalar, &pool);
   for (const DType dtype : kFormats) {
     for (const float scale : {1.0f, 3.7f}) {

@@ -42,6 +42,21 @@ inline constexpr size_t kQ4KSubScalesAt = kQ4KMinsAt + 32;  ///< [8][16] uint8
 inline constexpr size_t kQ4KSubMinsAt = kQ4KSubScalesAt + 128;
 inline constexpr size_t kQ4KBytes = kQ4KSubMinsAt + 128;
 
+// What a format is made of, for kernels. Constants only: nothing here becomes code that files
+// compiled for different instruction sets could share.
+template <PackFormat F>
+constexpr bool kFourBit = F == PackFormat::kQ4 || F == PackFormat::kQ4M || F == PackFormat::kQ4K;
+/// Parts of a group with scales of their own.
+template <PackFormat F>
+constexpr int kHalves = F == PackFormat::kQ8F2 || F == PackFormat::kQ8FM2 ? 2 : 1;
+template <PackFormat F>
+constexpr bool kHasMin = F == PackFormat::kQ4M || F == PackFormat::kQ4K || F == PackFormat::kQ8M ||
+                         F == PackFormat::kQ8FM || F == PackFormat::kQ8FM2;
+/// Scales are f16, not f32.
+template <PackFormat F>
+constexpr bool kHalfScales =
+    F == PackFormat::kQ4 || F == PackFormat::kQ4M || F == PackFormat::kQ8 || F == PackFormat::kQ8M;
+
 /// The packed format of a file's format.
 PackFormat PackFormatOf(DType dtype);
 /// Bytes of the record of one group (kQ4K: of one super-block); 0 for floats.
