@@ -1,5 +1,6 @@
 #include "exec/model_executor.h"
 
+#include <cstring>
 #include <utility>
 
 #include "base/check.h"
@@ -49,6 +50,9 @@ SliceResult ModelExecutor::SampleSlice(const SeqSlice& slice, std::span<float> l
 
 StepResult ModelExecutor::Collect() {
   CHECK(plan_ != nullptr);
+  for (const BlockCopy& copy : plan_->copies) {
+    std::memcpy(kv_.block(copy.to), kv_.block(copy.from), kv_.layout->block_bytes);
+  }
   const std::span<float> logits = RunForward();
   StepResult result{.step = plan_->step, .slices = {}, .logits = logits};
   const auto vocab = static_cast<size_t>(model_->config().vocab);

@@ -16,6 +16,34 @@ bool BlockTable::Grow(BlockPool& pool, int32_t block_tokens, int32_t tokens) {
   return true;
 }
 
+void BlockTable::Adopt(int32_t first_block, std::vector<BlockRef> blocks) {
+  CHECK(refs_.empty());
+  first_block_ = first_block;
+  refs_ = std::move(blocks);
+  for (const BlockRef& ref : refs_) ids_.push_back(ref.id());
+}
+
+BlockRef BlockTable::Share(int32_t block) const {
+  const int32_t index = block - first_block_;
+  if (index < 0) return {};
+  CHECK_LT(index, size());
+  return refs_[index].Share();
+}
+
+void BlockTable::Replace(int32_t block, BlockRef same) {
+  const int32_t index = block - first_block_;
+  if (index < 0 || !same) return;
+  CHECK_LT(index, size());
+  ids_[index] = same.id();
+  refs_[index] = std::move(same);
+}
+
+void BlockTable::Clear() {
+  refs_.clear();
+  ids_.clear();
+  first_block_ = 0;
+}
+
 void BlockTable::Truncate(int32_t block_tokens, int32_t tokens) {
   const auto end = static_cast<int32_t>(DivUp(tokens, block_tokens));
   const int32_t keep = end > first_block_ ? end - first_block_ : 0;

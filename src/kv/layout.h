@@ -127,6 +127,12 @@ struct KvLayout {
   std::vector<Place> place_;  // by layer
 };
 
+/// A block whose bytes are copied before a step computes: the beginning of a cached block that a
+/// sequence continues in another way.
+struct BlockCopy {
+  BlockId from = -1, to = -1;
+};
+
 /// The bytes of a pool of blocks: plain view, owned by whoever allocated it.
 struct KvStorage {
   const KvLayout* layout = nullptr;

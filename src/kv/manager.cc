@@ -1,13 +1,27 @@
 #include "kv/manager.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/check.h"
 #include "base/checked.h"
 
 namespace kvasir {
+namespace {
 
-KvManager::KvManager(KvLayout layout, int32_t blocks) : layout_(std::move(layout)), pool_(blocks) {}
+std::vector<int32_t> WindowsOf(const KvLayout& layout) {
+  std::vector<int32_t> windows;
+  for (const KvGroup& group : layout.groups) windows.push_back(group.window);
+  return windows;
+}
+
+}  // namespace
+
+KvManager::KvManager(KvLayout layout, int32_t blocks, KvManagerOptions options)
+    : layout_(std::move(layout)),
+      options_(options),
+      pool_(blocks),
+      index_(layout_.block_tokens, WindowsOf(layout_), options.eviction) {}
 
 SequenceKv KvManager::NewSequence() const {
   SequenceKv s;
@@ -15,17 +29,118 @@ SequenceKv KvManager::NewSequence() const {
   return s;
 }
 
-bool KvManager::Grow(SequenceKv& sequence, int32_t tokens) {
+PrefixMatch KvManager::Match(uint64_t salt, std::span<const int32_t> prompt) const {
+  if (!options_.share_prefixes || prompt.empty()) return {};
+  PrefixMatch match = index_.Match(salt, prompt, static_cast<int32_t>(prompt.size()) - 1);
+  if (!options_.share_in_flight) match.in_flight_tokens = 0;
+  return match;
+}
+
+bool KvManager::Adopt(SequenceKv& sequence, const PrefixMatch& match,
+                      std::span<const int32_t> prompt, uint64_t step, uint64_t tenant) {
+  CHECK_EQ(sequence.computed, 0);
+  CHECK(sequence.path.empty());
+  if (!options_.share_prefixes) return true;
+  const auto whole = static_cast<int32_t>(match.nodes.size());
+  // Used and held before anything is evicted, so that making room does not take them.
+  index_.Use(match.nodes, step);
+  sequence.path = match.nodes;
+  for (size_t g = 0; g < layout_.groups.size(); ++g) {
+    const int32_t first = FirstNeeded(layout_.groups[g], match.tokens) / layout_.block_tokens;
+    std::vector<BlockRef> blocks;
+    for (int32_t b = first; b < whole; ++b) blocks.push_back(match.nodes[b]->blocks[g].Share());
+    sequence.tables[g].Adopt(std::min(first, whole), std::move(blocks));
+  }
+  sequence.computed = whole * layout_.block_tokens;
+  if (match.partial != nullptr) {
+    PrefixNode* const partial[] = {match.partial};
+    index_.Use(partial, step);
+    sequence.copied_from = match.partial;
+    for (const BlockRef& block : match.partial->blocks) {
+      sequence.copied_blocks.push_back(block.Share());
+    }
+    if (!Grow(sequence, match.tokens, step, tenant)) {
+      Release(sequence, prompt, true, step);
+      return false;
+    }
+    for (size_t g = 0; g < layout_.groups.size(); ++g) {
+      sequence.copies.push_back({sequence.copied_blocks[g].id(), sequence.tables[g].id(whole)});
+    }
+    sequence.computed = match.tokens;
+  }
+  // The rest of the prompt's whole blocks is now in flight.
+  const auto end = static_cast<int32_t>(prompt.size()) / layout_.block_tokens;
+  for (int32_t b = whole; b < end; ++b) {
+    bool made = false;
+    PrefixNode* parent = sequence.path.empty() ? nullptr : sequence.path.back();
+    PrefixNode* node = index_.FindOrAdd(
+        sequence.salt, parent,
+        prompt.subspan(static_cast<size_t>(b) * layout_.block_tokens, layout_.block_tokens), step,
+        &made);
+    if (!node->ready && node->writer == 0) node->writer = sequence.id;
+    sequence.path.push_back(node);
+  }
+  return true;
+}
+
+void KvManager::CopiesDone(SequenceKv& sequence) {
+  sequence.copies.clear();
+  sequence.copied_blocks.clear();
+  if (sequence.copied_from != nullptr) index_.Leave(sequence.copied_from);
+  sequence.copied_from = nullptr;
+}
+
+int64_t KvManager::BlocksToGrow(const SequenceKv& sequence, int32_t tokens) const {
   int64_t wanted = 0;
   for (const BlockTable& table : sequence.tables) {
     const auto end = static_cast<int64_t>(DivUp(tokens, layout_.block_tokens));
     wanted += std::max<int64_t>(0, end - table.first_block() - table.size());
   }
+  return wanted;
+}
+
+bool KvManager::Grow(SequenceKv& sequence, int32_t tokens, uint64_t step, uint64_t tenant) {
+  const int64_t wanted = BlocksToGrow(sequence, tokens);
+  if (wanted > pool_.free()) index_.Evict(pool_, wanted, step, tenant);
   if (wanted > pool_.free()) return false;
   for (BlockTable& table : sequence.tables) {
     CHECK(table.Grow(pool_, layout_.block_tokens, tokens));
   }
   return true;
+}
+
+std::vector<BlockRef> KvManager::ShareBlock(const SequenceKv& sequence, int32_t block) const {
+  std::vector<BlockRef> blocks;
+  for (const BlockTable& table : sequence.tables) blocks.push_back(table.Share(block));
+  return blocks;
+}
+
+void KvManager::Publish(SequenceKv& sequence, std::span<const int32_t> tokens, int32_t computed,
+                        uint64_t step) {
+  if (!options_.share_prefixes) return;
+  const int32_t size = layout_.block_tokens;
+  for (int32_t b = sequence.computed / size; (b + 1) * size <= computed; ++b) {
+    CHECK_LE(static_cast<size_t>(b), sequence.path.size());
+    if (static_cast<size_t>(b) == sequence.path.size()) {
+      bool made = false;
+      PrefixNode* parent = sequence.path.empty() ? nullptr : sequence.path.back();
+      sequence.path.push_back(index_.FindOrAdd(
+          sequence.salt, parent, tokens.subspan(static_cast<size_t>(b) * size, size), step, &made));
+    }
+    PrefixNode* node = sequence.path[b];
+    if (!node->ready) {
+      index_.Publish(node, ShareBlock(sequence, b));
+      continue;
+    }
+    // Somebody else computed the same: the bits are equal, so one copy is enough.
+    for (size_t g = 0; g < sequence.tables.size(); ++g) {
+      if (node->blocks[g]) {
+        sequence.tables[g].Replace(b, node->blocks[g].Share());
+      } else {
+        node->blocks[g] = sequence.tables[g].Share(b);  // what fell out of a window is back
+      }
+    }
+  }
 }
 
 int32_t KvManager::FirstNeeded(const KvGroup& group, int32_t position) const {
@@ -38,8 +153,47 @@ void KvManager::Advance(SequenceKv& sequence, int32_t tokens) {
   for (size_t g = 0; g < layout_.groups.size(); ++g) {
     const int32_t needed = FirstNeeded(layout_.groups[g], tokens);
     // One block more than needed stays, so that a chat whose last tokens change can go back.
-    sequence.tables[g].DropBefore(layout_.block_tokens, std::max(0, needed - layout_.block_tokens));
+    const int32_t first = std::max(0, needed - layout_.block_tokens);
+    const int32_t before = sequence.tables[g].first_block();
+    sequence.tables[g].DropBefore(layout_.block_tokens, first);
+    for (int32_t b = before; b < sequence.tables[g].first_block(); ++b) {
+      if (static_cast<size_t>(b) < sequence.path.size())
+        index_.FellOut(sequence.path[b], static_cast<int32_t>(g));
+    }
   }
+}
+
+void KvManager::Release(SequenceKv& sequence, std::span<const int32_t> tokens, bool keep,
+                        uint64_t step) {
+  // Copies that were never made: what they would have given is not there.
+  if (!sequence.copies.empty()) sequence.computed -= sequence.computed % layout_.block_tokens;
+  CopiesDone(sequence);
+  const int32_t size = layout_.block_tokens, whole = sequence.computed / size;
+  const int32_t rest = sequence.computed % size;
+  const bool holds_rest =
+      std::all_of(sequence.tables.begin(), sequence.tables.end(), [whole](const BlockTable& t) {
+        return t.first_block() <= whole && whole < t.first_block() + t.size();
+      });
+  if (keep && options_.share_prefixes && rest > 0 && holds_rest) {
+    CHECK_GE(sequence.path.size(), static_cast<size_t>(whole));
+    PrefixNode* parent = whole == 0 ? nullptr : sequence.path[whole - 1];
+    bool made = false;
+    PrefixNode* end =
+        index_.FindOrAdd(sequence.salt, parent,
+                         tokens.subspan(static_cast<size_t>(whole) * size, rest), step, &made);
+    if (!end->ready) index_.Publish(end, ShareBlock(sequence, whole));
+    index_.Leave(end);
+  }
+  for (BlockTable& table : sequence.tables) table.Clear();
+  while (!sequence.path.empty()) {
+    PrefixNode* node = sequence.path.back();
+    sequence.path.pop_back();
+    if (!node->ready && node->writer == sequence.id) node->writer = 0;
+    const bool alone = node->users == 1 && node->children.empty() && node->ready && node->hits == 0;
+    index_.Leave(node);
+    if (!keep && alone) index_.Remove(node);
+  }
+  sequence.computed = 0;
 }
 
 bool KvManager::CanTruncate(const SequenceKv& sequence, int32_t tokens) const {
@@ -53,6 +207,7 @@ bool KvManager::CanTruncate(const SequenceKv& sequence, int32_t tokens) const {
 
 void KvManager::Truncate(SequenceKv& sequence, int32_t tokens) {
   CHECK(CanTruncate(sequence, tokens));
+  CHECK(sequence.path.empty());
   sequence.computed = tokens;
   for (BlockTable& table : sequence.tables) table.Truncate(layout_.block_tokens, tokens);
 }
@@ -69,6 +224,11 @@ int64_t KvManager::BlocksFor(int32_t tokens, int32_t max_slice) const {
     blocks += static_cast<int64_t>(DivUp(span, layout_.block_tokens)) + (span < tokens ? 1 : 0);
   }
   return blocks;
+}
+
+void KvManager::CheckInvariants() const {
+  pool_.CheckInvariants();
+  index_.CheckInvariants(pool_);
 }
 
 }  // namespace kvasir

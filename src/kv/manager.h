@@ -1,11 +1,13 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "kv/block_pool.h"
 #include "kv/block_table.h"
 #include "kv/layout.h"
+#include "kv/prefix_index.h"
 
 namespace kvasir {
 
@@ -14,42 +16,87 @@ namespace kvasir {
 struct SequenceKv {
   std::vector<BlockTable> tables;  ///< by group
   int32_t computed = 0;
+  // Its way through the prefix index: the nodes of its first blocks, in order. Empty for sequences
+  // that share nothing.
+  uint64_t id = 0, salt = 0;
+  std::vector<PrefixNode*> path;
+  /// Blocks to copy before its next slice is computed, and the node that they are copied from.
+  std::vector<BlockCopy> copies;
+  PrefixNode* copied_from = nullptr;
+  std::vector<BlockRef> copied_blocks;  ///< keep what is copied until it was
 };
 
-/// The bookkeeping of the KV cache: who holds which block. Moves no bytes.
+struct KvManagerOptions {
+  EvictionPolicy eviction = EvictionPolicy::kFrequency;
+  bool share_prefixes = true;   ///< off: paging alone (a baseline of the simulator)
+  bool share_in_flight = true;  ///< off: what is being computed is not waited for
+};
+
+/// The bookkeeping of the KV cache: one pool, no slots. Who holds which block, which blocks hold
+/// which prefix, and who must give up blocks. Moves no bytes.
 class KvManager {
  public:
-  KvManager(KvLayout layout, int32_t blocks);
+  KvManager(KvLayout layout, int32_t blocks, KvManagerOptions options = {});
 
   const KvLayout& layout() const { return layout_; }
   const BlockPool& pool() const { return pool_; }
+  const PrefixIndex& index() const { return index_; }
 
   SequenceKv NewSequence() const;
 
-  /// Gives the sequence slots for positions [computed, tokens) in every group. False, and nothing
-  /// changed, when the pool has too few blocks.
-  [[nodiscard]] bool Grow(SequenceKv& sequence, int32_t tokens);
+  /// What of a prompt is cached. The last token is always left to compute: its logits are wanted.
+  PrefixMatch Match(uint64_t salt, std::span<const int32_t> prompt) const;
+  /// Gives an empty sequence what `match` found, and announces the whole blocks of its prompt that
+  /// it will compute itself. False, and nothing changed, when there is no room for the copy of a
+  /// partial block. `step` and `tenant` are for the order of eviction and its reasons.
+  [[nodiscard]] bool Adopt(SequenceKv& sequence, const PrefixMatch& match,
+                           std::span<const int32_t> prompt, uint64_t step, uint64_t tenant);
 
-  /// The K and V of positions below `tokens` are now in the cache: returns blocks that no later
-  /// token will attend to.
+  /// The copies of the sequence were made.
+  void CopiesDone(SequenceKv& sequence);
+
+  /// Gives the sequence slots for positions [computed, tokens) in every group, at the cost of
+  /// cached blocks that nobody uses. False, and nothing changed, when the pool has too few.
+  [[nodiscard]] bool Grow(SequenceKv& sequence, int32_t tokens, uint64_t step = 0,
+                          uint64_t tenant = 0);
+  /// Blocks that could be had now.
+  int64_t available() const { return pool_.free() + index_.idle_blocks(); }
+  /// Blocks that Grow to `tokens` would take.
+  int64_t BlocksToGrow(const SequenceKv& sequence, int32_t tokens) const;
+
+  /// The K and V of `tokens`[0, computed) are now in the cache: shares whole blocks with the index.
+  /// Only after they were computed.
+  void Publish(SequenceKv& sequence, std::span<const int32_t> tokens, int32_t computed,
+               uint64_t step);
+  /// Returns blocks that no token from position `tokens` on will attend to, and counts positions
+  /// below it as computed.
   void Advance(SequenceKv& sequence, int32_t tokens);
+  /// The sequence ends or is preempted. With `keep` what it computed stays, to the token, until its
+  /// room is needed; else what it alone published goes too.
+  void Release(SequenceKv& sequence, std::span<const int32_t> tokens, bool keep, uint64_t step);
+  /// Gives up all cached blocks that nobody uses.
+  void DropCache() { index_.Clear(pool_); }
 
   /// True if the sequence still holds all that tokens from position `tokens` on attend to.
   bool CanTruncate(const SequenceKv& sequence, int32_t tokens) const;
-  /// Forgets all positions from `tokens` on. CHECKs CanTruncate.
+  /// Forgets all positions from `tokens` on, of a sequence that shares nothing. CHECKs CanTruncate.
   void Truncate(SequenceKv& sequence, int32_t tokens);
 
   /// The most blocks that a sequence of `tokens` tokens holds at any time, when it is computed in
   /// slices of at most `max_slice`.
   int64_t BlocksFor(int32_t tokens, int32_t max_slice) const;
 
-  void CheckInvariants() const { pool_.CheckInvariants(); }
+  void CheckInvariants() const;
 
  private:
   /// The first position that a token at `position` still attends to, in a group.
   int32_t FirstNeeded(const KvGroup& group, int32_t position) const;
+  std::vector<BlockRef> ShareBlock(const SequenceKv& sequence, int32_t block) const;
+
   KvLayout layout_;
+  KvManagerOptions options_;
   BlockPool pool_;
+  PrefixIndex index_;  // after pool_: holds references
 };
 
 }  // namespace kvasir

@@ -39,6 +39,10 @@ uint64_t& FakeExecutor::Slot(const TableView& table, int32_t position) {
 
 StepResult FakeExecutor::Collect() {
   StepResult result{.step = plan_->step, .slices = {}, .logits = {}};
+  for (const BlockCopy& copy : plan_->copies) {
+    std::copy_n(slots_.begin() + int64_t{copy.from} * layout_.block_tokens, layout_.block_tokens,
+                slots_.begin() + int64_t{copy.to} * layout_.block_tokens);
+  }
   largest_step_ = std::max(largest_step_, plan_->rows());
   const size_t n = plan_->slices.size();
   for (size_t i = 0; i < n; ++i) {

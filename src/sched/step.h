@@ -36,6 +36,7 @@ struct StepPlan {
   uint64_t step = 0;
   std::vector<SeqSlice> slices;
   std::vector<TableView> tables;  ///< [group][slice]
+  std::vector<BlockCopy> copies;  ///< done before anything is computed
 
   int32_t rows() const {
     int32_t n = 0;

@@ -1,0 +1,312 @@
+#include "kv/prefix_index.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/check.h"
+
+namespace kvasir {
+namespace {
+
+/// How many steps of recency a hit is worth under kFrequency, and how many hits count. See
+/// bench/results for what it gains on a trace.
+constexpr double kStepsPerHit = 4000;
+constexpr uint32_t kMostHits = 8;
+constexpr size_t kMostGraves = 1 << 16;
+/// Neighbours that are looked at for a partial hit when the nearest are not ready.
+constexpr int kNeighbours = 4;
+
+uint64_t HashTokens(uint64_t hash, std::span<const int32_t> tokens) {
+  for (const int32_t t : tokens) {
+    hash = (hash ^ static_cast<uint32_t>(t)) * 0x9E3779B97F4A7C15ull;
+    hash ^= hash >> 29;
+  }
+  return hash;
+}
+
+int32_t Common(std::span<const int32_t> a, std::span<const int32_t> b) {
+  const size_t n = std::min(a.size(), b.size());
+  return static_cast<int32_t>(
+      std::mismatch(a.begin(), a.begin() + static_cast<ptrdiff_t>(n), b.begin()).first - a.begin());
+}
+
+}  // namespace
+
+bool PrefixNode::TokensLess::operator()(std::span<const int32_t> a,
+                                        std::span<const int32_t> b) const {
+  return std::lexicographical_compare(a.begin(), a.end(), b.begin(), b.end());
+}
+
+PrefixIndex::PrefixIndex(int32_t block_tokens, std::vector<int32_t> windows, EvictionPolicy policy)
+    : block_tokens_(block_tokens), windows_(std::move(windows)), policy_(policy) {}
+
+PrefixIndex::~PrefixIndex() {
+  // Children first and one by one: a chain of a long context is too deep for nested destructors.
+  while (!by_id_.empty()) {
+    PrefixNode* node = by_id_.begin()->second;
+    while (!node->children.empty()) node = node->children.begin()->second.get();
+    node->users = 0;
+    Remove(node);
+  }
+}
+
+const PrefixNode* PrefixIndex::Root(uint64_t salt) const {
+  const auto it = roots_.find(salt);
+  return it == roots_.end() ? nullptr : it->second.get();
+}
+
+bool PrefixIndex::HasWindow(const std::vector<PrefixNode*>& nodes, int32_t end_tokens) const {
+  for (size_t g = 0; g < windows_.size(); ++g) {
+    if (windows_[g] == 0) continue;
+    const int32_t first = std::max(0, end_tokens - windows_[g] + 1) / block_tokens_;
+    for (auto b = static_cast<size_t>(first); b < nodes.size(); ++b) {
+      if (!nodes[b]->blocks[g]) return false;
+    }
+  }
+  return true;
+}
+
+void PrefixIndex::FindPartial(const PrefixNode* at, std::span<const int32_t> rest,
+                              PrefixMatch* match) const {
+  // The child with the longest common beginning is next to where `rest` would stand.
+  int32_t best_seen = 0;
+  const PrefixNode* seen = nullptr;
+  const auto look = [&](const PrefixNode& child) {
+    const int32_t common = Common(child.tokens, rest);
+    if (seen == nullptr || common > best_seen) {
+      best_seen = common;
+      seen = &child;
+    }
+    const bool whole = std::all_of(child.blocks.begin(), child.blocks.end(),
+                                   [](const BlockRef& b) { return static_cast<bool>(b); });
+    if (child.ready && whole && common > match->partial_tokens) {
+      match->partial_tokens = common;
+      match->partial = const_cast<PrefixNode*>(&child);
+    }
+  };
+  auto after = at->children.lower_bound(rest);
+  auto it = after;
+  for (int i = 0; i < kNeighbours && it != at->children.end(); ++i, ++it) look(*it->second);
+  it = after;
+  for (int i = 0; i < kNeighbours && it != at->children.begin(); ++i) look(*(--it)->second);
+  if (seen == nullptr ||
+      static_cast<size_t>(best_seen) >= std::min(rest.size(), seen->tokens.size()))
+    return;
+  if (best_seen != match->partial_tokens) return;
+  match->reason = MissReason::kDiverged;
+  match->diverged_had = seen->tokens[best_seen];
+  match->diverged_got = rest[best_seen];
+}
+
+PrefixMatch PrefixIndex::Match(uint64_t salt, std::span<const int32_t> tokens,
+                               int32_t limit) const {
+  PrefixMatch m;
+  const PrefixNode* at = Root(salt);
+  uint64_t hash = salt;
+  const auto find = [&](int32_t from) -> const PrefixNode* {
+    if (at == nullptr || from + block_tokens_ > limit) return nullptr;
+    const auto it = at->children.find(tokens.subspan(from, block_tokens_));
+    return it == at->children.end() ? nullptr : it->second.get();
+  };
+  const PrefixNode* next = nullptr;
+  while ((next = find(m.tokens)) != nullptr && next->ready) {
+    m.nodes.push_back(const_cast<PrefixNode*>(next));
+    at = next;
+    m.tokens += block_tokens_;
+  }
+  if (!m.nodes.empty()) hash = m.nodes.back()->path_hash;
+  // Windowed layers need their last tokens: go back to where they are all held.
+  const auto known = m.nodes.size();
+  while (!m.nodes.empty() && !HasWindow(m.nodes, m.tokens)) {
+    m.nodes.pop_back();
+    m.tokens -= block_tokens_;
+  }
+  if (m.nodes.size() < known) {
+    m.reason = MissReason::kWindow;
+    return m;
+  }
+  for (; next != nullptr && !next->ready && next->writer != 0;
+       next = find(m.tokens + m.in_flight_tokens)) {
+    m.in_flight_tokens += block_tokens_;
+    at = next;
+  }
+  if (m.in_flight_tokens > 0) return m;
+  const std::span<const int32_t> rest =
+      tokens.subspan(m.tokens, std::min<size_t>(limit - m.tokens, block_tokens_));
+  if (rest.empty()) return m;
+  m.reason = MissReason::kNeverSeen;
+  if (tokens.size() - m.tokens >= static_cast<size_t>(block_tokens_)) {
+    const auto grave = graves_.find(HashTokens(hash, tokens.subspan(m.tokens, block_tokens_)));
+    if (grave != graves_.end()) {
+      m.reason = MissReason::kEvicted;
+      m.evicted_step = grave->second.step;
+      m.evicted_for = grave->second.tenant;
+    }
+  }
+  if (at != nullptr) FindPartial(at, rest, &m);
+  if (m.partial != nullptr) {
+    std::vector<PrefixNode*> with = m.nodes;
+    with.push_back(m.partial);
+    if (HasWindow(with, m.tokens + m.partial_tokens)) {
+      m.tokens += m.partial_tokens;
+    } else {
+      m.partial = nullptr;
+      m.partial_tokens = 0;
+      m.reason = MissReason::kWindow;
+    }
+  }
+  if (m.tokens == limit) m.reason = MissReason::kNone;
+  return m;
+}
+
+int64_t PrefixIndex::HeldBlocks(const PrefixNode& node) const {
+  return std::count_if(node.blocks.begin(), node.blocks.end(),
+                       [](const BlockRef& b) { return static_cast<bool>(b); });
+}
+
+void PrefixIndex::Candidate(PrefixNode* node) {
+  if (node->users != 0 || !node->children.empty() || !node->ready) return;
+  node->score = static_cast<double>(node->last_used);
+  if (policy_ == EvictionPolicy::kFrequency)
+    node->score += kStepsPerHit * std::min(node->hits, kMostHits);
+  candidates_.emplace(node->score, node);
+}
+
+void PrefixIndex::NotCandidate(PrefixNode* node) { candidates_.erase({node->score, node}); }
+
+void PrefixIndex::Use(std::span<PrefixNode* const> nodes, uint64_t step) {
+  for (PrefixNode* node : nodes) {
+    NotCandidate(node);
+    if (node->users++ == 0) idle_blocks_ -= HeldBlocks(*node);
+    node->last_used = step;
+    ++node->hits;
+  }
+}
+
+PrefixNode* PrefixIndex::FindOrAdd(uint64_t salt, PrefixNode* parent,
+                                   std::span<const int32_t> tokens, uint64_t step, bool* made) {
+  if (parent == nullptr) {
+    auto& root = roots_[salt];
+    if (root == nullptr) {
+      root = std::make_unique<PrefixNode>();
+      root->path_hash = salt;
+      root->depth = -1;
+    }
+    parent = root.get();
+  }
+  const auto it = parent->children.find(tokens);
+  *made = it == parent->children.end();
+  if (!*made) {
+    PrefixNode* node = it->second.get();
+    NotCandidate(node);
+    if (node->users++ == 0) idle_blocks_ -= HeldBlocks(*node);
+    node->last_used = step;
+    return node;
+  }
+  NotCandidate(parent);
+  auto node = std::make_unique<PrefixNode>();
+  node->id = next_id_++;
+  node->parent = parent;
+  node->tokens.assign(tokens.begin(), tokens.end());
+  node->blocks.resize(windows_.size());
+  node->depth = parent->depth + 1;
+  node->users = 1;
+  node->last_used = step;
+  node->path_hash = HashTokens(parent->path_hash, tokens);
+  PrefixNode* raw = node.get();
+  by_id_[raw->id] = raw;
+  parent->children.emplace(raw->tokens, std::move(node));
+  return raw;
+}
+
+void PrefixIndex::Publish(PrefixNode* node, std::vector<BlockRef> blocks) {
+  CHECK(!node->ready);
+  CHECK_GT(node->users, 0);
+  CHECK_EQ(blocks.size(), windows_.size());
+  node->blocks = std::move(blocks);
+  node->ready = true;
+  node->writer = 0;
+}
+
+void PrefixIndex::Leave(PrefixNode* node) {
+  CHECK_GT(node->users, 0);
+  if (--node->users > 0) return;
+  idle_blocks_ += HeldBlocks(*node);
+  if (!node->ready && node->children.empty()) {
+    Remove(node);
+  } else {
+    Candidate(node);
+  }
+}
+
+void PrefixIndex::Remove(PrefixNode* node) {
+  CHECK_EQ(node->users, 0);
+  CHECK(node->children.empty());
+  NotCandidate(node);
+  idle_blocks_ -= HeldBlocks(*node);
+  by_id_.erase(node->id);
+  PrefixNode* parent = node->parent;
+  const auto it = parent->children.find(node->tokens);
+  CHECK(it != parent->children.end() && it->second.get() == node);
+  parent->children.erase(it);
+  if (parent->parent != nullptr) Candidate(parent);
+}
+
+void PrefixIndex::FellOut(PrefixNode* node, int32_t group) {
+  if (node->blocks[group]) fell_out_.emplace_back(node->id, group);
+}
+
+void PrefixIndex::Evict(BlockPool& pool, int64_t wanted, uint64_t step, uint64_t tenant) {
+  // First what only a hit in the middle of a text would need: windowed blocks behind the window.
+  while (pool.free() < wanted && !fell_out_.empty()) {
+    const auto [id, group] = fell_out_.front();
+    fell_out_.pop_front();
+    const auto it = by_id_.find(id);
+    if (it == by_id_.end()) continue;
+    BlockRef& block = it->second->blocks[group];
+    if (!block || pool.refs(block.id()) != 1 || it->second->children.empty()) continue;
+    if (it->second->users == 0) --idle_blocks_;
+    block.Reset();
+    ++evicted_blocks_;
+  }
+  while (pool.free() < wanted && !candidates_.empty()) {
+    PrefixNode* node = candidates_.begin()->second;
+    evicted_blocks_ += HeldBlocks(*node);
+    if (graves_.emplace(node->path_hash, Grave{step, tenant}).second) {
+      grave_order_.push_back(node->path_hash);
+      if (grave_order_.size() > kMostGraves) {
+        graves_.erase(grave_order_.front());
+        grave_order_.pop_front();
+      }
+    }
+    Remove(node);
+  }
+}
+
+void PrefixIndex::Clear(BlockPool& pool) {
+  while (!candidates_.empty()) Remove(candidates_.begin()->second);
+  (void)pool;
+}
+
+void PrefixIndex::CheckInvariants(const BlockPool& pool) const {
+  int64_t idle = 0;
+  for (const auto& [id, node] : by_id_) {
+    CHECK_EQ(node->id, id);
+    CHECK_GE(node->users, 0);
+    if (node->parent->parent != nullptr) CHECK_GE(node->parent->users, node->users > 0 ? 1 : 0);
+    if (node->users == 0) idle += HeldBlocks(*node);
+    CHECK(node->ready || HeldBlocks(*node) == 0);
+    CHECK(node->ready || node->users > 0 || !node->children.empty());
+    CHECK(static_cast<int32_t>(node->tokens.size()) == block_tokens_ || node->children.empty());
+    const bool candidate = node->users == 0 && node->children.empty() && node->ready;
+    CHECK_EQ(candidates_.count({node->score, node}), candidate ? 1u : 0u);
+    for (const BlockRef& block : node->blocks) {
+      if (!block) continue;
+      CHECK_GE(pool.refs(block.id()), 1);
+      if (node->users == 0) CHECK_EQ(pool.refs(block.id()), 1);
+    }
+  }
+  CHECK_EQ(idle, idle_blocks_);
+}
+
+}  // namespace kvasir

@@ -1,0 +1,131 @@
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
+#include <set>
+#include <span>
+#include <unordered_map>
+#include <vector>
+
+#include "kv/block_pool.h"
+
+namespace kvasir {
+
+/// Order in which cached blocks that nobody uses are given up.
+enum class EvictionPolicy {
+  kLru,        ///< least recently used leaf first
+  kFrequency,  ///< the same, but each hit so far makes a block look more recently used
+};
+
+/// Block-sized piece of a cached prefix, a node of the index. Owned by the index; users keep plain
+/// pointers while they are counted in `users`.
+struct PrefixNode {
+  /// Children by their tokens; the keys are spans of the children's own tokens.
+  struct TokensLess {
+    bool operator()(std::span<const int32_t> a, std::span<const int32_t> b) const;
+  };
+  using Children = std::map<std::span<const int32_t>, std::unique_ptr<PrefixNode>, TokensLess>;
+
+  uint64_t id = 0;
+  PrefixNode* parent = nullptr;
+  std::vector<int32_t> tokens;   ///< of this block; fewer than a block: the end of a sequence
+  std::vector<BlockRef> blocks;  ///< by group; empty: not held (it fell out of a window)
+  Children children;
+  int32_t depth = 0;       ///< blocks before this one
+  int32_t users = 0;       ///< sequences whose path goes through it; none: may be evicted
+  bool ready = false;      ///< the K and V are there. Else announced: someone is to compute them
+  uint64_t writer = 0;     ///< not ready: the sequence that will; 0: nobody any more
+  uint64_t last_used = 0;  ///< step
+  uint32_t hits = 0;
+  uint64_t path_hash = 0;  ///< of all tokens up to here; for diagnosis only
+  double score = 0;        ///< place among the candidates for eviction, while it is one
+};
+
+/// Why a cached prefix ended where it did.
+enum class MissReason {
+  kNone,       ///< all that could be cached was
+  kNeverSeen,  ///< nothing followed this prefix before
+  kDiverged,   ///< what followed had another token
+  kEvicted,    ///< it was there, and was given up
+  kWindow,     ///< the tokens are known, but windowed layers' K and V fell out of their window
+};
+
+/// What of a prompt is in the cache.
+struct PrefixMatch {
+  std::vector<PrefixNode*> nodes;  ///< whole blocks, ready
+  PrefixNode* partial = nullptr;   ///< a block whose first `partial_tokens` tokens match: copied
+  int32_t partial_tokens = 0;
+  int32_t tokens = 0;            ///< found in all
+  int32_t in_flight_tokens = 0;  ///< beyond: being computed for another sequence right now
+  MissReason reason = MissReason::kNone;
+  int32_t diverged_had = -1, diverged_got = -1;  ///< kDiverged: the tokens at position `tokens`
+  uint64_t evicted_step = 0, evicted_for = 0;    ///< kEvicted: when, and for which tenant's need
+};
+
+/// The index from token prefixes to blocks: a tree of blocks' tokens for each salt. Finding
+/// compares tokens; there is no hash to trust. Holds one reference to every block it knows.
+class PrefixIndex {
+ public:
+  PrefixIndex(int32_t block_tokens, std::vector<int32_t> windows, EvictionPolicy policy);
+  ~PrefixIndex();
+
+  /// Looks for the first `limit` tokens. Changes nothing.
+  PrefixMatch Match(uint64_t salt, std::span<const int32_t> tokens, int32_t limit) const;
+
+  /// A user now goes through the nodes of a match.
+  void Use(std::span<PrefixNode* const> nodes, uint64_t step);
+  /// The child of `parent` (nullptr: the root of `salt`) with these tokens, made if it is not
+  /// there, and used by the caller. `made` tells which.
+  PrefixNode* FindOrAdd(uint64_t salt, PrefixNode* parent, std::span<const int32_t> tokens,
+                        uint64_t step, bool* made);
+  /// The K and V of a node are computed: the index shares the blocks.
+  void Publish(PrefixNode* node, std::vector<BlockRef> blocks);
+  /// A user leaves; a node that is not ready and has no users goes away.
+  void Leave(PrefixNode* node);
+  /// Removes a leaf that nobody uses, whether ready or not.
+  void Remove(PrefixNode* node);
+  /// A windowed block of `node` fell out of its last user's window.
+  void FellOut(PrefixNode* node, int32_t group);
+
+  /// Gives up blocks until `wanted` more are free in the pool, or nothing is left to give up.
+  /// `step` and `tenant` are kept for the question why something is gone.
+  void Evict(BlockPool& pool, int64_t wanted, uint64_t step, uint64_t tenant);
+  /// Gives up all that nobody uses.
+  void Clear(BlockPool& pool);
+
+  /// Blocks that only unused nodes hold: what Evict can free at least.
+  int64_t idle_blocks() const { return idle_blocks_; }
+  int64_t nodes() const { return static_cast<int64_t>(by_id_.size()); }
+  int64_t evicted_blocks() const { return evicted_blocks_; }
+
+  /// CHECKs counts and links against a walk over the whole tree.
+  void CheckInvariants(const BlockPool& pool) const;
+
+ private:
+  bool HasWindow(const std::vector<PrefixNode*>& nodes, int32_t end_tokens) const;
+  void FindPartial(const PrefixNode* at, std::span<const int32_t> rest, PrefixMatch* match) const;
+  void Candidate(PrefixNode* node);
+  void NotCandidate(PrefixNode* node);
+  int64_t HeldBlocks(const PrefixNode& node) const;
+  const PrefixNode* Root(uint64_t salt) const;
+
+  int32_t block_tokens_;
+  std::vector<int32_t> windows_;  // by group
+  EvictionPolicy policy_;
+  std::map<uint64_t, std::unique_ptr<PrefixNode>> roots_;
+  std::unordered_map<uint64_t, PrefixNode*> by_id_;
+  uint64_t next_id_ = 1;
+  std::set<std::pair<double, PrefixNode*>> candidates_;  // unused leaves, first to go first
+  std::deque<std::pair<uint64_t, int32_t>> fell_out_;    // (node, group), oldest first
+  int64_t idle_blocks_ = 0, evicted_blocks_ = 0;
+  // What was evicted lately, by path: for the reason of a miss. Bounded.
+  struct Grave {
+    uint64_t step, tenant;
+  };
+  std::unordered_map<uint64_t, Grave> graves_;
+  std::deque<uint64_t> grave_order_;
+};
+
+}  // namespace kvasir
