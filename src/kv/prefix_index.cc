@@ -164,6 +164,10 @@ int64_t PrefixIndex::HeldBlocks(const PrefixNode& node) const {
                        [](const BlockRef& b) { return static_cast<bool>(b); });
 }
 
+int64_t PrefixIndex::Unfilled(const PrefixNode& node) const {
+  return HeldBlocks(node) * (block_tokens_ - static_cast<int64_t>(node.tokens.size()));
+}
+
 void PrefixIndex::Candidate(PrefixNode* node) {
   if (node->users != 0 || !node->children.empty() || !node->ready) return;
   node->score = static_cast<double>(node->last_used);
@@ -225,6 +229,7 @@ void PrefixIndex::Publish(PrefixNode* node, std::vector<BlockRef> blocks) {
   CHECK_EQ(blocks.size(), windows_.size());
   node->blocks = std::move(blocks);
   node->ready = true;
+  unfilled_slots_ += Unfilled(*node);
   node->writer = 0;
 }
 
@@ -244,6 +249,7 @@ void PrefixIndex::Remove(PrefixNode* node) {
   CHECK(node->children.empty());
   NotCandidate(node);
   idle_blocks_ -= HeldBlocks(*node);
+  unfilled_slots_ -= Unfilled(*node);
   by_id_.erase(node->id);
   PrefixNode* parent = node->parent;
   const auto it = parent->children.find(node->tokens);

@@ -99,6 +99,8 @@ class PrefixIndex {
   int64_t idle_blocks() const { return idle_blocks_; }
   int64_t nodes() const { return static_cast<int64_t>(by_id_.size()); }
   int64_t evicted_blocks() const { return evicted_blocks_; }
+  /// Token slots of held blocks that hold no token: ends of sequences that do not fill a block.
+  int64_t unfilled_slots() const { return unfilled_slots_; }
 
   /// CHECKs counts and links against a walk over the whole tree.
   void CheckInvariants(const BlockPool& pool) const;
@@ -119,7 +121,8 @@ class PrefixIndex {
   uint64_t next_id_ = 1;
   std::set<std::pair<double, PrefixNode*>> candidates_;  // unused leaves, first to go first
   std::deque<std::pair<uint64_t, int32_t>> fell_out_;    // (node, group), oldest first
-  int64_t idle_blocks_ = 0, evicted_blocks_ = 0;
+  int64_t Unfilled(const PrefixNode& node) const;
+  int64_t idle_blocks_ = 0, evicted_blocks_ = 0, unfilled_slots_ = 0;
   // What was evicted lately, by path: for the reason of a miss. Bounded.
   struct Grave {
     uint64_t step, tenant;

@@ -1,0 +1,184 @@
+#include <fmt/format.h>
+
+#include <fstream>
+
+#include "app/commands.h"
+#include "app/flags.h"
+#include "app/json_output.h"
+#include "app/simulate_plot.h"
+#include "app/terminal.h"
+#include "sim/simulation.h"
+
+namespace kvasir {
+namespace {
+
+struct SimulateFlags {
+  std::string trace, csv, plot, kv_memory, policy = "frequency";
+  size_t requests = 0;
+  int64_t pool_blocks = 0;
+  double pool_pct = 0, itl_target_ms = 0;
+  SimulationOptions options;
+  bool baselines = false, json = false;
+};
+
+constexpr const char* kMissNames[] = {"none", "never_seen", "diverged", "evicted", "window"};
+
+nlohmann::ordered_json Percentiles(const std::vector<float>& seconds) {
+  return {{"p50", Percentile(seconds, 50) * 1e3}, {"p90", Percentile(seconds, 90) * 1e3}, {"p99", Percentile(seconds, 99) * 1e3}};
+}
+
+std::vector<float> Ttfts(const SimulationResult& r) {
+  std::vector<float> out;
+  for (const SimulatedRequest& q : r.requests) {
+    if (!q.refused) out.push_back(static_cast<float>(q.first_token_s - q.arrival_s));
+  }
+  return out;
+}
+
+nlohmann::ordered_json ResultJson(const SimulationResult& r) {
+  nlohmann::ordered_json misses;
+  for (int i = 0; i < 5; ++i) misses[kMissNames[i]] = r.misses[i];
+  return {{"requests", r.requests.size()},
+          {"refused", r.refused},
+          {"prompt_tokens", r.prompt_tokens},
+          {"cached_tokens", r.cached_tokens},
+          {"hit_rate", r.hit_rate()},
+          {"kv_waste_pct", r.kv_waste_pct},
+          {"preemptions", r.preemptions},
+          {"evicted_blocks", r.evicted_blocks},
+          {"pool_blocks", r.pool_blocks},
+          {"misses", misses},
+          {"ttft_ms", Percentiles(Ttfts(r))},
+          {"itl_ms", Percentiles(r.itl_s)},
+          {"steps", r.steps},
+          {"virtual_seconds", r.seconds},
+          {"scheduler_us_per_step", r.scheduler_us_per_step}};
+}
+
+Status WriteCsv(const std::string& path, const SimulationResult& r) {
+  std::ofstream out(path);
+  out << "arrival_s,first_token_s,finished_s,prompt_tokens,cached_tokens,output_tokens,preemptions,miss,refused\n";
+  for (const SimulatedRequest& q : r.requests) {
+    out << fmt::format("{:.4f},{:.4f},{:.4f},{},{},{},{},{},{}\n", q.arrival_s, q.first_token_s, q.finished_s, q.prompt_tokens, q.cached_tokens,
+                       q.output_tokens, q.preemptions, kMissNames[static_cast<int>(q.miss)], q.refused ? 1 : 0);
+  }
+  out.close();
+  if (!out) return MakeError(ErrorCode::kIo, "cannot write {}", path);
+  return {};
+}
+
+std::string Row(const std::string& name, const SimulationResult& r) {
+  const std::vector<float> ttft = Ttfts(r);
+  return fmt::format("{:<22} {:>7.2f}% {:>10} {:>9} {:>10.0f} {:>10.0f} {:>8.1f} {:>8.1f} {:>8.2f}%\n", name, r.hit_rate() * 100, r.preemptions, r.refused,
+                     Percentile(ttft, 50) * 1e3, Percentile(ttft, 99) * 1e3, Percentile(r.itl_s, 50) * 1e3, Percentile(r.itl_s, 99) * 1e3, r.kv_waste_pct);
+}
+
+/// The same trace without one mechanism at a time.
+Result<std::vector<std::pair<std::string, SimulationResult>>> Baselines(const std::vector<TraceRequest>& trace, const SimulationOptions& ours) {
+  std::vector<std::pair<std::string, SimulationOptions>> variants;
+  const auto add = [&](const std::string& name, auto change) {
+    SimulationOptions o = ours;
+    change(o);
+    variants.emplace_back(name, o);
+  };
+  add("LRU eviction", [](SimulationOptions& o) { o.kv.eviction = EvictionPolicy::kLru; });
+  add("no in-flight reuse", [](SimulationOptions& o) { o.kv.share_in_flight = false; });
+  add("no sharing", [](SimulationOptions& o) { o.kv.share_prefixes = false; });
+  add("whole-prompt prefill", [](SimulationOptions& o) { o.scheduler.chunked_prefill = false; });
+  std::vector<std::pair<std::string, SimulationResult>> out;
+  for (const auto& [name, options] : variants) {
+    KV_ASSIGN(SimulationResult r, Simulate(trace, options, {}));
+    out.emplace_back(name, std::move(r));
+  }
+  return out;
+}
+
+/// Slots of the longest sequence's size: what share of them would hold no token.
+double StaticSlotWaste(const std::vector<TraceRequest>& trace) {
+  double longest = 0, used = 0;
+  for (const TraceRequest& r : trace) {
+    longest = std::max<double>(longest, r.input_tokens + r.output_tokens);
+    used += r.input_tokens + r.output_tokens / 2.0;
+  }
+  return 100 * (1 - used / (longest * static_cast<double>(trace.size())));
+}
+
+Result<int> RunSimulate(SimulateFlags flags) {
+  SimulationOptions& o = flags.options;
+  if (flags.policy == "lru") {
+    o.kv.eviction = EvictionPolicy::kLru;
+  } else if (flags.policy != "frequency") {
+    return MakeError(ErrorCode::kInvalid, "--policy is {}; frequency and lru are known", flags.policy);
+  }
+  if (!(o.machine.prefill_tokens_per_s > 0) || !(o.machine.step_s >= 0) || !(flags.itl_target_ms >= 0)) {
+    return MakeError(ErrorCode::kInvalid, "--prefill-tok-s, --step-ms and --itl-target must be above 0");
+  }
+  if (o.scheduler.max_step_tokens < 1 || o.scheduler.max_sequences < 1) {
+    return MakeError(ErrorCode::kInvalid, "--step-tokens and --max-sequences must be 1 or more");
+  }
+  o.scheduler.itl_target_s = flags.itl_target_ms / 1e3;
+  KV_ASSIGN(const std::vector<TraceRequest> trace, ReadTrace(flags.trace, flags.requests));
+  o.pool_blocks = flags.pool_blocks;
+  if (flags.pool_pct > 0) {
+    o.pool_blocks = std::max<int64_t>(1, static_cast<int64_t>(flags.pool_pct / 100 * static_cast<double>(DistinctBlocks(trace, o.block_tokens))));
+  }
+  ProgressBar bar("simulating");
+  KV_ASSIGN(const SimulationResult r, Simulate(trace, o, [&](size_t done) { bar.Update(done, trace.size()); }));
+  bar.Clear();
+  if (!flags.csv.empty()) KV_RETURN_IF_ERROR(WriteCsv(flags.csv, r));
+  if (!flags.plot.empty()) KV_RETURN_IF_ERROR(WriteSimulationPlot(flags.plot, r));
+  std::vector<std::pair<std::string, SimulationResult>> others;
+  if (flags.baselines) {
+    KV_ASSIGN(others, Baselines(trace, o));
+  }
+  const int64_t pool_tokens = r.pool_blocks * o.block_tokens;
+  if (flags.json) {
+    nlohmann::ordered_json json = ResultJson(r);
+    if (flags.baselines) {
+      for (const auto& [name, other] : others) json["baselines"][name] = ResultJson(other);
+      json["belady_hit_rate"] = static_cast<double>(BeladyHits(trace, pool_tokens)) / static_cast<double>(std::max<uint64_t>(1, r.prompt_tokens));
+      json["static_slots_waste_pct"] = StaticSlotWaste(trace);
+    }
+    PrintJson(json);
+    return kExitOk;
+  }
+  std::string out = fmt::format("{} requests, {} prompt tokens, {} of them from the cache, {} steps, {:.0f} s of the trace's time; scheduling {:.1f} us a step\n\n",
+                                r.requests.size(), r.prompt_tokens, r.cached_tokens, r.steps, r.seconds, r.scheduler_us_per_step);
+  out += fmt::format("{:<22} {:>8} {:>10} {:>9} {:>10} {:>10} {:>8} {:>8} {:>9}\n", "", "hits", "preempted", "refused", "TTFT p50", "p99 ms", "ITL p50", "p99 ms", "waste");
+  out += Row("Kvasir", r);
+  for (const auto& [name, other] : others) out += Row(name, other);
+  if (flags.baselines) {
+    out += fmt::format("{:<22} {:>7.2f}%   the most that any eviction could, one request after the other\n", "Belady's bound",
+                       100.0 * static_cast<double>(BeladyHits(trace, pool_tokens)) / static_cast<double>(std::max<uint64_t>(1, r.prompt_tokens)));
+    out += fmt::format("{:<22} {:>8} {:>61.2f}%\n", "slots of full length", "", StaticSlotWaste(trace));
+  }
+  WriteOut(out);
+  return kExitOk;
+}
+
+}  // namespace
+
+Command AddSimulateCommand(CLI::App* root) {
+  auto flags = std::make_shared<SimulateFlags>();
+  SimulationOptions& o = flags->options;
+  CLI::App* app = root->add_subcommand("simulate", "The real scheduler and KV manager on a request trace, under a virtual clock");
+  app->add_option("trace", flags->trace, "JSON lines as Mooncake's, or CSV as Azure's")->required()->type_name("TRACE");
+  app->add_option("--requests", flags->requests, "only the first N; 0: all")->type_name("N");
+  app->add_flag("--sequential", o.sequential, "one request after the other");
+  app->add_option("--block-tokens", o.block_tokens, "tokens of a KV block")->type_name("N");
+  app->add_option("--pool", flags->pool_blocks, "blocks of the pool; 0: as many as the trace could need")->type_name("N");
+  app->add_option("--pool-pct", flags->pool_pct, "the pool in percent of the trace's distinct blocks")->type_name("P");
+  app->add_option("--max-sequences", o.scheduler.max_sequences, "running at once at most")->type_name("N");
+  app->add_option("--step-tokens", o.scheduler.max_step_tokens, "tokens of a step at most")->type_name("N");
+  app->add_option("--itl-target", flags->itl_target_ms, "a step with decoding takes no longer, in ms; 0: off")->type_name("MS");
+  app->add_option("--prefill-tok-s", o.machine.prefill_tokens_per_s, "the machine's prefill speed")->type_name("N");
+  app->add_option_function<double>("--step-ms", [&o](double ms) { o.machine.step_s = ms / 1e3; }, "fixed time of a step: reading the weights")->type_name("MS");
+  app->add_option("--policy", flags->policy, "eviction: frequency or lru")->type_name("NAME");
+  app->add_flag("--baselines", flags->baselines, "also without each mechanism, and Belady's bound");
+  app->add_option("--csv", flags->csv, "writes a line for each request")->type_name("FILE");
+  app->add_option("--plot", flags->plot, "writes an SVG of queue, running, KV and hit rate over time")->type_name("FILE");
+  app->add_flag("--json", flags->json, "one JSON object on stdout");
+  return [flags] { return RunSimulate(*flags); };
+}
+
+}  // namespace kvasir

@@ -1,0 +1,298 @@
+#include "sim/simulation.h"
+
+#include <algorithm>
+#include <map>
+#include <set>
+#include <unordered_map>
+#include <unordered_set>
+#include <utility>
+
+#include "base/check.h"
+#include "base/checked.h"
+#include "base/clock.h"
+
+namespace kvasir {
+namespace {
+
+/// Does nothing but choose tokens that no other sequence has, and say how long a step would take.
+class SimExecutor final : public Executor {
+ public:
+  explicit SimExecutor(const MachineProfile& machine) : machine_(machine) {}
+
+  void Submit(const StepPlan& plan) override { plan_ = &plan; }
+
+  StepResult Collect() override {
+    StepResult result{.step = plan_->step, .slices = {}, .logits = {}};
+    double tokens = 0, keys = 0;
+    for (const SeqSlice& s : plan_->slices) {
+      tokens += s.count;
+      if (s.count == 1) keys += s.first_pos + 1;
+      if (s.sampling == nullptr) continue;
+      SampledToken token;
+      token.token = --next_token_;
+      result.slices.push_back({.sequence = s.sequence, .tokens = {token}, .error = std::nullopt});
+    }
+    seconds_ = machine_.step_s + tokens / machine_.prefill_tokens_per_s + keys * machine_.key_s;
+    return result;
+  }
+
+  double seconds() const { return seconds_; }
+
+ private:
+  MachineProfile machine_;
+  const StepPlan* plan_ = nullptr;
+  int32_t next_token_ = 0;  // below zero: in no prompt
+  double seconds_ = 0;
+};
+
+class Simulator {
+ public:
+  Simulator(const std::vector<TraceRequest>& trace, const SimulationOptions& options, KvLayout layout, int64_t blocks)
+      : trace_(trace),
+        options_(options),
+        kv_(std::move(layout), static_cast<int32_t>(blocks), options.kv),
+        scheduler_(options.scheduler, &kv_),
+        executor_(options.machine) {
+    result_.pool_blocks = blocks;
+    result_.requests.resize(trace.size());
+    if (options.scheduler.itl_target_s > 0) {
+      scheduler_.cost_model().Set(options.machine.step_s, 1 / options.machine.prefill_tokens_per_s, 0);
+    }
+  }
+
+  SimulationResult Run(const std::function<void(size_t done)>& progress) {
+    size_t next = 0;
+    while (done_ < trace_.size()) {
+      if (options_.sequential) {
+        if (Busy() == 0 && next < trace_.size()) {
+          now_ = std::max(now_, trace_[next].arrival_s);
+          Arrive(next++);
+        }
+      } else {
+        while (next < trace_.size() && trace_[next].arrival_s <= now_) Arrive(next++);
+      }
+      if (!Step()) {
+        if (next >= trace_.size()) break;
+        now_ = std::max(now_, trace_[next].arrival_s);
+      }
+      if (progress) progress(done_);
+    }
+    Summarize();
+    return std::move(result_);
+  }
+
+ private:
+  size_t Busy() const { return scheduler_.running() + scheduler_.waiting(); }
+
+  void Arrive(size_t index) {
+    const TraceRequest& r = trace_[index];
+    SimulatedRequest& out = result_.requests[index];
+    out.arrival_s = options_.sequential ? now_ : r.arrival_s;
+    out.prompt_tokens = r.input_tokens;
+    const int64_t need = kv_.BlocksFor(r.input_tokens + r.output_tokens, options_.scheduler.max_step_tokens);
+    if (need > kv_.pool().total()) {
+      out.refused = true;
+      ++result_.refused;
+      ++done_;
+      return;
+    }
+    auto s = std::make_unique<Sequence>();
+    s->id = index + 1;
+    s->tokens = PromptOf(r, index);
+    s->prompt_tokens = r.input_tokens;
+    s->max_tokens = r.output_tokens;
+    s->tenant = s->salt = r.tenant;
+    scheduler_.Add(std::move(s));
+  }
+
+  bool Step() {
+    const int64_t begin = SystemClock().NowNs();
+    const StepPlan& plan = scheduler_.Plan();
+    scheduling_s_ += SecondsBetween(begin, SystemClock().NowNs());
+    if (plan.slices.empty()) return false;
+    executor_.Submit(plan);
+    const StepResult computed = executor_.Collect();
+    now_ += executor_.seconds();
+    CountWaste(plan);
+    const int64_t commit = SystemClock().NowNs();
+    scheduler_.Measured(executor_.seconds());
+    std::vector<Scheduler::Progress> progress = scheduler_.Commit(computed);
+    scheduling_s_ += SecondsBetween(commit, SystemClock().NowNs());
+    for (const Scheduler::Progress& p : progress) Deliver(*p.sequence, !p.tokens.empty());
+    Sample();
+    return true;
+  }
+
+  void Deliver(const Sequence& s, bool token) {
+    if (!token) return;
+    const size_t index = s.id - 1;
+    SimulatedRequest& out = result_.requests[index];
+    if (s.output_tokens() == 1) {
+      out.first_token_s = now_;
+      out.cached_tokens = s.cached_tokens;
+      out.miss = s.miss;
+    } else {
+      result_.itl_s.push_back(static_cast<float>(now_ - last_token_[index]));
+    }
+    last_token_[index] = now_;
+    if (s.output_tokens() < s.max_tokens) return;
+    out.finished_s = now_;
+    out.output_tokens = s.output_tokens();
+    out.preemptions = s.preemptions;
+    last_token_.erase(index);
+    ++done_;
+    scheduler_.Finish(s.id, true);
+  }
+
+  /// Slots of used blocks without a token: unfilled tails of what runs (slots that this step fills are
+  /// filled) and of cached ends.
+  void CountWaste(const StepPlan& plan) {
+    const int32_t size = kv_.layout().block_tokens;
+    const auto groups = static_cast<int64_t>(kv_.layout().groups.size());
+    int64_t waste = kv_.index().unfilled_slots();
+    for (const SeqSlice& s : plan.slices) {
+      const int32_t end = s.first_pos + s.count;
+      waste += groups * (static_cast<int64_t>(DivUp(static_cast<size_t>(end), static_cast<size_t>(size))) * size - end);
+    }
+    const int64_t used = int64_t{kv_.pool().total() - kv_.pool().free()} * size;
+    if (used == 0) return;
+    waste_ += static_cast<double>(waste) / static_cast<double>(used);
+    ++waste_steps_;
+  }
+
+  void Sample() {
+    if (now_ < next_sample_) return;
+    const SchedulerCounters& c = scheduler_.counters();
+    result_.samples.push_back({.time_s = now_,
+                               .waiting = scheduler_.waiting(),
+                               .running = scheduler_.running(),
+                               .used_blocks = kv_.pool().total() - kv_.pool().free(),
+                               .idle_blocks = kv_.index().idle_blocks(),
+                               .hit_rate = c.prompt_tokens == 0 ? 0 : static_cast<double>(c.cached_tokens) / static_cast<double>(c.prompt_tokens)});
+    constexpr double kEvery = 2;  // seconds
+    next_sample_ = now_ + kEvery;
+  }
+
+  void Summarize() {
+    const SchedulerCounters& c = scheduler_.counters();
+    result_.prompt_tokens = c.prompt_tokens;
+    result_.cached_tokens = c.cached_tokens;
+    result_.preemptions = c.preemptions;
+    std::copy(std::begin(c.misses), std::end(c.misses), result_.misses);
+    result_.evicted_blocks = kv_.index().evicted_blocks();
+    result_.steps = c.steps;
+    result_.seconds = now_;
+    result_.kv_waste_pct = waste_steps_ == 0 ? 0 : 100 * waste_ / static_cast<double>(waste_steps_);
+    result_.scheduler_us_per_step = c.steps == 0 ? 0 : scheduling_s_ * 1e6 / static_cast<double>(c.steps);
+  }
+
+  const std::vector<TraceRequest>& trace_;
+  const SimulationOptions& options_;
+  KvManager kv_;
+  Scheduler scheduler_;
+  SimExecutor executor_;
+  SimulationResult result_;
+  std::unordered_map<size_t, double> last_token_;
+  size_t done_ = 0;
+  double now_ = 0, next_sample_ = 0, scheduling_s_ = 0, waste_ = 0;
+  int64_t waste_steps_ = 0;
+};
+
+}  // namespace
+
+Result<SimulationResult> Simulate(const std::vector<TraceRequest>& trace, const SimulationOptions& options,
+                                  const std::function<void(size_t done)>& progress) {
+  KV_ASSIGN(KvLayout layout, KvLayout::Create({.window = options.windows,
+                                               .kv_heads = options.kv_heads,
+                                               .head_dim = options.head_dim,
+                                               .block_tokens = options.block_tokens}));
+  int64_t blocks = options.pool_blocks;
+  if (blocks == 0) {
+    for (const TraceRequest& r : trace) blocks += (int64_t{r.input_tokens} + r.output_tokens) / options.block_tokens + 3;
+    blocks *= static_cast<int64_t>(layout.groups.size());
+  }
+  if (blocks < 1 || blocks > INT32_MAX) {
+    return MakeError(ErrorCode::kInvalid, "a pool of {} blocks; 1 to {} are possible", blocks, INT32_MAX);
+  }
+  return Simulator(trace, options, std::move(layout), blocks).Run(progress);
+}
+
+int64_t DistinctBlocks(const std::vector<TraceRequest>& trace, int32_t block_tokens) {
+  std::unordered_set<int64_t> seen;
+  int64_t tokens = 0;
+  for (const TraceRequest& r : trace) {
+    if (r.pieces.empty()) {
+      tokens += r.input_tokens;
+      continue;
+    }
+    for (size_t i = 0; i < r.pieces.size(); ++i) {
+      const auto begin = static_cast<int64_t>(i) * kTracePiece;
+      if (begin < r.input_tokens && seen.insert(r.pieces[i]).second) tokens += std::min<int64_t>(kTracePiece, r.input_tokens - begin);
+    }
+  }
+  return tokens / block_tokens;
+}
+
+uint64_t BeladyHits(const std::vector<TraceRequest>& trace, int64_t pool_tokens) {
+  // When each use's piece is used next.
+  struct Use {
+    int64_t piece;
+    int32_t tokens;
+    size_t next;
+  };
+  std::vector<std::vector<Use>> uses(trace.size());
+  std::unordered_map<int64_t, size_t> later;
+  constexpr size_t kNever = SIZE_MAX;
+  for (size_t r = trace.size(); r-- > 0;) {
+    for (size_t i = 0; i < trace[r].pieces.size(); ++i) {
+      const auto begin = static_cast<int64_t>(i) * kTracePiece;
+      if (begin >= trace[r].input_tokens) break;
+      const auto it = later.find(trace[r].pieces[i]);
+      uses[r].push_back({trace[r].pieces[i], static_cast<int32_t>(std::min<int64_t>(kTracePiece, trace[r].input_tokens - begin)),
+                         it == later.end() ? kNever : it->second});
+    }
+    for (const Use& u : uses[r]) later[u.piece] = r;
+  }
+  struct Held {
+    size_t next;
+    int32_t tokens;
+  };
+  std::unordered_map<int64_t, Held> held;
+  std::set<std::pair<size_t, int64_t>> by_next;
+  int64_t used = 0;
+  uint64_t hits = 0;
+  for (size_t r = 0; r < trace.size(); ++r) {
+    bool prefix = true;
+    for (const Use& u : uses[r]) {
+      const auto it = held.find(u.piece);
+      if (it != held.end()) {
+        if (prefix) hits += std::min(u.tokens, it->second.tokens);
+        by_next.erase({it->second.next, u.piece});
+        it->second.next = u.next;
+        by_next.insert({u.next, u.piece});
+        continue;
+      }
+      prefix = false;
+      if (u.next == kNever) continue;  // not worth keeping
+      held[u.piece] = {u.next, u.tokens};
+      by_next.insert({u.next, u.piece});
+      used += u.tokens;
+      while (used > pool_tokens) {
+        const auto last = std::prev(by_next.end());
+        used -= held.at(last->second).tokens;
+        held.erase(last->second);
+        by_next.erase(last);
+      }
+    }
+  }
+  return hits;
+}
+
+double Percentile(std::vector<float> values, double percent) {
+  if (values.empty()) return 0;
+  const auto at = std::min(values.size() - 1, static_cast<size_t>(percent / 100 * static_cast<double>(values.size())));
+  std::nth_element(values.begin(), values.begin() + static_cast<ptrdiff_t>(at), values.end());
+  return values[at];
+}
+
+}  // namespace kvasir
