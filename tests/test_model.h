@@ -38,7 +38,7 @@ inline std::unique_ptr<LoadedModel> LoadTestModel(const std::string& path,
                  .block_tokens = o.block_tokens,
                  .max_step_tokens = o.step_tokens,
                  .max_logit_rows = o.logit_rows};
-  Result<std::unique_ptr<LoadedModel>> model = LoadedModel::Load(std::move(load));
+  Result<std::unique_ptr<LoadedModel>> model = LoadedModel::Load(load);
   EXPECT_TRUE(model.ok()) << model.error().message;
   return model.ok() ? std::move(*model) : nullptr;
 }

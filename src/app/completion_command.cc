@@ -62,7 +62,7 @@ std::string Zsh(CLI::App* root) {
   return "#compdef kvasir\nautoload -U +X bashcompinit && bashcompinit\n" + Bash(root);
 }
 
-std::string FishQuote(std::string text) {
+std::string FishQuote(const std::string& text) {
   std::string out;
   for (const char c : text)
     out += c == '\'' || c == '\\' ? std::string("\\") + c : std::string(1, c);

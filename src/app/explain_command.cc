@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <optional>
 
 #include "app/commands.h"
@@ -123,7 +124,7 @@ std::string TableText(const std::vector<ExplainStep>& steps) {
 std::string Bar(double value, double most, std::string_view cell) {
   constexpr double kWidth = 56;
   std::string out;
-  const auto cells = static_cast<int>(value / most * kWidth + 0.5);
+  const auto cells = static_cast<int>(std::lround(value / most * kWidth));
   for (int i = 0; i < std::max(cells, 1); ++i) out += cell;
   return out;
 }
@@ -219,7 +220,7 @@ Result<int> Explain(ExplainFlags flags) {
       return MakeError(ErrorCode::kInvalid, "a prompt is needed: -p TEXT, or a pipe");
     KV_ASSIGN(text, ReadStdin(kMaxInputBytes));
   }
-  KV_ASSIGN(const std::unique_ptr<LoadedModel> model, LoadedModel::Load(std::move(load)));
+  KV_ASSIGN(const std::unique_ptr<LoadedModel> model, LoadedModel::Load(load));
   std::vector<int32_t> tokens =
       model->tokenizer().Encode(text, {.add_special = true, .parse_special = true});
   if (tokens.empty()) return MakeError(ErrorCode::kInvalid, "the prompt has no tokens");
@@ -229,8 +230,8 @@ Result<int> Explain(ExplainFlags flags) {
   KV_ASSIGN(const ExplainStep step, explainer.Step(flags.step));
   std::vector<ExplainStep> table;
   for (const int32_t s : TableSteps(flags.upto)) {
-    KV_ASSIGN(ExplainStep row, explainer.Step(s));
-    table.push_back(std::move(row));
+    KV_ASSIGN(const ExplainStep row, explainer.Step(s));
+    table.push_back(row);
   }
   KV_ASSIGN(const ExplainPhases phases, explainer.Phases(std::min(prompt_tokens, longest)));
   if (flags.json) {

@@ -40,7 +40,7 @@ Result<OpenedModel> OpenModel(const std::string& path) {
 LoadedModel::LoadedModel(std::unique_ptr<State> state) : state_(std::move(state)) {}
 LoadedModel::~LoadedModel() = default;
 
-Result<std::unique_ptr<LoadedModel>> LoadedModel::Load(LoadOptions options) {
+Result<std::unique_ptr<LoadedModel>> LoadedModel::Load(const LoadOptions& options) {
   KV_ASSIGN(OpenedModel opened, OpenModel(options.path));
   auto s = std::make_unique<State>(State{.opened = std::move(opened), .request = options.memory});
   // A template that Kvasir cannot use is no reason to refuse the model: raw prompts still work.

@@ -36,7 +36,7 @@ Result<OpenedModel> OpenModel(const std::string& path);
 /// step; MakeEngine puts the step loop on top of it. Must outlive what it made.
 class LoadedModel {
  public:
-  static Result<std::unique_ptr<LoadedModel>> Load(LoadOptions options);
+  static Result<std::unique_ptr<LoadedModel>> Load(const LoadOptions& options);
   ~LoadedModel();
 
   const GgufFile& file() const;

@@ -26,7 +26,7 @@ struct RunFlags {
 Result<std::unique_ptr<LoadedModel>> LoadWithProgress(LoadOptions options) {
   ProgressBar bar("loading");
   options.progress = [&](uint64_t done, uint64_t total) { bar.Update(done, total); };
-  return LoadedModel::Load(std::move(options));
+  return LoadedModel::Load(options);
 }
 
 Result<std::vector<int32_t>> PromptTokens(const LoadedModel& model, const RunFlags& flags,

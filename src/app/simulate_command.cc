@@ -24,7 +24,9 @@ struct SimulateFlags {
 constexpr const char* kMissNames[] = {"none", "never_seen", "diverged", "evicted", "window"};
 
 nlohmann::ordered_json Percentiles(const std::vector<float>& seconds) {
-  return {{"p50", Percentile(seconds, 50) * 1e3}, {"p90", Percentile(seconds, 90) * 1e3}, {"p99", Percentile(seconds, 99) * 1e3}};
+  return {{"p50", Percentile(seconds, 50) * 1e3},
+          {"p90", Percentile(seconds, 90) * 1e3},
+          {"p99", Percentile(seconds, 99) * 1e3}};
 }
 
 std::vector<float> Ttfts(const SimulationResult& r) {
@@ -57,10 +59,12 @@ nlohmann::ordered_json ResultJson(const SimulationResult& r) {
 
 Status WriteCsv(const std::string& path, const SimulationResult& r) {
   std::ofstream out(path);
-  out << "arrival_s,first_token_s,finished_s,prompt_tokens,cached_tokens,output_tokens,preemptions,miss,refused\n";
+  out << "arrival_s,first_token_s,finished_s,prompt_tokens,cached_tokens,output_tokens,preemptions,"
+         "miss,refused\n";
   for (const SimulatedRequest& q : r.requests) {
-    out << fmt::format("{:.4f},{:.4f},{:.4f},{},{},{},{},{},{}\n", q.arrival_s, q.first_token_s, q.finished_s, q.prompt_tokens, q.cached_tokens,
-                       q.output_tokens, q.preemptions, kMissNames[static_cast<int>(q.miss)], q.refused ? 1 : 0);
+    out << fmt::format("{:.4f},{:.4f},{:.4f},{},{},{},{},{},{}\n", q.arrival_s, q.first_token_s,
+                       q.finished_s, q.prompt_tokens, q.cached_tokens, q.output_tokens,
+                       q.preemptions, kMissNames[static_cast<int>(q.miss)], q.refused ? 1 : 0);
   }
   out.close();
   if (!out) return MakeError(ErrorCode::kIo, "cannot write {}", path);
@@ -69,12 +73,16 @@ Status WriteCsv(const std::string& path, const SimulationResult& r) {
 
 std::string Row(const std::string& name, const SimulationResult& r) {
   const std::vector<float> ttft = Ttfts(r);
-  return fmt::format("{:<22} {:>7.2f}% {:>10} {:>9} {:>10.0f} {:>10.0f} {:>8.1f} {:>8.1f} {:>8.2f}%\n", name, r.hit_rate() * 100, r.preemptions, r.refused,
-                     Percentile(ttft, 50) * 1e3, Percentile(ttft, 99) * 1e3, Percentile(r.itl_s, 50) * 1e3, Percentile(r.itl_s, 99) * 1e3, r.kv_waste_pct);
+  return fmt::format(
+      "{:<22} {:>7.2f}% {:>10} {:>9} {:>10.0f} {:>10.0f} {:>8.1f} {:>8.1f} {:>8.2f}%\n", name,
+      r.hit_rate() * 100, r.preemptions, r.refused, Percentile(ttft, 50) * 1e3,
+      Percentile(ttft, 99) * 1e3, Percentile(r.itl_s, 50) * 1e3, Percentile(r.itl_s, 99) * 1e3,
+      r.kv_waste_pct);
 }
 
 /// The same trace without one mechanism at a time.
-Result<std::vector<std::pair<std::string, SimulationResult>>> Baselines(const std::vector<TraceRequest>& trace, const SimulationOptions& ours) {
+Result<std::vector<std::pair<std::string, SimulationResult>>> Baselines(
+    const std::vector<TraceRequest>& trace, const SimulationOptions& ours) {
   std::vector<std::pair<std::string, SimulationOptions>> variants;
   const auto add = [&](const std::string& name, auto change) {
     SimulationOptions o = ours;
@@ -108,10 +116,13 @@ Result<int> RunSimulate(SimulateFlags flags) {
   if (flags.policy == "lru") {
     o.kv.eviction = EvictionPolicy::kLru;
   } else if (flags.policy != "frequency") {
-    return MakeError(ErrorCode::kInvalid, "--policy is {}; frequency and lru are known", flags.policy);
+    return MakeError(ErrorCode::kInvalid, "--policy is {}; frequency and lru are known",
+                     flags.policy);
   }
-  if (!(o.machine.prefill_tokens_per_s > 0) || !(o.machine.step_s >= 0) || !(flags.itl_target_ms >= 0)) {
-    return MakeError(ErrorCode::kInvalid, "--prefill-tok-s, --step-ms and --itl-target must be above 0");
+  if (!(o.machine.prefill_tokens_per_s > 0) || !(o.machine.step_s >= 0) ||
+      !(flags.itl_target_ms >= 0)) {
+    return MakeError(ErrorCode::kInvalid,
+                     "--prefill-tok-s, --step-ms and --itl-target must be above 0");
   }
   if (o.scheduler.max_step_tokens < 1 || o.scheduler.max_sequences < 1) {
     return MakeError(ErrorCode::kInvalid, "--step-tokens and --max-sequences must be 1 or more");
@@ -120,10 +131,13 @@ Result<int> RunSimulate(SimulateFlags flags) {
   KV_ASSIGN(const std::vector<TraceRequest> trace, ReadTrace(flags.trace, flags.requests));
   o.pool_blocks = flags.pool_blocks;
   if (flags.pool_pct > 0) {
-    o.pool_blocks = std::max<int64_t>(1, static_cast<int64_t>(flags.pool_pct / 100 * static_cast<double>(DistinctBlocks(trace, o.block_tokens))));
+    o.pool_blocks = std::max<int64_t>(
+        1, static_cast<int64_t>(flags.pool_pct / 100 *
+                                static_cast<double>(DistinctBlocks(trace, o.block_tokens))));
   }
   ProgressBar bar("simulating");
-  KV_ASSIGN(const SimulationResult r, Simulate(trace, o, [&](size_t done) { bar.Update(done, trace.size()); }));
+  KV_ASSIGN(const SimulationResult r,
+            Simulate(trace, o, [&](size_t done) { bar.Update(done, trace.size()); }));
   bar.Clear();
   if (!flags.csv.empty()) KV_RETURN_IF_ERROR(WriteCsv(flags.csv, r));
   if (!flags.plot.empty()) KV_RETURN_IF_ERROR(WriteSimulationPlot(flags.plot, r));
@@ -136,21 +150,30 @@ Result<int> RunSimulate(SimulateFlags flags) {
     nlohmann::ordered_json json = ResultJson(r);
     if (flags.baselines) {
       for (const auto& [name, other] : others) json["baselines"][name] = ResultJson(other);
-      json["belady_hit_rate"] = static_cast<double>(BeladyHits(trace, pool_tokens)) / static_cast<double>(std::max<uint64_t>(1, r.prompt_tokens));
+      json["belady_hit_rate"] = static_cast<double>(BeladyHits(trace, pool_tokens)) /
+                                static_cast<double>(std::max<uint64_t>(1, r.prompt_tokens));
       json["static_slots_waste_pct"] = StaticSlotWaste(trace);
     }
     PrintJson(json);
     return kExitOk;
   }
-  std::string out = fmt::format("{} requests, {} prompt tokens, {} of them from the cache, {} steps, {:.0f} s of the trace's time; scheduling {:.1f} us a step\n\n",
-                                r.requests.size(), r.prompt_tokens, r.cached_tokens, r.steps, r.seconds, r.scheduler_us_per_step);
-  out += fmt::format("{:<22} {:>8} {:>10} {:>9} {:>10} {:>10} {:>8} {:>8} {:>9}\n", "", "hits", "preempted", "refused", "TTFT p50", "p99 ms", "ITL p50", "p99 ms", "waste");
+  std::string out = fmt::format(
+      "{} requests, {} prompt tokens, {} of them from the cache, {} steps, {:.0f} s of the trace's "
+      "time; scheduling {:.1f} us a step\n\n",
+      r.requests.size(), r.prompt_tokens, r.cached_tokens, r.steps, r.seconds,
+      r.scheduler_us_per_step);
+  out += fmt::format("{:<22} {:>8} {:>10} {:>9} {:>10} {:>10} {:>8} {:>8} {:>9}\n", "", "hits",
+                     "preempted", "refused", "TTFT p50", "p99 ms", "ITL p50", "p99 ms", "waste");
   out += Row("Kvasir", r);
   for (const auto& [name, other] : others) out += Row(name, other);
   if (flags.baselines) {
-    out += fmt::format("{:<22} {:>7.2f}%   the most that any eviction could, one request after the other\n", "Belady's bound",
-                       100.0 * static_cast<double>(BeladyHits(trace, pool_tokens)) / static_cast<double>(std::max<uint64_t>(1, r.prompt_tokens)));
-    out += fmt::format("{:<22} {:>8} {:>61.2f}%\n", "slots of full length", "", StaticSlotWaste(trace));
+    out += fmt::format(
+        "{:<22} {:>7.2f}%   the most that any eviction could, one request after the other\n",
+        "Belady's bound",
+        100.0 * static_cast<double>(BeladyHits(trace, pool_tokens)) /
+            static_cast<double>(std::max<uint64_t>(1, r.prompt_tokens)));
+    out += fmt::format("{:<22} {:>8} {:>61.2f}%\n", "slots of full length", "",
+                       StaticSlotWaste(trace));
   }
   WriteOut(out);
   return kExitOk;
@@ -161,22 +184,39 @@ Result<int> RunSimulate(SimulateFlags flags) {
 Command AddSimulateCommand(CLI::App* root) {
   auto flags = std::make_shared<SimulateFlags>();
   SimulationOptions& o = flags->options;
-  CLI::App* app = root->add_subcommand("simulate", "The real scheduler and KV manager on a request trace, under a virtual clock");
-  app->add_option("trace", flags->trace, "JSON lines as Mooncake's, or CSV as Azure's")->required()->type_name("TRACE");
+  CLI::App* app = root->add_subcommand(
+      "simulate", "The real scheduler and KV manager on a request trace, under a virtual clock");
+  app->add_option("trace", flags->trace, "JSON lines as Mooncake's, or CSV as Azure's")
+      ->required()
+      ->type_name("TRACE");
   app->add_option("--requests", flags->requests, "only the first N; 0: all")->type_name("N");
   app->add_flag("--sequential", o.sequential, "one request after the other");
   app->add_option("--block-tokens", o.block_tokens, "tokens of a KV block")->type_name("N");
-  app->add_option("--pool", flags->pool_blocks, "blocks of the pool; 0: as many as the trace could need")->type_name("N");
-  app->add_option("--pool-pct", flags->pool_pct, "the pool in percent of the trace's distinct blocks")->type_name("P");
-  app->add_option("--max-sequences", o.scheduler.max_sequences, "running at once at most")->type_name("N");
-  app->add_option("--step-tokens", o.scheduler.max_step_tokens, "tokens of a step at most")->type_name("N");
-  app->add_option("--itl-target", flags->itl_target_ms, "a step with decoding takes no longer, in ms; 0: off")->type_name("MS");
-  app->add_option("--prefill-tok-s", o.machine.prefill_tokens_per_s, "the machine's prefill speed")->type_name("N");
-  app->add_option_function<double>("--step-ms", [&o](double ms) { o.machine.step_s = ms / 1e3; }, "fixed time of a step: reading the weights")->type_name("MS");
+  app->add_option("--pool", flags->pool_blocks,
+                  "blocks of the pool; 0: as many as the trace could need")
+      ->type_name("N");
+  app->add_option("--pool-pct", flags->pool_pct,
+                  "the pool in percent of the trace's distinct blocks")
+      ->type_name("P");
+  app->add_option("--max-sequences", o.scheduler.max_sequences, "running at once at most")
+      ->type_name("N");
+  app->add_option("--step-tokens", o.scheduler.max_step_tokens, "tokens of a step at most")
+      ->type_name("N");
+  app->add_option("--itl-target", flags->itl_target_ms,
+                  "a step with decoding takes no longer, in ms; 0: off")
+      ->type_name("MS");
+  app->add_option("--prefill-tok-s", o.machine.prefill_tokens_per_s, "the machine's prefill speed")
+      ->type_name("N");
+  app->add_option_function<double>(
+         "--step-ms", [&o](double ms) { o.machine.step_s = ms / 1e3; },
+         "fixed time of a step: reading the weights")
+      ->type_name("MS");
   app->add_option("--policy", flags->policy, "eviction: frequency or lru")->type_name("NAME");
   app->add_flag("--baselines", flags->baselines, "also without each mechanism, and Belady's bound");
   app->add_option("--csv", flags->csv, "writes a line for each request")->type_name("FILE");
-  app->add_option("--plot", flags->plot, "writes an SVG of queue, running, KV and hit rate over time")->type_name("FILE");
+  app->add_option("--plot", flags->plot,
+                  "writes an SVG of queue, running, KV and hit rate over time")
+      ->type_name("FILE");
   app->add_flag("--json", flags->json, "one JSON object on stdout");
   return [flags] { return RunSimulate(*flags); };
 }

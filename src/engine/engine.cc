@@ -235,9 +235,11 @@ bool Engine::Step(std::vector<Event>* events) {
   }
   const StepPlan& plan = s.scheduler.Plan();
   if (plan.slices.empty()) return !s.requests.empty();
+  const int64_t begin = s.clock->NowNs();
   s.executor->Submit(plan);
   const StepResult result = s.executor->Collect();
   const int64_t now = s.clock->NowNs();
+  s.scheduler.Measured(SecondsBetween(begin, now));
   for (Scheduler::Progress& progress : s.scheduler.Commit(result)) {
     s.Deliver(progress, now, events);
   }

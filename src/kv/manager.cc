@@ -43,7 +43,9 @@ bool KvManager::Adopt(SequenceKv& sequence, const PrefixMatch& match,
   if (!options_.share_prefixes) return true;
   const auto whole = static_cast<int32_t>(match.nodes.size());
   // Used and held before anything is evicted, so that making room does not take them.
-  index_.Use(match.nodes, step);
+  index_.Tick();
+  index_.Learn(match);
+  index_.Use(match.nodes);
   sequence.path = match.nodes;
   for (size_t g = 0; g < layout_.groups.size(); ++g) {
     const int32_t first = FirstNeeded(layout_.groups[g], match.tokens) / layout_.block_tokens;
@@ -54,13 +56,13 @@ bool KvManager::Adopt(SequenceKv& sequence, const PrefixMatch& match,
   sequence.computed = whole * layout_.block_tokens;
   if (match.partial != nullptr) {
     PrefixNode* const partial[] = {match.partial};
-    index_.Use(partial, step);
+    index_.Use(partial);
     sequence.copied_from = match.partial;
     for (const BlockRef& block : match.partial->blocks) {
       sequence.copied_blocks.push_back(block.Share());
     }
     if (!Grow(sequence, match.tokens, step, tenant)) {
-      Release(sequence, prompt, true, step);
+      Release(sequence, prompt, true);
       return false;
     }
     for (size_t g = 0; g < layout_.groups.size(); ++g) {
@@ -75,8 +77,7 @@ bool KvManager::Adopt(SequenceKv& sequence, const PrefixMatch& match,
     PrefixNode* parent = sequence.path.empty() ? nullptr : sequence.path.back();
     PrefixNode* node = index_.FindOrAdd(
         sequence.salt, parent,
-        prompt.subspan(static_cast<size_t>(b) * layout_.block_tokens, layout_.block_tokens), step,
-        &made);
+        prompt.subspan(static_cast<size_t>(b) * layout_.block_tokens, layout_.block_tokens), &made);
     if (!node->ready && node->writer == 0) node->writer = sequence.id;
     sequence.path.push_back(node);
   }
@@ -115,8 +116,7 @@ std::vector<BlockRef> KvManager::ShareBlock(const SequenceKv& sequence, int32_t 
   return blocks;
 }
 
-void KvManager::Publish(SequenceKv& sequence, std::span<const int32_t> tokens, int32_t computed,
-                        uint64_t step) {
+void KvManager::Publish(SequenceKv& sequence, std::span<const int32_t> tokens, int32_t computed) {
   if (!options_.share_prefixes) return;
   const int32_t size = layout_.block_tokens;
   for (int32_t b = sequence.computed / size; (b + 1) * size <= computed; ++b) {
@@ -125,7 +125,7 @@ void KvManager::Publish(SequenceKv& sequence, std::span<const int32_t> tokens, i
       bool made = false;
       PrefixNode* parent = sequence.path.empty() ? nullptr : sequence.path.back();
       sequence.path.push_back(index_.FindOrAdd(
-          sequence.salt, parent, tokens.subspan(static_cast<size_t>(b) * size, size), step, &made));
+          sequence.salt, parent, tokens.subspan(static_cast<size_t>(b) * size, size), &made));
     }
     PrefixNode* node = sequence.path[b];
     if (!node->ready) {
@@ -163,8 +163,7 @@ void KvManager::Advance(SequenceKv& sequence, int32_t tokens) {
   }
 }
 
-void KvManager::Release(SequenceKv& sequence, std::span<const int32_t> tokens, bool keep,
-                        uint64_t step) {
+void KvManager::Release(SequenceKv& sequence, std::span<const int32_t> tokens, bool keep) {
   // Copies that were never made: what they would have given is not there.
   if (!sequence.copies.empty()) sequence.computed -= sequence.computed % layout_.block_tokens;
   CopiesDone(sequence);
@@ -178,9 +177,8 @@ void KvManager::Release(SequenceKv& sequence, std::span<const int32_t> tokens, b
     CHECK_GE(sequence.path.size(), static_cast<size_t>(whole));
     PrefixNode* parent = whole == 0 ? nullptr : sequence.path[whole - 1];
     bool made = false;
-    PrefixNode* end =
-        index_.FindOrAdd(sequence.salt, parent,
-                         tokens.subspan(static_cast<size_t>(whole) * size, rest), step, &made);
+    PrefixNode* end = index_.FindOrAdd(
+        sequence.salt, parent, tokens.subspan(static_cast<size_t>(whole) * size, rest), &made);
     if (!end->ready) index_.Publish(end, ShareBlock(sequence, whole));
     index_.Leave(end);
   }

@@ -66,14 +66,13 @@ class KvManager {
 
   /// The K and V of `tokens`[0, computed) are now in the cache: shares whole blocks with the index.
   /// Only after they were computed.
-  void Publish(SequenceKv& sequence, std::span<const int32_t> tokens, int32_t computed,
-               uint64_t step);
+  void Publish(SequenceKv& sequence, std::span<const int32_t> tokens, int32_t computed);
   /// Returns blocks that no token from position `tokens` on will attend to, and counts positions
   /// below it as computed.
   void Advance(SequenceKv& sequence, int32_t tokens);
   /// The sequence ends or is preempted. With `keep` what it computed stays, to the token, until its
   /// room is needed; else what it alone published goes too.
-  void Release(SequenceKv& sequence, std::span<const int32_t> tokens, bool keep, uint64_t step);
+  void Release(SequenceKv& sequence, std::span<const int32_t> tokens, bool keep);
   /// Gives up all cached blocks that nobody uses.
   void DropCache() { index_.Clear(pool_); }
 

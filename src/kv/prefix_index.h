@@ -15,8 +15,10 @@ namespace kvasir {
 
 /// Order in which cached blocks that nobody uses are given up.
 enum class EvictionPolicy {
-  kLru,        ///< least recently used leaf first
-  kFrequency,  ///< the same, but each hit so far makes a block look more recently used
+  kLru,  ///< least recently used leaf first
+  /// The same, but each hit so far makes a block look more recently used: by how much is learned
+  /// from what was evicted and missed afterwards (as in ARC, Megiddo and Modha 2003).
+  kFrequency,
 };
 
 /// Block-sized piece of a cached prefix, a node of the index. Owned by the index; users keep plain
@@ -37,7 +39,7 @@ struct PrefixNode {
   int32_t users = 0;       ///< sequences whose path goes through it; none: may be evicted
   bool ready = false;      ///< the K and V are there. Else announced: someone is to compute them
   uint64_t writer = 0;     ///< not ready: the sequence that will; 0: nobody any more
-  uint64_t last_used = 0;  ///< step
+  uint64_t last_used = 0;  ///< admission (PrefixIndex::Tick)
   uint32_t hits = 0;
   uint64_t path_hash = 0;  ///< of all tokens up to here; for diagnosis only
   double score = 0;        ///< place among the candidates for eviction, while it is one
@@ -62,6 +64,7 @@ struct PrefixMatch {
   MissReason reason = MissReason::kNone;
   int32_t diverged_had = -1, diverged_got = -1;  ///< kDiverged: the tokens at position `tokens`
   uint64_t evicted_step = 0, evicted_for = 0;    ///< kEvicted: when, and for which tenant's need
+  bool evicted_was_hit = false;                  ///< kEvicted: had been used again before
 };
 
 /// The index from token prefixes to blocks: a tree of blocks' tokens for each salt. Finding
@@ -74,12 +77,17 @@ class PrefixIndex {
   /// Looks for the first `limit` tokens. Changes nothing.
   PrefixMatch Match(uint64_t salt, std::span<const int32_t> tokens, int32_t limit) const;
 
+  /// Time goes on by one admitted sequence: what recency is counted in.
+  void Tick() { ++clock_; }
+  /// A sequence was admitted with this match: a miss of what was evicted tells whether blocks that
+  /// were hit before should have been kept longer, or those that were not.
+  void Learn(const PrefixMatch& match);
   /// A user now goes through the nodes of a match.
-  void Use(std::span<PrefixNode* const> nodes, uint64_t step);
+  void Use(std::span<PrefixNode* const> nodes);
   /// The child of `parent` (nullptr: the root of `salt`) with these tokens, made if it is not
   /// there, and used by the caller. `made` tells which.
   PrefixNode* FindOrAdd(uint64_t salt, PrefixNode* parent, std::span<const int32_t> tokens,
-                        uint64_t step, bool* made);
+                        bool* made);
   /// The K and V of a node are computed: the index shares the blocks.
   void Publish(PrefixNode* node, std::vector<BlockRef> blocks);
   /// A user leaves; a node that is not ready and has no users goes away.
@@ -118,7 +126,8 @@ class PrefixIndex {
   EvictionPolicy policy_;
   std::map<uint64_t, std::unique_ptr<PrefixNode>> roots_;
   std::unordered_map<uint64_t, PrefixNode*> by_id_;
-  uint64_t next_id_ = 1;
+  uint64_t next_id_ = 1, clock_ = 0;
+  double bonus_ = 0;  // admissions of recency that a hit is worth
   std::set<std::pair<double, PrefixNode*>> candidates_;  // unused leaves, first to go first
   std::deque<std::pair<uint64_t, int32_t>> fell_out_;    // (node, group), oldest first
   int64_t Unfilled(const PrefixNode& node) const;
@@ -126,9 +135,11 @@ class PrefixIndex {
   // What was evicted lately, by path: for the reason of a miss. Bounded.
   struct Grave {
     uint64_t step, tenant;
+    bool was_hit;
   };
   std::unordered_map<uint64_t, Grave> graves_;
   std::deque<uint64_t> grave_order_;
+  int64_t graves_hit_ = 0;  // of those that had been hit before
 };
 
 }  // namespace kvasir

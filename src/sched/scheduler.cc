@@ -153,7 +153,7 @@ void Scheduler::Admit() {
 void Scheduler::Preempt(size_t index) {
   std::unique_ptr<Sequence> s = std::move(running_[index]);
   running_.erase(running_.begin() + static_cast<ptrdiff_t>(index));
-  kv_->Release(s->kv, s->tokens, true, counters_.steps);
+  kv_->Release(s->kv, s->tokens, true);
   s->kv = SequenceKv{};
   ++s->preemptions;
   ++counters_.preemptions;
@@ -300,7 +300,7 @@ std::vector<Scheduler::Progress> Scheduler::Commit(const StepResult& result) {
     }
     const int32_t computed = slice.first_pos + slice.count;
     // Only what was computed and found right is shared.
-    if (!p.error) kv_->Publish(s->kv, s->tokens, computed, counters_.steps);
+    if (!p.error) kv_->Publish(s->kv, s->tokens, computed);
     kv_->Advance(s->kv, computed);
     for (const SampledToken& t : p.tokens) s->tokens.push_back(t.token);
     tenants_[s->tenant].served += slice.count / s->weight;
@@ -327,7 +327,7 @@ void Scheduler::Finish(SequenceId id, bool keep) {
     --waiting_;
     return;
   }
-  kv_->Release(s->kv, s->tokens, keep, counters_.steps);
+  kv_->Release(s->kv, s->tokens, keep);
   running_.erase(it);
 }
 

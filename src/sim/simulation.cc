@@ -47,7 +47,8 @@ class SimExecutor final : public Executor {
 
 class Simulator {
  public:
-  Simulator(const std::vector<TraceRequest>& trace, const SimulationOptions& options, KvLayout layout, int64_t blocks)
+  Simulator(const std::vector<TraceRequest>& trace, const SimulationOptions& options,
+            KvLayout layout, int64_t blocks)
       : trace_(trace),
         options_(options),
         kv_(std::move(layout), static_cast<int32_t>(blocks), options.kv),
@@ -56,7 +57,8 @@ class Simulator {
     result_.pool_blocks = blocks;
     result_.requests.resize(trace.size());
     if (options.scheduler.itl_target_s > 0) {
-      scheduler_.cost_model().Set(options.machine.step_s, 1 / options.machine.prefill_tokens_per_s, 0);
+      scheduler_.cost_model().Set(options.machine.step_s, 1 / options.machine.prefill_tokens_per_s,
+                                  0);
     }
   }
 
@@ -89,7 +91,8 @@ class Simulator {
     SimulatedRequest& out = result_.requests[index];
     out.arrival_s = options_.sequential ? now_ : r.arrival_s;
     out.prompt_tokens = r.input_tokens;
-    const int64_t need = kv_.BlocksFor(r.input_tokens + r.output_tokens, options_.scheduler.max_step_tokens);
+    const int64_t need =
+        kv_.BlocksFor(r.input_tokens + r.output_tokens, options_.scheduler.max_step_tokens);
     if (need > kv_.pool().total()) {
       out.refused = true;
       ++result_.refused;
@@ -144,15 +147,18 @@ class Simulator {
     scheduler_.Finish(s.id, true);
   }
 
-  /// Slots of used blocks without a token: unfilled tails of what runs (slots that this step fills are
-  /// filled) and of cached ends.
+  /// Slots of used blocks without a token: unfilled tails of what runs (slots that this step fills
+  /// are filled) and of cached ends.
   void CountWaste(const StepPlan& plan) {
     const int32_t size = kv_.layout().block_tokens;
     const auto groups = static_cast<int64_t>(kv_.layout().groups.size());
     int64_t waste = kv_.index().unfilled_slots();
     for (const SeqSlice& s : plan.slices) {
       const int32_t end = s.first_pos + s.count;
-      waste += groups * (static_cast<int64_t>(DivUp(static_cast<size_t>(end), static_cast<size_t>(size))) * size - end);
+      waste +=
+          groups *
+          (static_cast<int64_t>(DivUp(static_cast<size_t>(end), static_cast<size_t>(size))) * size -
+           end);
     }
     const int64_t used = int64_t{kv_.pool().total() - kv_.pool().free()} * size;
     if (used == 0) return;
@@ -168,7 +174,10 @@ class Simulator {
                                .running = scheduler_.running(),
                                .used_blocks = kv_.pool().total() - kv_.pool().free(),
                                .idle_blocks = kv_.index().idle_blocks(),
-                               .hit_rate = c.prompt_tokens == 0 ? 0 : static_cast<double>(c.cached_tokens) / static_cast<double>(c.prompt_tokens)});
+                               .hit_rate = c.prompt_tokens == 0
+                                               ? 0
+                                               : static_cast<double>(c.cached_tokens) /
+                                                     static_cast<double>(c.prompt_tokens)});
     constexpr double kEvery = 2;  // seconds
     next_sample_ = now_ + kEvery;
   }
@@ -183,7 +192,8 @@ class Simulator {
     result_.steps = c.steps;
     result_.seconds = now_;
     result_.kv_waste_pct = waste_steps_ == 0 ? 0 : 100 * waste_ / static_cast<double>(waste_steps_);
-    result_.scheduler_us_per_step = c.steps == 0 ? 0 : scheduling_s_ * 1e6 / static_cast<double>(c.steps);
+    result_.scheduler_us_per_step =
+        c.steps == 0 ? 0 : scheduling_s_ * 1e6 / static_cast<double>(c.steps);
   }
 
   const std::vector<TraceRequest>& trace_;
@@ -200,7 +210,8 @@ class Simulator {
 
 }  // namespace
 
-Result<SimulationResult> Simulate(const std::vector<TraceRequest>& trace, const SimulationOptions& options,
+Result<SimulationResult> Simulate(const std::vector<TraceRequest>& trace,
+                                  const SimulationOptions& options,
                                   const std::function<void(size_t done)>& progress) {
   KV_ASSIGN(KvLayout layout, KvLayout::Create({.window = options.windows,
                                                .kv_heads = options.kv_heads,
@@ -208,11 +219,13 @@ Result<SimulationResult> Simulate(const std::vector<TraceRequest>& trace, const 
                                                .block_tokens = options.block_tokens}));
   int64_t blocks = options.pool_blocks;
   if (blocks == 0) {
-    for (const TraceRequest& r : trace) blocks += (int64_t{r.input_tokens} + r.output_tokens) / options.block_tokens + 3;
+    for (const TraceRequest& r : trace)
+      blocks += (int64_t{r.input_tokens} + r.output_tokens) / options.block_tokens + 3;
     blocks *= static_cast<int64_t>(layout.groups.size());
   }
   if (blocks < 1 || blocks > INT32_MAX) {
-    return MakeError(ErrorCode::kInvalid, "a pool of {} blocks; 1 to {} are possible", blocks, INT32_MAX);
+    return MakeError(ErrorCode::kInvalid, "a pool of {} blocks; 1 to {} are possible", blocks,
+                     INT32_MAX);
   }
   return Simulator(trace, options, std::move(layout), blocks).Run(progress);
 }
@@ -227,7 +240,8 @@ int64_t DistinctBlocks(const std::vector<TraceRequest>& trace, int32_t block_tok
     }
     for (size_t i = 0; i < r.pieces.size(); ++i) {
       const auto begin = static_cast<int64_t>(i) * kTracePiece;
-      if (begin < r.input_tokens && seen.insert(r.pieces[i]).second) tokens += std::min<int64_t>(kTracePiece, r.input_tokens - begin);
+      if (begin < r.input_tokens && seen.insert(r.pieces[i]).second)
+        tokens += std::min<int64_t>(kTracePiece, r.input_tokens - begin);
     }
   }
   return tokens / block_tokens;
@@ -248,8 +262,10 @@ uint64_t BeladyHits(const std::vector<TraceRequest>& trace, int64_t pool_tokens)
       const auto begin = static_cast<int64_t>(i) * kTracePiece;
       if (begin >= trace[r].input_tokens) break;
       const auto it = later.find(trace[r].pieces[i]);
-      uses[r].push_back({trace[r].pieces[i], static_cast<int32_t>(std::min<int64_t>(kTracePiece, trace[r].input_tokens - begin)),
-                         it == later.end() ? kNever : it->second});
+      uses[r].push_back(
+          {trace[r].pieces[i],
+           static_cast<int32_t>(std::min<int64_t>(kTracePiece, trace[r].input_tokens - begin)),
+           it == later.end() ? kNever : it->second});
     }
     for (const Use& u : uses[r]) later[u.piece] = r;
   }
@@ -290,7 +306,8 @@ uint64_t BeladyHits(const std::vector<TraceRequest>& trace, int64_t pool_tokens)
 
 double Percentile(std::vector<float> values, double percent) {
   if (values.empty()) return 0;
-  const auto at = std::min(values.size() - 1, static_cast<size_t>(percent / 100 * static_cast<double>(values.size())));
+  const auto at = std::min(values.size() - 1,
+                           static_cast<size_t>(percent / 100 * static_cast<double>(values.size())));
   std::nth_element(values.begin(), values.begin() + static_cast<ptrdiff_t>(at), values.end());
   return values[at];
 }

@@ -10,13 +10,13 @@
 
 namespace kvasir {
 
-/// The machine that is simulated: what a step costs. The defaults belong together: 60,000 tokens/s of
-/// the 1B shape are about 150 TFLOP/s, and machines that compute so much read about 3 TB/s: 0.7 GB of
-/// weights in 0.25 ms, and the 32 KiB of a token's K and V in 11 ns.
+/// The machine that is simulated: what a step costs. The defaults belong together: 60,000 tokens/s
+/// of the 1B shape are about 150 TFLOP/s, and machines that compute so much read about 3 TB/s: 0.7
+/// GB of weights in 0.25 ms, and the 32 KiB of a token's K and V in 11 ns.
 struct MachineProfile {
   double step_s = 0.00025;               ///< reading all weights once
   double prefill_tokens_per_s = 60'000;  ///< beyond that
-  double key_s = 11e-9;                  ///< reading one cached token's K and V for one that decodes
+  double key_s = 11e-9;  ///< reading one cached token's K and V for one that decodes
 };
 
 struct SimulationOptions {
@@ -27,7 +27,7 @@ struct SimulationOptions {
   SchedulerOptions scheduler{.max_step_tokens = 2048, .max_sequences = 256};
   KvManagerOptions kv;
   MachineProfile machine;
-  bool sequential = false;   ///< one request after the other, instead of at the trace's times
+  bool sequential = false;  ///< one request after the other, instead of at the trace's times
 };
 
 /// What one request met.
@@ -53,23 +53,29 @@ struct SimulationResult {
   uint64_t prompt_tokens = 0, cached_tokens = 0, steps = 0, preemptions = 0, refused = 0;
   uint64_t misses[5] = {};
   int64_t evicted_blocks = 0, pool_blocks = 0;
-  double kv_waste_pct = 0;  ///< slots of used blocks that hold no token, mean over steps
-  double seconds = 0;       ///< virtual
+  double kv_waste_pct = 0;           ///< slots of used blocks that hold no token, mean over steps
+  double seconds = 0;                ///< virtual
   double scheduler_us_per_step = 0;  ///< real
 
-  double hit_rate() const { return prompt_tokens == 0 ? 0 : static_cast<double>(cached_tokens) / static_cast<double>(prompt_tokens); }
+  double hit_rate() const {
+    return prompt_tokens == 0
+               ? 0
+               : static_cast<double>(cached_tokens) / static_cast<double>(prompt_tokens);
+  }
 };
 
 /// Runs the real scheduler and KV manager on a trace under a virtual clock. The same options and
 /// trace give the same result, but for the real time of scheduling.
-Result<SimulationResult> Simulate(const std::vector<TraceRequest>& trace, const SimulationOptions& options,
+Result<SimulationResult> Simulate(const std::vector<TraceRequest>& trace,
+                                  const SimulationOptions& options,
                                   const std::function<void(size_t done)>& progress);
 
 /// Blocks of the trace's prompts that differ: what would hold all of them.
 int64_t DistinctBlocks(const std::vector<TraceRequest>& trace, int32_t block_tokens);
 
-/// The most prompt tokens that any eviction could serve from a pool of `pool_tokens`, one request after
-/// the other: Belady's rule (give up what is used again last) on pieces of kTracePiece tokens.
+/// The most prompt tokens that any eviction could serve from a pool of `pool_tokens`, one request
+/// after the other: Belady's rule (give up what is used again last) on pieces of kTracePiece
+/// tokens.
 uint64_t BeladyHits(const std::vector<TraceRequest>& trace, int64_t pool_tokens);
 
 /// The value that `percent` of the sorted values are at most.

@@ -29,9 +29,11 @@ Result<TraceRequest> FromJson(const std::string& path, size_t line, const std::s
   TraceRequest r;
   const auto number = [&](const char* key, double most, double* out) -> Status {
     const auto it = json.find(key);
-    if (it == json.end() || !it->is_number()) return BadLine(path, line, fmt::format("{} is missing or no number", key));
+    if (it == json.end() || !it->is_number())
+      return BadLine(path, line, fmt::format("{} is missing or no number", key));
     *out = it->get<double>();
-    if (!(*out >= 0 && *out <= most)) return BadLine(path, line, fmt::format("{} is {}; it must be from 0 to {}", key, *out, most));
+    if (!(*out >= 0 && *out <= most))
+      return BadLine(path, line, fmt::format("{} is {}; it must be from 0 to {}", key, *out, most));
     return {};
   };
   double ms = 0, input = 0, output = 0;
@@ -45,11 +47,14 @@ Result<TraceRequest> FromJson(const std::string& path, size_t line, const std::s
   if (ids == json.end()) return r;
   if (!ids->is_array()) return BadLine(path, line, "hash_ids is no array");
   for (const auto& id : *ids) {
-    if (!id.is_number_integer()) return BadLine(path, line, "hash_ids holds something else than an integer");
+    if (!id.is_number_integer())
+      return BadLine(path, line, "hash_ids holds something else than an integer");
     r.pieces.push_back(id.get<int64_t>());
   }
   if (r.pieces.size() * kTracePiece < static_cast<size_t>(r.input_tokens)) {
-    return BadLine(path, line, fmt::format("{} hash_ids for {} tokens; one for each {} is needed", r.pieces.size(), r.input_tokens, kTracePiece));
+    return BadLine(path, line,
+                   fmt::format("{} hash_ids for {} tokens; one for each {} is needed",
+                               r.pieces.size(), r.input_tokens, kTracePiece));
   }
   return r;
 }
@@ -73,15 +78,19 @@ bool ParseTime(const std::string& text, double* seconds) {
 
 Result<TraceRequest> FromCsv(const std::string& path, size_t line, const std::string& text) {
   const size_t a = text.find(','), b = text.find(',', a == std::string::npos ? a : a + 1);
-  if (b == std::string::npos) return BadLine(path, line, "needs TIMESTAMP,ContextTokens,GeneratedTokens");
+  if (b == std::string::npos)
+    return BadLine(path, line, "needs TIMESTAMP,ContextTokens,GeneratedTokens");
   TraceRequest r;
-  if (!ParseTime(text.substr(0, a), &r.arrival_s)) return BadLine(path, line, "TIMESTAMP is no time");
+  if (!ParseTime(text.substr(0, a), &r.arrival_s))
+    return BadLine(path, line, "TIMESTAMP is no time");
   const auto count = [&](size_t from, size_t to, int32_t* out) {
     const auto parsed = std::from_chars(text.data() + from, text.data() + to, *out);
     return parsed.ec == std::errc() && *out >= 0 && *out <= kMostTokens;
   };
-  if (!count(a + 1, b, &r.input_tokens)) return BadLine(path, line, "ContextTokens is no number of tokens");
-  if (!count(b + 1, text.size(), &r.output_tokens)) return BadLine(path, line, "GeneratedTokens is no number of tokens");
+  if (!count(a + 1, b, &r.input_tokens))
+    return BadLine(path, line, "ContextTokens is no number of tokens");
+  if (!count(b + 1, text.size(), &r.output_tokens))
+    return BadLine(path, line, "GeneratedTokens is no number of tokens");
   return r;
 }
 
@@ -89,13 +98,15 @@ Result<TraceRequest> FromCsv(const std::string& path, size_t line, const std::st
 
 Result<std::vector<TraceRequest>> ReadTrace(const std::string& path, size_t limit) {
   std::ifstream in(path);
-  if (!in.is_open()) return MakeError(ErrorCode::kNotFound, "cannot open {}: {}", path, std::strerror(errno));
+  if (!in.is_open())
+    return MakeError(ErrorCode::kNotFound, "cannot open {}: {}", path, std::strerror(errno));
   std::vector<TraceRequest> out;
   std::string text;
   for (size_t line = 1; std::getline(in, text) && (limit == 0 || out.size() < limit); ++line) {
     while (!text.empty() && (text.back() == '\r' || text.back() == ' ')) text.pop_back();
     if (text.empty() || (line == 1 && text.find("Tokens") != std::string::npos)) continue;
-    Result<TraceRequest> request = text[0] == '{' ? FromJson(path, line, text) : FromCsv(path, line, text);
+    Result<TraceRequest> request =
+        text[0] == '{' ? FromJson(path, line, text) : FromCsv(path, line, text);
     if (!request.ok()) return request.error();
     // A request computes at least one token and gives at least one.
     request->input_tokens = std::max(request->input_tokens, 1);
@@ -103,7 +114,8 @@ Result<std::vector<TraceRequest>> ReadTrace(const std::string& path, size_t limi
     out.push_back(std::move(*request));
   }
   if (out.empty()) return MakeError(ErrorCode::kInvalid, "{} holds no request", path);
-  std::stable_sort(out.begin(), out.end(), [](const auto& a, const auto& b) { return a.arrival_s < b.arrival_s; });
+  std::stable_sort(out.begin(), out.end(),
+                   [](const auto& a, const auto& b) { return a.arrival_s < b.arrival_s; });
   const double start = out.front().arrival_s;
   for (TraceRequest& r : out) r.arrival_s -= start;
   return out;
@@ -112,9 +124,11 @@ Result<std::vector<TraceRequest>> ReadTrace(const std::string& path, size_t limi
 std::vector<int32_t> PromptOf(const TraceRequest& request, size_t index) {
   std::vector<int32_t> tokens(static_cast<size_t>(request.input_tokens));
   for (size_t i = 0; i < tokens.size(); ++i) {
-    const uint64_t piece = request.pieces.empty() ? (uint64_t{1} << 63) + index * 65536 + i / kTracePiece
-                                                  : static_cast<uint64_t>(request.pieces[i / kTracePiece]);
-    tokens[i] = static_cast<int32_t>(Mix(piece * kTracePiece + i % kTracePiece + 0x9E3779B97F4A7C15ull) & 0x7fffffff);
+    const uint64_t piece = request.pieces.empty()
+                               ? (uint64_t{1} << 63) + index * 65536 + i / kTracePiece
+                               : static_cast<uint64_t>(request.pieces[i / kTracePiece]);
+    tokens[i] = static_cast<int32_t>(
+        Mix(piece * kTracePiece + i % kTracePiece + 0x9E3779B97F4A7C15ull) & 0x7fffffff);
   }
   return tokens;
 }
