@@ -176,14 +176,15 @@ int64_t PrefixIndex::Unfilled(const PrefixNode& node) const {
 
 void PrefixIndex::Candidate(PrefixNode* node) {
   if (node->users != 0 || !node->children.empty() || !node->ready) return;
+  candidates_.erase(node);  // its score may change
   node->score = static_cast<double>(node->last_used);
   if (policy_ == EvictionPolicy::kFrequency) {
     node->score += bonus_ * std::min(node->hits, kMostHits);
   }
-  candidates_.emplace(node->score, node);
+  candidates_.insert(node);
 }
 
-void PrefixIndex::NotCandidate(PrefixNode* node) { candidates_.erase({node->score, node}); }
+void PrefixIndex::NotCandidate(PrefixNode* node) { candidates_.erase(node); }
 
 void PrefixIndex::Learn(const PrefixMatch& match) {
   if (match.reason != MissReason::kEvicted) return;
@@ -293,7 +294,7 @@ void PrefixIndex::Evict(BlockPool& pool, int64_t wanted, uint64_t step, uint64_t
     ++evicted_blocks_;
   }
   while (pool.free() < wanted && !candidates_.empty()) {
-    PrefixNode* node = candidates_.begin()->second;
+    PrefixNode* node = *candidates_.begin();
     evicted_blocks_ += HeldBlocks(*node);
     if (graves_.emplace(node->path_hash, Grave{step, tenant, node->hits > 0}).second) {
       graves_hit_ += node->hits > 0 ? 1 : 0;
@@ -310,7 +311,7 @@ void PrefixIndex::Evict(BlockPool& pool, int64_t wanted, uint64_t step, uint64_t
 }
 
 void PrefixIndex::Clear(BlockPool& pool) {
-  while (!candidates_.empty()) Remove(candidates_.begin()->second);
+  while (!candidates_.empty()) Remove(*candidates_.begin());
   (void)pool;
 }
 
@@ -325,7 +326,7 @@ void PrefixIndex::CheckInvariants(const BlockPool& pool) const {
     CHECK(node->ready || node->users > 0 || !node->children.empty());
     CHECK(static_cast<int32_t>(node->tokens.size()) == block_tokens_ || node->children.empty());
     const bool candidate = node->users == 0 && node->children.empty() && node->ready;
-    CHECK_EQ(candidates_.count({node->score, node}), candidate ? 1u : 0u);
+    CHECK_EQ(candidates_.count(node), candidate ? 1u : 0u);
     for (const BlockRef& block : node->blocks) {
       if (!block) continue;
       CHECK_GE(pool.refs(block.id()), 1);

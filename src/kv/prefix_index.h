@@ -128,8 +128,14 @@ class PrefixIndex {
   std::unordered_map<uint64_t, PrefixNode*> by_id_;
   uint64_t next_id_ = 1, clock_ = 0;
   double bonus_ = 0;  // admissions of recency that a hit is worth
-  std::set<std::pair<double, PrefixNode*>> candidates_;  // unused leaves, first to go first
-  std::deque<std::pair<uint64_t, int32_t>> fell_out_;    // (node, group), oldest first
+  /// First to go first. By id where scores are equal: addresses would make each run another.
+  struct GoesFirst {
+    bool operator()(const PrefixNode* a, const PrefixNode* b) const {
+      return a->score != b->score ? a->score < b->score : a->id < b->id;
+    }
+  };
+  std::set<PrefixNode*, GoesFirst> candidates_;        // unused leaves
+  std::deque<std::pair<uint64_t, int32_t>> fell_out_;  // (node, group), oldest first
   int64_t Unfilled(const PrefixNode& node) const;
   int64_t idle_blocks_ = 0, evicted_blocks_ = 0, unfilled_slots_ = 0;
   // What was evicted lately, by path: for the reason of a miss. Bounded.

@@ -9,7 +9,7 @@ namespace kvasir {
 namespace {
 
 /// A prompt goes on by at least so many tokens a step, however tight the target: it must end.
-constexpr int32_t kLeastPrefill = 16;
+constexpr int32_t kLeastPrefill = 8;
 
 /// Pairs of a token and a key for tokens [first, first + count).
 double Keys(int32_t first, int32_t count) { return count * (first + (count + 1) / 2.0); }

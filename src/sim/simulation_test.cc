@@ -1,0 +1,152 @@
+#include "sim/simulation.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <fstream>
+#include <random>
+
+namespace kvasir {
+namespace {
+
+constexpr char kTrace[] = KVASIR_SOURCE_DIR "/../shared/traces/conversation.jsonl";
+
+TraceRequest Make(double at, int32_t input, int32_t output, uint64_t tenant = 0) {
+  return {.arrival_s = at,
+          .input_tokens = input,
+          .output_tokens = output,
+          .pieces = {},
+          .tenant = tenant};
+}
+
+SimulationResult Simulated(const std::vector<TraceRequest>& trace,
+                           const SimulationOptions& options) {
+  auto result = Simulate(trace, options, {});
+  EXPECT_TRUE(result.ok()) << result.error().message;
+  return std::move(*result);
+}
+
+std::vector<TraceRequest> ConversationTrace() {
+  auto trace = ReadTrace(kTrace, 0);
+  return trace.ok() ? std::move(*trace) : std::vector<TraceRequest>();
+}
+
+#define SKIP_WITHOUT_TRACE(trace) \
+  if ((trace).empty()) GTEST_SKIP() << "needs the conversation trace at " << kTrace
+
+TEST(Simulation, TraceHitsAreExactToTheTokenAtEveryBlockSize) {
+  const auto trace = ConversationTrace();
+  SKIP_WITHOUT_TRACE(trace);
+  for (const int32_t block : {16, 64, 512}) {
+    SimulationOptions options;
+    options.block_tokens = block;
+    options.sequential = true;
+    const SimulationResult r = Simulated(trace, options);
+    EXPECT_EQ(r.prompt_tokens, 76878216u);
+    EXPECT_EQ(r.cached_tokens, 27060298u) << block;
+  }
+}
+
+TEST(Simulation, TraceAtItsOwnTimesLosesAtMostOnePercentOfTheHitsAndWastesLittle) {
+  const auto trace = ConversationTrace();
+  SKIP_WITHOUT_TRACE(trace);
+  const SimulationResult r = Simulated(trace, {});
+  EXPECT_EQ(r.refused, 0u);
+  EXPECT_GE(r.cached_tokens, 27060298u * 99 / 100);
+  EXPECT_LE(r.kv_waste_pct, 2);
+}
+
+TEST(Simulation, TheSameTraceGivesTheSameResult) {
+  std::vector<TraceRequest> trace;
+  std::mt19937 random(3);
+  for (int i = 0; i < 200; ++i) {
+    trace.push_back(Make(i * 0.01, static_cast<int32_t>(1 + random() % 3000),
+                         static_cast<int32_t>(1 + random() % 60), random() % 3));
+    for (int32_t p = 0; p * kTracePiece < trace.back().input_tokens; ++p)
+      trace.back().pieces.push_back(p == 0 ? random() % 4 : 100 * i + p);
+  }
+  SimulationOptions options;
+  options.pool_blocks = 900;
+  const SimulationResult a = Simulated(trace, options), b = Simulated(trace, options);
+  EXPECT_GT(a.preemptions, 0u);
+  EXPECT_GT(a.evicted_blocks, 0);
+  EXPECT_EQ(a.cached_tokens, b.cached_tokens);
+  EXPECT_EQ(a.steps, b.steps);
+  EXPECT_EQ(a.itl_s, b.itl_s);
+  for (const SimulatedRequest& q : a.requests) EXPECT_GT(q.finished_s, 0);
+}
+
+/// The 99th percentile of time to first token of tenants 1 to 3.
+double QuietTenantsTtft(bool flood) {
+  // About 25 requests a second are what this machine computes: a share is 6.
+  std::vector<TraceRequest> trace;
+  std::mt19937 random(11);
+  const auto arrivals = [&](uint64_t tenant, double rate) {
+    std::exponential_distribution<double> gap(rate);
+    for (double at = gap(random); at < 60; at += gap(random))
+      trace.push_back(Make(at, 2000, 20, tenant));
+  };
+  for (const uint64_t tenant : {1, 2, 3}) arrivals(tenant, 0.8 * 6);
+  if (flood) arrivals(4, 10 * 6);
+  std::stable_sort(trace.begin(), trace.end(),
+                   [](const auto& a, const auto& b) { return a.arrival_s < b.arrival_s; });
+  const SimulationResult r = Simulated(trace, {});
+  std::vector<float> ttft;
+  for (size_t i = 0; i < trace.size(); ++i) {
+    if (trace[i].tenant != 4)
+      ttft.push_back(static_cast<float>(r.requests[i].first_token_s - r.requests[i].arrival_s));
+  }
+  return Percentile(ttft, 99);
+}
+
+TEST(Simulation, AFloodByOneTenantAtMostDoublesTheOthersTimeToFirstToken) {
+  const double quiet = QuietTenantsTtft(false), flooded = QuietTenantsTtft(true);
+  EXPECT_LE(flooded, 2 * quiet);
+  RecordProperty("quiet_p99_ms", std::to_string(quiet * 1e3));
+  RecordProperty("flooded_p99_ms", std::to_string(flooded * 1e3));
+}
+
+TEST(Simulation, ALongPromptDoesNotStallThoseThatDecode) {
+  SimulationOptions options;
+  options.machine = {.step_s = 0.02, .prefill_tokens_per_s = 2000, .key_s = 0.2e-6};
+  std::vector<TraceRequest> trace;
+  for (int i = 0; i < 8; ++i) trace.push_back(Make(0, 100, 6000));
+  const double quiet_itl = Percentile(Simulated({trace.begin(), trace.end()}, options).itl_s, 50);
+  constexpr double kArrives = 20;
+  trace.push_back(Make(kArrives, 32'000, 2));
+  options.scheduler.itl_target_s = 1.5 * quiet_itl;
+  const SimulationResult r = Simulated(trace, options);
+  const double ttft = r.requests[8].first_token_s - kArrives;
+  const double share = 0.5 / 1.5;  // of each step, that the target leaves for the prompt
+  const double work = 32'000 / options.machine.prefill_tokens_per_s;
+  EXPECT_LE(ttft, 1.3 * work / share);
+  EXPECT_LE(Percentile(r.itl_s, 99), 2 * quiet_itl);
+  // Without the target somebody waits for a whole step of prefill.
+  options.scheduler.itl_target_s = 0;
+  EXPECT_GT(Percentile(Simulated(trace, options).itl_s, 99.99), 4 * quiet_itl);
+}
+
+TEST(Trace, ReadsCsvAndNamesBadLines) {
+  const std::string path = ::testing::TempDir() + "kvasir-trace";
+  const auto read = [&](const std::string& text) {
+    std::ofstream(path) << text;
+    return ReadTrace(path, 0);
+  };
+  const auto csv = read(
+      "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.5,374,44\n2023-11-16 "
+      "18:15:48.0,10,1\n");
+  ASSERT_TRUE(csv.ok()) << csv.error().message;
+  ASSERT_EQ(csv->size(), 2u);
+  EXPECT_NEAR((*csv)[1].arrival_s, 1.5, 1e-6);
+  EXPECT_EQ((*csv)[0].input_tokens, 374);
+  for (const char* bad :
+       {"{\"timestamp\": 0}\n", "{\n", "1,2\n", "x,1,1\n", "0,-5,1\n", "",
+        "{\"timestamp\":0,\"input_length\":9999,\"output_length\":1,\"hash_ids\":[1]}\n",
+        "{\"timestamp\":0,\"input_length\":1e300,\"output_length\":1}\n"}) {
+    EXPECT_FALSE(read(bad).ok()) << bad;
+  }
+}
+
+}  // namespace
+}  // namespace kvasir
