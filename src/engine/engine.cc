@@ -250,4 +250,6 @@ void Engine::DropCache() { state_->scheduler.DropCache(); }
 
 const KvManager& Engine::kv() const { return state_->kv; }
 
+const SchedulerCounters& Engine::scheduler_counters() const { return state_->scheduler.counters(); }
+
 }  // namespace kvasir

@@ -12,6 +12,7 @@
 #include "kv/manager.h"
 #include "sample/params.h"
 #include "sample/sampler.h"
+#include "sched/scheduler.h"
 #include "sched/step.h"
 #include "text/tokenizer.h"
 
@@ -96,6 +97,7 @@ class Engine {
   void DropCache();
 
   const KvManager& kv() const;
+  const SchedulerCounters& scheduler_counters() const;
 
  private:
   struct State;
