@@ -1,5 +1,6 @@
 #include "exec/model_executor.h"
 
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
@@ -36,14 +37,42 @@ std::span<float> ModelExecutor::RunForward() {
   return model_->Forward(batch, wanted_, kv_);
 }
 
-SliceResult ModelExecutor::SampleSlice(const SeqSlice& slice, std::span<float> last_row) {
+SliceResult ModelExecutor::SampleSlice(const SeqSlice& slice, std::span<float> rows) {
+  SliceResult out{.sequence = slice.sequence, .tokens = {}, .prompt_logprobs = {}, .error = {}};
+  const auto vocab = static_cast<size_t>(model_->config().vocab);
+  if (slice.prompt_logprobs >= 0) {
+    for (int32_t i = slice.wanted_begin; i < slice.wanted_end; ++i) {
+      const int32_t next = slice.first_pos + i + 1;
+      if (next >= slice.prompt_tokens) break;
+      const auto row = rows.subspan(static_cast<size_t>(i - slice.wanted_begin) * vocab, vocab);
+      Result<SampledToken> scored = Score(row, slice.tokens[next], slice.prompt_logprobs);
+      if (!scored.ok()) {
+        out.error = scored.error();
+        return out;
+      }
+      out.prompt_logprobs.push_back(std::move(*scored));
+    }
+  }
+  if (slice.sampling == nullptr) return out;
   const SampleContext context{slice.tokens, slice.prompt_tokens, end_of_generation_};
-  SliceResult out{.sequence = slice.sequence, .tokens = {}, .error = std::nullopt};
-  Result<SampledToken> token = Sample(last_row, *slice.sampling, context, scratch_);
-  if (token.ok()) {
-    out.tokens.push_back(std::move(*token));
-  } else {
-    out.error = token.error();
+  const std::span<float> last = rows.last(vocab);
+  const auto sample = [&](const SamplingParams& params) {
+    Result<SampledToken> token = Sample(last, params, context, scratch_);
+    if (token.ok()) {
+      out.tokens.push_back(std::move(*token));
+    } else {
+      out.error = token.error();
+    }
+    return token.ok();
+  };
+  // Sampling changes the logits.
+  if (slice.samples > 1) logits_copy_.assign(last.begin(), last.end());
+  if (!sample(*slice.sampling) || slice.samples == 1) return out;
+  SamplingParams params = *slice.sampling;
+  for (int32_t i = 1; i < slice.samples; ++i) {
+    ++params.stream;
+    std::copy(logits_copy_.begin(), logits_copy_.end(), last.begin());
+    if (!sample(params)) return out;
   }
   return out;
 }
@@ -54,14 +83,16 @@ StepResult ModelExecutor::Collect() {
     std::memcpy(kv_.block(copy.to), kv_.block(copy.from), kv_.layout->block_bytes);
   }
   const std::span<float> logits = RunForward();
-  StepResult result{.step = plan_->step, .slices = {}, .logits = logits};
+  StepResult result{.step = plan_->step, .slices = {}, .error = {}, .logits = logits};
   const auto vocab = static_cast<size_t>(model_->config().vocab);
   size_t row = 0;
   for (const SeqSlice& s : plan_->slices) {
-    row += s.wanted_end - s.wanted_begin;
-    if (s.sampling == nullptr) continue;
-    CHECK_GT(s.wanted_end, s.wanted_begin);
-    result.slices.push_back(SampleSlice(s, logits.subspan((row - 1) * vocab, vocab)));
+    const auto wanted = static_cast<size_t>(s.wanted_end - s.wanted_begin);
+    const std::span<float> rows = logits.subspan(row * vocab, wanted * vocab);
+    row += wanted;
+    if (!s.has_result()) continue;
+    CHECK(s.sampling == nullptr || wanted > 0);
+    result.slices.push_back(SampleSlice(s, rows));
   }
   plan_ = nullptr;
   return result;

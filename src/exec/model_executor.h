@@ -19,13 +19,15 @@ class ModelExecutor final : public Executor {
 
  private:
   std::span<float> RunForward();
-  SliceResult SampleSlice(const SeqSlice& slice, std::span<float> last_row);
+  /// `rows`: logits of the slice's wanted rows, [wanted][vocab].
+  SliceResult SampleSlice(const SeqSlice& slice, std::span<float> rows);
 
   Model* model_;
   KvStorage kv_;
   std::vector<int32_t> end_of_generation_;
   const StepPlan* plan_ = nullptr;
   SamplerScratch scratch_;
+  std::vector<float> logits_copy_;  // for all samples of a row but the last
   // Flat arrays of the current step, kept to reuse their memory.
   std::vector<int32_t> tokens_, positions_;
   std::vector<BatchSlice> slices_;

@@ -29,15 +29,16 @@ SequenceKv KvManager::NewSequence() const {
   return s;
 }
 
-PrefixMatch KvManager::Match(uint64_t salt, std::span<const int32_t> prompt) const {
+PrefixMatch KvManager::Match(uint64_t salt, std::span<const int32_t> prompt, int32_t limit) const {
   if (!options_.share_prefixes || prompt.empty()) return {};
-  PrefixMatch match = index_.Match(salt, prompt, static_cast<int32_t>(prompt.size()) - 1);
+  const int32_t most = static_cast<int32_t>(prompt.size()) - 1;
+  PrefixMatch match = index_.Match(salt, prompt, std::min(limit, most));
   if (!options_.share_in_flight) match.in_flight_tokens = 0;
   return match;
 }
 
 bool KvManager::Adopt(SequenceKv& sequence, const PrefixMatch& match,
-                      std::span<const int32_t> prompt, uint64_t step, uint64_t tenant) {
+                      std::span<const int32_t> prompt, uint64_t step) {
   CHECK_EQ(sequence.computed, 0);
   CHECK(sequence.path.empty());
   if (!options_.share_prefixes) return true;
@@ -61,7 +62,7 @@ bool KvManager::Adopt(SequenceKv& sequence, const PrefixMatch& match,
     for (const BlockRef& block : match.partial->blocks) {
       sequence.copied_blocks.push_back(block.Share());
     }
-    if (!Grow(sequence, match.tokens, step, tenant)) {
+    if (!Grow(sequence, match.tokens, step)) {
       Release(sequence, prompt, true);
       return false;
     }
@@ -73,15 +74,41 @@ bool KvManager::Adopt(SequenceKv& sequence, const PrefixMatch& match,
   // The rest of the prompt's whole blocks is now in flight.
   const auto end = static_cast<int32_t>(prompt.size()) / layout_.block_tokens;
   for (int32_t b = whole; b < end; ++b) {
-    bool made = false;
     PrefixNode* parent = sequence.path.empty() ? nullptr : sequence.path.back();
     PrefixNode* node = index_.FindOrAdd(
         sequence.salt, parent,
-        prompt.subspan(static_cast<size_t>(b) * layout_.block_tokens, layout_.block_tokens), &made);
+        prompt.subspan(static_cast<size_t>(b) * layout_.block_tokens, layout_.block_tokens),
+        sequence.tenant);
     if (!node->ready && node->writer == 0) node->writer = sequence.id;
     sequence.path.push_back(node);
   }
   return true;
+}
+
+SequenceKv KvManager::Fork(const SequenceKv& parent, uint64_t id) {
+  CHECK(parent.copies.empty());
+  SequenceKv child = NewSequence();
+  child.id = id;
+  child.salt = parent.salt;
+  child.tenant = parent.tenant;
+  child.computed = parent.computed;
+  for (size_t g = 0; g < parent.tables.size(); ++g) {
+    const BlockTable& table = parent.tables[g];
+    std::vector<BlockRef> blocks;
+    for (int32_t b = 0; b < table.size(); ++b)
+      blocks.push_back(table.Share(table.first_block() + b));
+    child.tables[g].Adopt(table.first_block(), std::move(blocks));
+  }
+  const auto whole = static_cast<size_t>(parent.computed / layout_.block_tokens);
+  child.path.assign(parent.path.begin(), parent.path.begin() + static_cast<ptrdiff_t>(std::min(
+                                                                   whole, parent.path.size())));
+  index_.Join(child.path);
+  return child;
+}
+
+bool KvManager::MustCopy(const SequenceKv& sequence, const BlockTable& table) const {
+  if (sequence.computed % layout_.block_tokens == 0) return false;
+  return pool_.refs(table.id(sequence.computed / layout_.block_tokens)) > 1;
 }
 
 void KvManager::CopiesDone(SequenceKv& sequence) {
@@ -96,15 +123,24 @@ int64_t KvManager::BlocksToGrow(const SequenceKv& sequence, int32_t tokens) cons
   for (const BlockTable& table : sequence.tables) {
     const auto end = static_cast<int64_t>(DivUp(tokens, layout_.block_tokens));
     wanted += std::max<int64_t>(0, end - table.first_block() - table.size());
+    if (tokens > sequence.computed && MustCopy(sequence, table)) ++wanted;
   }
   return wanted;
 }
 
-bool KvManager::Grow(SequenceKv& sequence, int32_t tokens, uint64_t step, uint64_t tenant) {
+bool KvManager::Grow(SequenceKv& sequence, int32_t tokens, uint64_t step) {
   const int64_t wanted = BlocksToGrow(sequence, tokens);
-  if (wanted > pool_.free()) index_.Evict(pool_, wanted, step, tenant);
+  if (wanted > pool_.free()) index_.Evict(pool_, wanted, step, sequence.tenant);
   if (wanted > pool_.free()) return false;
   for (BlockTable& table : sequence.tables) {
+    if (tokens > sequence.computed && MustCopy(sequence, table)) {
+      // The copy is made before anything of its step is written, in the order of planning: the
+      // original may be given away meanwhile.
+      const int32_t part = sequence.computed / layout_.block_tokens;
+      BlockRef own = pool_.Allocate();
+      sequence.copies.push_back({table.id(part), own.id()});
+      table.Replace(part, std::move(own));
+    }
     CHECK(table.Grow(pool_, layout_.block_tokens, tokens));
   }
   return true;
@@ -122,10 +158,10 @@ void KvManager::Publish(SequenceKv& sequence, std::span<const int32_t> tokens, i
   for (int32_t b = sequence.computed / size; (b + 1) * size <= computed; ++b) {
     CHECK_LE(static_cast<size_t>(b), sequence.path.size());
     if (static_cast<size_t>(b) == sequence.path.size()) {
-      bool made = false;
       PrefixNode* parent = sequence.path.empty() ? nullptr : sequence.path.back();
-      sequence.path.push_back(index_.FindOrAdd(
-          sequence.salt, parent, tokens.subspan(static_cast<size_t>(b) * size, size), &made));
+      sequence.path.push_back(index_.FindOrAdd(sequence.salt, parent,
+                                               tokens.subspan(static_cast<size_t>(b) * size, size),
+                                               sequence.tenant));
     }
     PrefixNode* node = sequence.path[b];
     if (!node->ready) {
@@ -169,16 +205,18 @@ void KvManager::Release(SequenceKv& sequence, std::span<const int32_t> tokens, b
   CopiesDone(sequence);
   const int32_t size = layout_.block_tokens, whole = sequence.computed / size;
   const int32_t rest = sequence.computed % size;
+  // A block that a fork still shares is the fork's to keep.
   const bool holds_rest =
-      std::all_of(sequence.tables.begin(), sequence.tables.end(), [whole](const BlockTable& t) {
-        return t.first_block() <= whole && whole < t.first_block() + t.size();
+      std::all_of(sequence.tables.begin(), sequence.tables.end(), [&](const BlockTable& t) {
+        return t.first_block() <= whole && whole < t.first_block() + t.size() &&
+               pool_.refs(t.id(whole)) == 1;
       });
   if (keep && options_.share_prefixes && rest > 0 && holds_rest) {
     CHECK_GE(sequence.path.size(), static_cast<size_t>(whole));
     PrefixNode* parent = whole == 0 ? nullptr : sequence.path[whole - 1];
-    bool made = false;
-    PrefixNode* end = index_.FindOrAdd(
-        sequence.salt, parent, tokens.subspan(static_cast<size_t>(whole) * size, rest), &made);
+    PrefixNode* end =
+        index_.FindOrAdd(sequence.salt, parent,
+                         tokens.subspan(static_cast<size_t>(whole) * size, rest), sequence.tenant);
     if (!end->ready) index_.Publish(end, ShareBlock(sequence, whole));
     index_.Leave(end);
   }

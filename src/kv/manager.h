@@ -18,7 +18,7 @@ struct SequenceKv {
   int32_t computed = 0;
   // Its way through the prefix index: the nodes of its first blocks, in order. Empty for sequences
   // that share nothing.
-  uint64_t id = 0, salt = 0;
+  uint64_t id = 0, salt = 0, tenant = 0;
   std::vector<PrefixNode*> path;
   /// Blocks to copy before its next slice is computed, and the node that they are copied from.
   std::vector<BlockCopy> copies;
@@ -44,21 +44,28 @@ class KvManager {
 
   SequenceKv NewSequence() const;
 
-  /// What of a prompt is cached. The last token is always left to compute: its logits are wanted.
-  PrefixMatch Match(uint64_t salt, std::span<const int32_t> prompt) const;
+  /// What of a prompt's first `limit` tokens is cached. The last token is always left to compute:
+  /// its logits are wanted.
+  PrefixMatch Match(uint64_t salt, std::span<const int32_t> prompt,
+                    int32_t limit = INT32_MAX) const;
   /// Gives an empty sequence what `match` found, and announces the whole blocks of its prompt that
   /// it will compute itself. False, and nothing changed, when there is no room for the copy of a
-  /// partial block. `step` and `tenant` are for the order of eviction and its reasons.
+  /// partial block. `step` is kept with what is evicted for it.
   [[nodiscard]] bool Adopt(SequenceKv& sequence, const PrefixMatch& match,
-                           std::span<const int32_t> prompt, uint64_t step, uint64_t tenant);
+                           std::span<const int32_t> prompt, uint64_t step);
+
+  /// A second sequence with the same first `computed` tokens. It shares all blocks; whoever writes
+  /// next into one that is not full copies it first (Grow sees to that).
+  SequenceKv Fork(const SequenceKv& parent, uint64_t id);
 
   /// The copies of the sequence were made.
   void CopiesDone(SequenceKv& sequence);
 
-  /// Gives the sequence slots for positions [computed, tokens) in every group, at the cost of
-  /// cached blocks that nobody uses. False, and nothing changed, when the pool has too few.
-  [[nodiscard]] bool Grow(SequenceKv& sequence, int32_t tokens, uint64_t step = 0,
-                          uint64_t tenant = 0);
+  /// Gives the sequence slots of its own for positions [computed, tokens) in every group, at the
+  /// cost of cached blocks that nobody uses. A shared block that is not full is copied (copy on
+  /// write): the copy must be made in the next step. False, and nothing changed, when the pool has
+  /// too few.
+  [[nodiscard]] bool Grow(SequenceKv& sequence, int32_t tokens, uint64_t step = 0);
   /// Blocks that could be had now.
   int64_t available() const { return pool_.free() + index_.idle_blocks(); }
   /// Blocks that Grow to `tokens` would take.
@@ -91,6 +98,8 @@ class KvManager {
   /// The first position that a token at `position` still attends to, in a group.
   int32_t FirstNeeded(const KvGroup& group, int32_t position) const;
   std::vector<BlockRef> ShareBlock(const SequenceKv& sequence, int32_t block) const;
+  /// True if the block that the next token goes into has tokens already, and another holder.
+  bool MustCopy(const SequenceKv& sequence, const BlockTable& table) const;
 
   KvLayout layout_;
   KvManagerOptions options_;

@@ -100,6 +100,7 @@ void PrefixIndex::FindPartial(const PrefixNode* at, std::span<const int32_t> res
   if (match->reason == MissReason::kEvicted) return;  // it had been there, and not this other text
   match->reason = MissReason::kDiverged;
   match->diverged_had = seen->tokens[best_seen];
+  match->diverged_tenant = seen->tenant;
   match->diverged_got = rest[best_seen];
 }
 
@@ -205,8 +206,15 @@ void PrefixIndex::Use(std::span<PrefixNode* const> nodes) {
   }
 }
 
+void PrefixIndex::Join(std::span<PrefixNode* const> nodes) {
+  for (PrefixNode* node : nodes) {
+    CHECK_GT(node->users, 0);  // whoever is joined holds it
+    ++node->users;
+  }
+}
+
 PrefixNode* PrefixIndex::FindOrAdd(uint64_t salt, PrefixNode* parent,
-                                   std::span<const int32_t> tokens, bool* made) {
+                                   std::span<const int32_t> tokens, uint64_t tenant) {
   if (parent == nullptr) {
     auto& root = roots_[salt];
     if (root == nullptr) {
@@ -217,8 +225,7 @@ PrefixNode* PrefixIndex::FindOrAdd(uint64_t salt, PrefixNode* parent,
     parent = root.get();
   }
   const auto it = parent->children.find(tokens);
-  *made = it == parent->children.end();
-  if (!*made) {
+  if (it != parent->children.end()) {
     PrefixNode* node = it->second.get();
     NotCandidate(node);
     if (node->users++ == 0) idle_blocks_ -= HeldBlocks(*node);
@@ -228,6 +235,7 @@ PrefixNode* PrefixIndex::FindOrAdd(uint64_t salt, PrefixNode* parent,
   NotCandidate(parent);
   auto node = std::make_unique<PrefixNode>();
   node->id = next_id_++;
+  node->tenant = tenant;
   node->parent = parent;
   node->tokens.assign(tokens.begin(), tokens.end());
   node->blocks.resize(windows_.size());

@@ -31,6 +31,7 @@ struct PrefixNode {
   using Children = std::map<std::span<const int32_t>, std::unique_ptr<PrefixNode>, TokensLess>;
 
   uint64_t id = 0;
+  uint64_t tenant = 0;  ///< who had it computed first: others are not told its tokens
   PrefixNode* parent = nullptr;
   std::vector<int32_t> tokens;   ///< of this block; fewer than a block: the end of a sequence
   std::vector<BlockRef> blocks;  ///< by group; empty: not held (it fell out of a window)
@@ -63,6 +64,7 @@ struct PrefixMatch {
   int32_t in_flight_tokens = 0;  ///< beyond: being computed for another sequence right now
   MissReason reason = MissReason::kNone;
   int32_t diverged_had = -1, diverged_got = -1;  ///< kDiverged: the tokens at position `tokens`
+  uint64_t diverged_tenant = 0;                  ///< kDiverged: whose token was there
   uint64_t evicted_step = 0, evicted_for = 0;    ///< kEvicted: when, and for which tenant's need
   bool evicted_was_hit = false;                  ///< kEvicted: had been used again before
 };
@@ -84,10 +86,12 @@ class PrefixIndex {
   void Learn(const PrefixMatch& match);
   /// A user now goes through the nodes of a match.
   void Use(std::span<PrefixNode* const> nodes);
+  /// Another user goes the same way (a fork): no hit, since nothing was found.
+  void Join(std::span<PrefixNode* const> nodes);
   /// The child of `parent` (nullptr: the root of `salt`) with these tokens, made if it is not
-  /// there, and used by the caller. `made` tells which.
+  /// there, and used by the caller.
   PrefixNode* FindOrAdd(uint64_t salt, PrefixNode* parent, std::span<const int32_t> tokens,
-                        bool* made);
+                        uint64_t tenant);
   /// The K and V of a node are computed: the index shares the blocks.
   void Publish(PrefixNode* node, std::vector<BlockRef> blocks);
   /// A user leaves; a node that is not ready and has no users goes away.

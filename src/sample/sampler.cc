@@ -180,6 +180,14 @@ void AddLogprobs(std::span<const float> raw, int32_t wanted, SampledToken* out) 
 
 }  // namespace
 
+Result<SampledToken> Score(std::span<const float> logits, int32_t token, int32_t most_likely) {
+  KV_RETURN_IF_ERROR(CheckLogits(logits));
+  SampledToken out;
+  out.token = token;
+  AddLogprobs(logits, most_likely, &out);
+  return out;
+}
+
 Result<SampledToken> Sample(std::span<float> logits, const SamplingParams& params,
                             const SampleContext& context, SamplerScratch& scratch) {
   KV_RETURN_IF_ERROR(CheckLogits(logits));

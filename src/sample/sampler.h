@@ -46,4 +46,8 @@ struct SamplerScratch {
 Result<SampledToken> Sample(std::span<float> logits, const SamplingParams& params,
                             const SampleContext& context, SamplerScratch& scratch);
 
+/// The log probability of a given token, and the `most_likely` most likely ones. An error when a
+/// logit is NaN or +infinity.
+Result<SampledToken> Score(std::span<const float> logits, int32_t token, int32_t most_likely);
+
 }  // namespace kvasir

@@ -38,7 +38,7 @@ uint64_t& FakeExecutor::Slot(const TableView& table, int32_t position) {
 }
 
 StepResult FakeExecutor::Collect() {
-  StepResult result{.step = plan_->step, .slices = {}, .logits = {}};
+  StepResult result{.step = plan_->step, .slices = {}, .error = {}, .logits = {}};
   for (const BlockCopy& copy : plan_->copies) {
     std::copy_n(slots_.begin() + int64_t{copy.from} * layout_.block_tokens, layout_.block_tokens,
                 slots_.begin() + int64_t{copy.to} * layout_.block_tokens);
@@ -59,10 +59,26 @@ StepResult FakeExecutor::Collect() {
         hash = Mix(hash, Slot(table, p));
       }
     }
-    if (s.sampling == nullptr) continue;
-    SampledToken token;
-    token.token = static_cast<int32_t>(hash % static_cast<uint64_t>(vocab_));
-    result.slices.push_back({.sequence = s.sequence, .tokens = {token}, .error = std::nullopt});
+    if (!s.has_result()) continue;
+    SliceResult r{.sequence = s.sequence, .tokens = {}, .prompt_logprobs = {}, .error = {}};
+    for (int32_t p = s.first_pos + s.wanted_begin;
+         s.prompt_logprobs >= 0 && p + 1 < std::min(s.first_pos + s.count + 1, s.prompt_tokens);
+         ++p) {
+      r.prompt_logprobs.push_back({.token = s.tokens[p + 1], .logprob = -1, .top = {}});
+    }
+    if (s.sampling != nullptr) {
+      for (int32_t sample = 0; sample < s.samples; ++sample) {
+        const auto token = (hash + static_cast<uint64_t>(sample)) % static_cast<uint64_t>(vocab_);
+        r.tokens.push_back({.token = static_cast<int32_t>(token), .logprob = 0, .top = {}});
+      }
+    }
+    if (failing_ != 0 && Mix(failing_, hash) % 64 == 0)
+      r.error = MakeError(ErrorCode::kInvalid, "a planned failure");
+    result.slices.push_back(std::move(r));
+  }
+  if (failing_ != 0 && Mix(failing_, plan_->step) % 64 == 0) {
+    result.slices.clear();
+    result.error = MakeError(ErrorCode::kIo, "a planned failure of the step");
   }
   plan_ = nullptr;
   return result;

@@ -18,8 +18,12 @@ class FakeExecutor final : public Executor {
   void Submit(const StepPlan& plan) override { plan_ = &plan; }
   StepResult Collect() override;
 
-  /// What a sequence of these tokens must continue with: the same hash, without any cache.
+  /// What a sequence of these tokens must continue with: the same hash, without any cache. The i-th
+  /// of several samples is i more, modulo the vocabulary.
   int32_t Expected(std::span<const int32_t> tokens) const;
+
+  /// From now on one slice and one step in 64 fail, which ones depends on `seed`; 0: none.
+  void FailSometimes(uint64_t seed) { failing_ = seed; }
 
   int64_t computed_tokens() const { return computed_tokens_; }
   int32_t largest_step() const { return largest_step_; }
@@ -32,6 +36,7 @@ class FakeExecutor final : public Executor {
   const StepPlan* plan_ = nullptr;
   int64_t computed_tokens_ = 0;
   int32_t largest_step_ = 0;
+  uint64_t failing_ = 0;
 };
 
 }  // namespace kvasir

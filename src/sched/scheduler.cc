@@ -19,6 +19,7 @@ double Keys(int32_t first, int32_t count) { return count * (first + (count + 1) 
 Scheduler::Scheduler(SchedulerOptions options, KvManager* kv) : options_(options), kv_(kv) {
   CHECK_GT(options_.max_step_tokens, 0);
   CHECK_GT(options_.max_sequences, 0);
+  CHECK_GE(options_.max_logit_rows, options_.max_sequences);
 }
 
 Scheduler::~Scheduler() {
@@ -26,17 +27,25 @@ Scheduler::~Scheduler() {
   while (!running_.empty()) Finish(running_.back()->id, false);
 }
 
+void Scheduler::SetTenant(uint64_t tenant, const TenantOptions& options) {
+  CHECK_GT(options.weight, 0.0);
+  tenants_[tenant].options = options;
+}
+
 void Scheduler::Enqueue(std::unique_ptr<Sequence> sequence) {
   ++waiting_;
-  const WaitKey key{sequence->priority, sequence->arrival};
+  const WaitKey key{sequence->priority, sequence->arrival, sequence->id};
   waiting_by_tenant_[sequence->tenant].emplace(key, std::move(sequence));
 }
 
-void Scheduler::Add(std::unique_ptr<Sequence> sequence) {
+void Scheduler::Add(std::unique_ptr<Sequence> sequence, int64_t now_ns) {
   CHECK_GT(sequence->prompt_tokens, 0);
   CHECK_EQ(sequence->prompt_tokens, sequence->total());
-  CHECK_GT(sequence->weight, 0.0);
+  CHECK(sequence->places >= 1 && sequence->places <= options_.max_sequences);
+  CHECK_GE(sequence->samples, 1);
   sequence->arrival = ++arrivals_;
+  sequence->added_step = counters_.steps;
+  sequence->since_ns = now_ns;
   Tenant& tenant = tenants_[sequence->tenant];
   if (tenant.sequences++ == 0) {
     // Whoever was away has no credit for it.
@@ -51,44 +60,124 @@ void Scheduler::Add(std::unique_ptr<Sequence> sequence) {
   Enqueue(std::move(sequence));
 }
 
-bool Scheduler::StillWaits(Sequence* s) const {
+void Scheduler::Fork(SequenceId parent_id, std::unique_ptr<Sequence> child) {
+  CHECK(plan_.slices.empty());
+  Sequence* parent = by_id_.at(parent_id);
+  CHECK_GE(child->total(), parent->kv.computed);
+  // One of the parent's places, if it keeps some; beams take the place of one that ends.
+  const bool running = parent->kv.id != 0;
+  if (parent->places > 1) {
+    --parent->places;
+    if (running) --places_;
+  }
+  child->arrival = parent->arrival;
+  child->added_step = parent->added_step;
+  child->since_ns = parent->since_ns;
+  child->times = parent->times;
+  child->tenant = parent->tenant;
+  child->salt = parent->salt;
+  child->priority = parent->priority;
+  child->cached_tokens = parent->cached_tokens;
+  child->miss = parent->miss;
+  child->match = parent->match;
+  child->preemptions = parent->preemptions;
+  ++tenants_[child->tenant].sequences;
+  CHECK(by_id_.emplace(child->id, child.get()).second);
+  if (!running) {  // preempted: there is nothing to share but what the index finds
+    Enqueue(std::move(child));
+    return;
+  }
+  child->kv = kv_->Fork(parent->kv, child->id);
+  places_ += child->places;
+  running_.push_back(std::move(child));
+}
+
+void Scheduler::Append(SequenceId id, int32_t token) {
+  CHECK(plan_.slices.empty());
+  Sequence* s = by_id_.at(id);
+  CHECK(s->chosen_outside);
+  s->tokens.push_back(token);
+}
+
+void Scheduler::AccountWaiting(Sequence* s) {
+  const double seconds = static_cast<double>(now_ns_ - s->since_ns) * 1e-9;
+  s->since_ns = now_ns_;
+  double& cause = s->preemptions > 0  ? s->times.preempted
+                  : s->waits_for != 0 ? s->times.prefix
+                                      : s->times.queue;
+  cause += seconds;
+}
+
+bool Scheduler::StillWaits(Sequence* s) {
   if (s->waits_for == 0) return false;
   const auto it = by_id_.find(s->waits_for);
   if (it != by_id_.end() && it->second->kv.id != 0 && it->second->kv.computed < s->waits_until)
     return true;
+  AccountWaiting(s);
   s->waits_for = 0;
   return false;
 }
 
-bool Scheduler::TryAdmit(Sequence* s) {
-  PrefixMatch match = kv_->Match(s->salt, s->tokens);
-  if (match.in_flight_tokens > 0) {
-    // The nearest block in flight tells who computes it.
-    for (const auto& r : running_) {
-      const size_t at = match.nodes.size();
-      if (r->kv.path.size() > at && !r->kv.path[at]->ready && r->kv.path[at]->writer == r->id &&
-          std::equal(r->kv.path[at]->tokens.begin(), r->kv.path[at]->tokens.end(),
-                     s->tokens.begin() + static_cast<ptrdiff_t>(at) * kv_->layout().block_tokens) &&
-          (at == 0 ? r->salt == s->salt : r->kv.path[at - 1] == match.nodes[at - 1])) {
-        s->waits_for = r->id;
-        s->waits_until = match.tokens + match.in_flight_tokens;
-        return false;
-      }
+bool Scheduler::WaitsForPrefix(Sequence* s, const PrefixMatch& match) {
+  if (match.in_flight_tokens == 0 || s->prompt_logprobs >= 0) return false;
+  // The nearest block in flight tells who computes it.
+  for (const auto& r : running_) {
+    const size_t at = match.nodes.size();
+    if (r->kv.path.size() > at && !r->kv.path[at]->ready && r->kv.path[at]->writer == r->id &&
+        std::equal(r->kv.path[at]->tokens.begin(), r->kv.path[at]->tokens.end(),
+                   s->tokens.begin() + static_cast<ptrdiff_t>(at) * kv_->layout().block_tokens) &&
+        (at == 0 ? r->salt == s->salt : r->kv.path[at - 1] == match.nodes[at - 1])) {
+      AccountWaiting(s);
+      s->waits_for = r->id;
+      s->waits_until = match.tokens + match.in_flight_tokens;
+      return true;
     }
   }
+  return false;
+}
+
+int64_t Scheduler::HeldBlocks(uint64_t tenant) const {
+  int64_t held = 0;
+  for (const auto& r : running_) {
+    if (r->tenant != tenant) continue;
+    for (const BlockTable& table : r->kv.tables) held += table.size();
+  }
+  return held;
+}
+
+Scheduler::Admission Scheduler::TryAdmit(Sequence* s) {
+  // Logits that are wanted of the prompt must be computed, whatever is cached.
+  PrefixMatch match = kv_->Match(s->salt, s->tokens,
+                                 s->prompt_logprobs >= 0 && s->logprobs_done < s->prompt_tokens - 1
+                                     ? s->logprobs_done
+                                     : INT32_MAX);
+  if (WaitsForPrefix(s, match)) return Admission::kWaitsForPrefix;
   s->kv = kv_->NewSequence();
   s->kv.id = s->id;
   s->kv.salt = s->salt;
+  s->kv.tenant = s->tenant;
   // Room for the prompt and a block for the output, beside what the running ones will soon take.
   const int64_t total = kv_->BlocksFor(s->total() + 1, options_.max_step_tokens);
   const auto groups = static_cast<int64_t>(kv_->layout().groups.size());
-  const int64_t need = total - static_cast<int64_t>(match.nodes.size()) * groups + groups;
+  const int64_t need =
+      total - static_cast<int64_t>(match.nodes.size()) * groups + groups * s->places;
   const auto headroom = static_cast<int64_t>(running_.size()) * groups;
   // What the match would take out of the idle blocks is not available any more.
   int64_t taken = 0;
   for (const PrefixNode* node : match.nodes) taken += node->users == 0 ? groups : 0;
-  if (!running_.empty() && kv_->available() - taken < need + headroom) return false;
-  if (!kv_->Adopt(s->kv, match, s->tokens, counters_.steps, s->tenant)) return false;
+  const auto refuse = [s](Admission why) {
+    s->kv = SequenceKv{};
+    return why;
+  };
+  if (!running_.empty() && kv_->available() - taken < need + headroom)
+    return refuse(Admission::kNoRoom);
+  const int64_t quota = tenants_[s->tenant].options.kv_blocks;
+  if (quota > 0) {
+    const int64_t held = HeldBlocks(s->tenant);
+    if (held > 0 && held + total + groups * s->places > quota) return refuse(Admission::kOverQuota);
+  }
+  if (!kv_->Adopt(s->kv, match, s->tokens, counters_.steps)) return refuse(Admission::kNoRoom);
+  AccountWaiting(s);
   if (s->preemptions == 0) {
     s->cached_tokens = std::min(match.tokens, s->prompt_tokens);
     ++counters_.admitted;
@@ -100,10 +189,31 @@ bool Scheduler::TryAdmit(Sequence* s) {
     match.partial = nullptr;
     s->match = std::move(match);
   }
-  return true;
+  return Admission::kAdmitted;
+}
+
+void Scheduler::RaiseOld() {
+  int32_t top = INT32_MIN;
+  for (const auto& [tenant, queue] : waiting_by_tenant_) {
+    if (!queue.empty()) top = std::max(top, queue.begin()->first.priority);
+  }
+  for (auto& [tenant, queue] : waiting_by_tenant_) {
+    for (auto it = queue.begin(); it != queue.end();) {
+      // The first of a priority is its oldest.
+      Sequence* s = it->second.get();
+      it = queue.upper_bound({s->priority, UINT64_MAX, UINT64_MAX});
+      if (s->priority == top ||
+          counters_.steps - s->added_step < static_cast<uint64_t>(options_.max_wait_steps))
+        continue;
+      auto node = queue.extract({s->priority, s->arrival, s->id});
+      node.key().priority = s->priority = top;
+      queue.insert(std::move(node));
+    }
+  }
 }
 
 void Scheduler::Admit() {
+  RaiseOld();
   // The tenants' queues, least served first; each is tried in its order until one does not fit.
   std::vector<std::pair<double, uint64_t>> order;
   for (auto it = waiting_by_tenant_.begin(); it != waiting_by_tenant_.end();) {
@@ -124,20 +234,23 @@ void Scheduler::Admit() {
   for (size_t t = 0; t < order.size() && !full; ++t) {
     Queue& queue = waiting_by_tenant_[order[t].second];
     for (auto it = queue.begin(); it != queue.end() && !full;) {
-      if (running_.size() >= static_cast<size_t>(options_.max_sequences)) return;
       Sequence* s = it->second.get();
-      if (StillWaits(s)) {
+      if (places_ + s->places > options_.max_sequences) return;
+      if (s->waits_for_choice() || StillWaits(s)) {
         ++it;
         continue;
       }
-      if (!TryAdmit(s)) {
-        if (s->waits_for != 0) {
-          ++it;
-          continue;
-        }
+      const Admission admission = TryAdmit(s);
+      if (admission == Admission::kWaitsForPrefix) {
+        ++it;
+        continue;
+      }
+      if (admission == Admission::kOverQuota) break;  // the tenant's own matter
+      if (admission == Admission::kNoRoom) {
         full = true;  // nobody overtakes one that waits for room, or it would wait for ever
         break;
       }
+      places_ += s->places;
       running_.push_back(std::move(it->second));
       it = queue.erase(it);
       --waiting_;
@@ -150,9 +263,12 @@ void Scheduler::Admit() {
   }
 }
 
-void Scheduler::Preempt(size_t index) {
-  std::unique_ptr<Sequence> s = std::move(running_[index]);
-  running_.erase(running_.begin() + static_cast<ptrdiff_t>(index));
+void Scheduler::Preempt(Sequence* victim) {
+  const auto it = std::find_if(running_.begin(), running_.end(),
+                               [victim](const auto& r) { return r.get() == victim; });
+  std::unique_ptr<Sequence> s = std::move(*it);
+  running_.erase(it);
+  places_ -= s->places;
   kv_->Release(s->kv, s->tokens, true);
   s->kv = SequenceKv{};
   ++s->preemptions;
@@ -160,31 +276,56 @@ void Scheduler::Preempt(size_t index) {
   Enqueue(std::move(s));  // with its old arrival: before all that came later
 }
 
+/// The youngest of the lowest priority that is not part of this step and gives blocks back; never
+/// an older one, so the oldest always gets on.
+Sequence* Scheduler::Victim(const Sequence& s, bool same_tenant) const {
+  Sequence* victim = nullptr;
+  for (const auto& r : running_) {
+    if (r.get() == &s || r->slice >= 0 || r->kv.computed == 0 ||
+        (same_tenant && r->tenant != s.tenant))
+      continue;
+    if (r->priority > s.priority || (r->priority == s.priority && r->OlderThan(s))) continue;
+    if (victim != nullptr && (r->priority > victim->priority ||
+                              (r->priority == victim->priority && r->OlderThan(*victim))))
+      continue;
+    victim = r.get();
+  }
+  return victim;
+}
+
+bool Scheduler::MakeQuota(Sequence* s, int32_t tokens) {
+  const int64_t quota = tenants_[s->tenant].options.kv_blocks;
+  if (quota == 0) return true;
+  for (;;) {
+    const int64_t held = HeldBlocks(s->tenant), wanted = kv_->BlocksToGrow(s->kv, tokens);
+    int64_t own = 0;
+    for (const BlockTable& table : s->kv.tables) own += table.size();
+    if (wanted == 0 || held == own || held + wanted <= quota) return true;
+    Sequence* victim = Victim(*s, true);
+    if (victim == nullptr) return false;
+    Preempt(victim);
+  }
+}
+
 bool Scheduler::MakeRoom(Sequence* s, int32_t tokens) {
-  while (!kv_->Grow(s->kv, tokens, counters_.steps, s->tenant)) {
-    // The youngest of the lowest priority that is not part of this step; never an older one, so the
-    // oldest always gets on.
-    size_t victim = running_.size();
-    for (size_t i = running_.size(); i-- > 0;) {
-      Sequence* r = running_[i].get();
-      if (r == s || r->kv.computed == 0 ||
-          std::find(planned_.begin(), planned_.end(), r) != planned_.end())
-        continue;
-      if (r->priority > s->priority || (r->priority == s->priority && r->arrival < s->arrival))
-        continue;
-      if (victim == running_.size() || r->priority < running_[victim]->priority ||
-          (r->priority == running_[victim]->priority && r->arrival > running_[victim]->arrival)) {
-        victim = i;
-      }
-    }
-    if (victim == running_.size()) return false;
+  if (!MakeQuota(s, tokens)) return false;
+  while (!kv_->Grow(s->kv, tokens, counters_.steps)) {
+    Sequence* victim = Victim(*s, false);
+    if (victim == nullptr) return false;
     Preempt(victim);
   }
   return true;
 }
 
 bool Scheduler::PlanSlice(Sequence* s, int32_t count) {
-  if (count == 0 || !MakeRoom(s, s->kv.computed + count)) return false;
+  const bool wants_prompt = s->prompt_logprobs >= 0 && s->logprobs_done < s->prompt_tokens - 1;
+  if (wants_prompt) {
+    // Its rows' logits are as many as the step has room for.
+    const int32_t before = std::max(0, s->logprobs_done - s->kv.computed);
+    const auto others = static_cast<int32_t>(running_.size() - planned_.size()) - 1;
+    count = std::min(count, before + options_.max_logit_rows - logit_rows_ - others);
+  }
+  if (count <= 0 || !MakeRoom(s, s->kv.computed + count)) return false;
   SeqSlice slice{.sequence = s->id,
                  .first_pos = s->kv.computed,
                  .count = count,
@@ -194,7 +335,15 @@ bool Scheduler::PlanSlice(Sequence* s, int32_t count) {
     slice.wanted_begin = count - 1;
     slice.wanted_end = count;
     slice.sampling = &s->sampling;
+    slice.samples = s->samples;
   }
+  if (wants_prompt) {
+    slice.wanted_begin = std::clamp(s->logprobs_done - s->kv.computed, 0, count);
+    slice.wanted_end = count;
+    slice.prompt_logprobs = s->prompt_logprobs;
+  }
+  logit_rows_ += slice.wanted_end - slice.wanted_begin;
+  s->slice = static_cast<int32_t>(planned_.size());
   plan_.slices.push_back(slice);
   planned_.push_back(s);
   plan_.copies.insert(plan_.copies.end(), s->kv.copies.begin(), s->kv.copies.end());
@@ -220,8 +369,31 @@ int32_t Scheduler::PrefillBudget(int32_t decoding) const {
                     std::min(kLeastPrefill, rows), rows);
 }
 
-const StepPlan& Scheduler::Plan() {
+void Scheduler::GetUnstuck() {
+  const auto can_go_on = [](const auto& r) { return r->pending() > 0; };
+  // Sequences that wait for a choice may hold the room that their siblings wait for.
+  while (std::none_of(running_.begin(), running_.end(), can_go_on)) {
+    if (running_.empty() || waiting_ == 0) return;
+    Preempt(running_.back().get());
+    Admit();
+  }
+  // The oldest that can go on gets the room of all others.
+  Sequence* oldest = nullptr;
+  for (const auto& r : running_) {
+    if (can_go_on(r) && (oldest == nullptr || r->OlderThan(*oldest))) oldest = r.get();
+  }
+  while (running_.size() > 1) {
+    Preempt(running_.back().get() == oldest ? running_.front().get() : running_.back().get());
+  }
+  CHECK(PlanSlice(oldest, options_.chunked_prefill
+                              ? std::min(oldest->pending(), options_.max_step_tokens)
+                              : oldest->pending()));
+}
+
+const StepPlan& Scheduler::Plan(int64_t now_ns) {
+  now_ns_ = now_ns;
   ++counters_.steps;
+  logit_rows_ = 0;
   plan_.step = counters_.steps;
   plan_.slices.clear();
   plan_.tables.clear();
@@ -253,19 +425,7 @@ const StepPlan& Scheduler::Plan() {
     const int32_t count = options_.chunked_prefill ? std::min(s->pending(), budget) : s->pending();
     if (PlanSlice(s, count)) budget -= count;
   }
-  // Nobody could go on: the oldest gets the room of all others.
-  if (plan_.slices.empty() && !running_.empty()) {
-    while (running_.size() > 1) {
-      size_t youngest = 0;
-      for (size_t i = 1; i < running_.size(); ++i) {
-        if (running_[i]->arrival > running_[youngest]->arrival) youngest = i;
-      }
-      Preempt(youngest);
-    }
-    Sequence* s = running_.front().get();
-    CHECK(PlanSlice(s, std::min(s->pending(), options_.chunked_prefill ? options_.max_step_tokens
-                                                                       : s->pending())));
-  }
+  if (plan_.slices.empty()) GetUnstuck();
   for (size_t g = 0; g < kv_->layout().groups.size(); ++g) {
     for (const Sequence* s : planned_) plan_.tables.push_back(s->kv.tables[g].view());
   }
@@ -281,34 +441,77 @@ void Scheduler::Measured(double seconds) {
   if (work.tokens > 0) cost_.Learn(work, seconds);
 }
 
-std::vector<Scheduler::Progress> Scheduler::Commit(const StepResult& result) {
+void Scheduler::AccountStep() {
+  // A step's time is every running sequence's time. The share of others' prompt chunks is what the
+  // cost model says that they added.
+  double prompts = 0;
+  CostModel::Work all;
+  for (const SeqSlice& slice : plan_.slices) {
+    all.tokens += slice.count;
+    all.keys += Keys(slice.first_pos, slice.count);
+    if (slice.count > 1) prompts += slice.count;
+  }
+  const auto share = [&](double tokens) {
+    if (!cost_.known()) return tokens / all.tokens;
+    return std::clamp(tokens * cost_.per_token() / std::max(cost_.Predict(all), 1e-12), 0.0, 1.0);
+  };
+  for (const auto& s : running_) {
+    const double seconds = static_cast<double>(now_ns_ - s->since_ns) * 1e-9;
+    s->since_ns = now_ns_;
+    if (s->slice < 0) {
+      (s->waits_for_choice() ? s->times.decode : s->times.others) += seconds;
+      continue;
+    }
+    const SeqSlice& slice = plan_.slices[s->slice];
+    const double others = share(prompts - (slice.count > 1 ? slice.count : 0)) * seconds;
+    s->times.others += others;
+    const bool prompt = slice.first_pos < s->prompt_tokens;
+    const bool again = s->preemptions > 0 && slice.count > 1;
+    double& own = again ? s->times.preempted : prompt ? s->times.prefill : s->times.decode;
+    own += seconds - others;
+  }
+}
+
+std::vector<Scheduler::Progress> Scheduler::Commit(const StepResult& result, int64_t now_ns) {
   CHECK_EQ(result.step, plan_.step);
+  now_ns_ = now_ns;
+  AccountStep();
   std::vector<Progress> progress;
   progress.reserve(plan_.slices.size());
   size_t next = 0;
   for (size_t i = 0; i < plan_.slices.size(); ++i) {
     const SeqSlice& slice = plan_.slices[i];
     Sequence* s = planned_[i];
-    kv_->CopiesDone(s->kv);
-    Progress p{.sequence = s, .tokens = {}, .error = std::nullopt};
-    if (slice.sampling != nullptr) {
+    s->slice = -1;
+    Progress p{.sequence = s, .tokens = {}, .prompt_logprobs = {}, .error = result.error};
+    if (slice.has_result() && !result.error) {
       CHECK_LT(next, result.slices.size());
       const SliceResult& r = result.slices[next++];
       CHECK_EQ(r.sequence, slice.sequence);
       p.tokens = r.tokens;
+      p.prompt_logprobs = r.prompt_logprobs;
       p.error = r.error;
     }
-    const int32_t computed = slice.first_pos + slice.count;
-    // Only what was computed and found right is shared.
-    if (!p.error) kv_->Publish(s->kv, s->tokens, computed);
-    kv_->Advance(s->kv, computed);
-    for (const SampledToken& t : p.tokens) s->tokens.push_back(t.token);
-    tenants_[s->tenant].served += slice.count / s->weight;
+    // What failed leaves nothing behind: its K and V are not shared, nor counted as computed.
+    if (!p.error) {
+      const int32_t computed = slice.first_pos + slice.count;
+      kv_->CopiesDone(s->kv);
+      kv_->Publish(s->kv, s->tokens, computed);
+      kv_->Advance(s->kv, computed);
+      if (slice.prompt_logprobs >= 0)
+        s->logprobs_done = std::max(s->logprobs_done, std::min(computed, s->prompt_tokens - 1));
+      if (!p.tokens.empty() && !s->chosen_outside) s->tokens.push_back(p.tokens.front().token);
+      if (!p.tokens.empty()) s->samples = 1;
+      if (!p.tokens.empty() && s->chosen_outside) s->answered = s->total();
+      Tenant& tenant = tenants_[s->tenant];
+      tenant.served += slice.count / tenant.options.weight;
+    }
     progress.push_back(std::move(p));
   }
   plan_.slices.clear();
   plan_.tables.clear();
   plan_.copies.clear();
+  planned_.clear();
   return progress;
 }
 
@@ -323,12 +526,25 @@ void Scheduler::Finish(SequenceId id, bool keep) {
       std::find_if(running_.begin(), running_.end(), [s](const auto& r) { return r.get() == s; });
   if (it == running_.end()) {
     Queue& queue = waiting_by_tenant_[s->tenant];
-    queue.erase({s->priority, s->arrival});
+    queue.erase({s->priority, s->arrival, s->id});
     --waiting_;
     return;
   }
   kv_->Release(s->kv, s->tokens, keep);
+  places_ -= s->places;
   running_.erase(it);
+}
+
+const SequenceTimes& Scheduler::TimesUntil(SequenceId id, int64_t now_ns) {
+  Sequence* s = by_id_.at(id);
+  now_ns_ = now_ns;
+  if (s->kv.id == 0) {
+    AccountWaiting(s);
+  } else {
+    s->times.decode += static_cast<double>(now_ns - s->since_ns) * 1e-9;
+    s->since_ns = now_ns;
+  }
+  return s->times;
 }
 
 const Sequence* Scheduler::Find(SequenceId id) const {

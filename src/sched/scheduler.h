@@ -22,6 +22,16 @@ struct SchedulerOptions {
   double itl_target_s = 0;
   /// Off: a prompt is computed in one step, however long (a baseline of the simulator).
   bool chunked_prefill = true;
+  int32_t max_logit_rows = 1 << 30;  ///< wanted rows of one step at most; >= max_sequences
+  /// A sequence that waited for so many steps has the highest priority that waits. Fairness among
+  /// tenants and the order of arrival do the rest: the bound on how long the oldest waits.
+  int32_t max_wait_steps = 1000;
+};
+
+/// What a tenant may take. Tenants that were never set have the defaults.
+struct TenantOptions {
+  double weight = 1;      ///< share of the machine, relative to others'
+  int64_t kv_blocks = 0;  ///< blocks that its running sequences hold at most; 0: no limit
 };
 
 struct SchedulerCounters {
@@ -43,20 +53,30 @@ class Scheduler {
   Scheduler(SchedulerOptions options, KvManager* kv);
   ~Scheduler();
 
-  /// Queues a sequence.
-  void Add(std::unique_ptr<Sequence> sequence);
+  void SetTenant(uint64_t tenant, const TenantOptions& options);
+
+  /// Queues a sequence. `now_ns` (here and below): any clock; what SequenceTimes count in.
+  void Add(std::unique_ptr<Sequence> sequence, int64_t now_ns = 0);
+  /// Between steps: a second sequence that goes on from what `parent` has computed, with tokens of
+  /// its own after that. Shares the parent's blocks.
+  void Fork(SequenceId parent, std::unique_ptr<Sequence> child);
+  /// Between steps: the next token of a sequence whose tokens are chosen outside.
+  void Append(SequenceId id, int32_t token);
 
   /// What a step did to one sequence.
   struct Progress {
-    Sequence* sequence = nullptr;      ///< valid until Finish
-    std::vector<SampledToken> tokens;  ///< already appended to it
+    Sequence* sequence = nullptr;  ///< valid until Finish
+    /// The first is already appended to it, unless they are chosen outside.
+    std::vector<SampledToken> tokens;
+    std::vector<SampledToken> prompt_logprobs;  ///< of the prompt's next tokens
     std::optional<Error> error;
   };
 
   /// The next step; no slices when there is nothing to do. Valid until Commit.
-  const StepPlan& Plan();
-  /// Takes the result of the planned step. The caller decides who is finished.
-  std::vector<Progress> Commit(const StepResult& result);
+  const StepPlan& Plan(int64_t now_ns = 0);
+  /// Takes the result of the planned step. The caller decides who is finished; those with an error
+  /// must be.
+  std::vector<Progress> Commit(const StepResult& result, int64_t now_ns = 0);
   /// How long the planned step took: what the cost model learns from.
   void Measured(double seconds);
 
@@ -68,6 +88,8 @@ class Scheduler {
   void DropCache() { kv_->DropCache(); }
 
   const Sequence* Find(SequenceId id) const;
+  /// Its times, all until `now_ns` accounted for. CHECKs that it exists.
+  const SequenceTimes& TimesUntil(SequenceId id, int64_t now_ns);
   size_t running() const { return running_.size(); }
   size_t waiting() const { return waiting_; }
   const SchedulerCounters& counters() const { return counters_; }
@@ -75,6 +97,7 @@ class Scheduler {
 
  private:
   struct Tenant {
+    TenantOptions options;
     double served = 0;  // tokens divided by weight
     int32_t sequences = 0;
   };
@@ -82,18 +105,29 @@ class Scheduler {
   struct WaitKey {
     int32_t priority;
     uint64_t arrival;
+    SequenceId id;
     bool operator<(const WaitKey& o) const {
-      return priority != o.priority ? priority > o.priority : arrival < o.arrival;
+      if (priority != o.priority) return priority > o.priority;
+      return arrival != o.arrival ? arrival < o.arrival : id < o.id;
     }
   };
   using Queue = std::map<WaitKey, std::unique_ptr<Sequence>>;
 
+  enum class Admission { kAdmitted, kWaitsForPrefix, kNoRoom, kOverQuota };
   void Admit();
-  bool TryAdmit(Sequence* sequence);
-  bool StillWaits(Sequence* sequence) const;
+  void RaiseOld();
+  void GetUnstuck();
+  Admission TryAdmit(Sequence* sequence);
+  bool WaitsForPrefix(Sequence* sequence, const PrefixMatch& match);
+  bool StillWaits(Sequence* sequence);
   bool PlanSlice(Sequence* sequence, int32_t count);
+  int64_t HeldBlocks(uint64_t tenant) const;
+  bool MakeQuota(Sequence* sequence, int32_t tokens);
+  Sequence* Victim(const Sequence& sequence, bool same_tenant) const;
+  void AccountWaiting(Sequence* sequence);
+  void AccountStep();
   bool MakeRoom(Sequence* sequence, int32_t tokens);
-  void Preempt(size_t index);
+  void Preempt(Sequence* sequence);
   int32_t PrefillBudget(int32_t decoding) const;
   void Enqueue(std::unique_ptr<Sequence> sequence);
 
@@ -104,6 +138,9 @@ class Scheduler {
   size_t waiting_ = 0;
   std::vector<std::unique_ptr<Sequence>> running_;  // in order of admission
   std::unordered_map<SequenceId, Sequence*> by_id_;
+  int32_t places_ = 0;      // of running_
+  int64_t now_ns_ = 0;      // of the last call that told
+  int32_t logit_rows_ = 0;  // wanted rows of plan_
   std::map<uint64_t, Tenant> tenants_;
   uint64_t arrivals_ = 0;
   SchedulerCounters counters_;

@@ -23,19 +23,24 @@ KvLayout TestLayout(bool windows) {
 
 struct Rig {
   Rig(bool windows, int32_t blocks, SchedulerOptions options)
-      : kv(TestLayout(windows), blocks),
+      : max_sequences(options.max_sequences),
+        kv(TestLayout(windows), blocks),
         scheduler(options, &kv),
         executor(kv.layout(), blocks, kVocab) {}
 
   struct Owner {
     uint64_t tenant = 0, salt = 0;
     int32_t priority = 0;
+    int32_t samples = 1;
+    int32_t prompt_logprobs = -1;
   };
   SequenceId Add(std::vector<int32_t> prompt, int32_t max_tokens, Owner owner) {
     auto s = std::make_unique<Sequence>();
     s->tenant = owner.tenant;
     s->salt = owner.salt;
     s->priority = owner.priority;
+    s->samples = s->places = owner.samples;
+    s->prompt_logprobs = owner.prompt_logprobs;
     s->id = next_id++;
     s->prompt_tokens = static_cast<int32_t>(prompt.size());
     s->tokens = std::move(prompt);
@@ -56,8 +61,15 @@ struct Rig {
     executor.Submit(plan);
     const StepResult result = executor.Collect();
     for (const auto& p : scheduler.Commit(result)) {
-      if (p.tokens.empty()) continue;
       const Sequence& s = *p.sequence;
+      if (p.error) {
+        ++failed;
+        scheduler.Finish(s.id, false);
+        continue;
+      }
+      for (const SampledToken& t : p.prompt_logprobs) prompt_rows[s.id].push_back(t.token);
+      if (p.tokens.empty()) continue;
+      CheckForks(p);
       const std::span<const int32_t> before(s.tokens.data(), s.tokens.size() - 1);
       EXPECT_EQ(s.tokens.back(), executor.Expected(before)) << "sequence " << s.id;
       cached[s.id] = s.cached_tokens;
@@ -71,10 +83,30 @@ struct Rig {
     return true;
   }
 
+  /// Starts the other samples as forks of the first.
+  void CheckForks(const Scheduler::Progress& p) {
+    const Sequence& s = *p.sequence;
+    for (size_t i = 1; i < p.tokens.size(); ++i) {
+      EXPECT_EQ(p.tokens[i].token, (p.tokens[0].token + static_cast<int32_t>(i)) % kVocab);
+      auto child = std::make_unique<Sequence>();
+      child->id = next_id++;
+      child->tokens = s.tokens;
+      child->tokens.back() = p.tokens[i].token;
+      child->prompt_tokens = s.prompt_tokens;
+      child->max_tokens = s.max_tokens + 1;  // so that not all end in the same step
+      forks.push_back(child->id);
+      scheduler.Fork(s.id, std::move(child));
+    }
+  }
+
+  int32_t max_sequences;
   KvManager kv;
   Scheduler scheduler;
   FakeExecutor executor;
   SequenceId next_id = 1;
+  int failed = 0;
+  std::vector<SequenceId> forks;
+  std::map<SequenceId, std::vector<int32_t>> prompt_rows;
   std::map<SequenceId, std::vector<int32_t>> outputs;
   std::map<SequenceId, int32_t> cached;
   std::map<SequenceId, PrefixMatch> missed;
@@ -258,6 +290,122 @@ TEST(Scheduler, AFloodDoesNotTakeTheOthersShare) {
   EXPECT_LT(steps, 25);  // one or two of the flood are before it, not forty
 }
 
+TEST(Scheduler, SamplesOfOnePromptShareItsBlocksAndCopyWhatTheyWrite) {
+  for (const bool windows : {false, true}) {
+    for (const size_t length : {40, 48}) {  // the second ends with a block
+      Rig rig(windows, 100, {.max_step_tokens = 64, .max_sequences = 4});
+      std::mt19937 random(11);
+      rig.Add(RandomPrompt(random, length), 30, {.samples = 4});
+      rig.Step();
+      const auto used = [&] { return rig.kv.pool().total() - rig.kv.pool().free(); };
+      const int32_t alone = used();
+      rig.Step();  // each of the four writes its first token: three copies of the last block
+      const int32_t groups = static_cast<int32_t>(rig.kv.layout().groups.size());
+      EXPECT_EQ(used() - alone, (length == 48 ? 4 : 3) * groups) << windows << length;
+      while (rig.Step()) {
+      }
+      EXPECT_EQ(rig.outputs.size(), 4u);
+      EXPECT_EQ(rig.scheduler.running(), 0u);
+    }
+  }
+}
+
+TEST(Scheduler, PromptLogprobsComeForEveryTokenInOrderAndOnce) {
+  std::mt19937 random(12);
+  const auto prompt = RandomPrompt(random, 50);
+  for (const int32_t blocks : {200, 9}) {
+    Rig rig(false, blocks, {.max_step_tokens = 20, .max_sequences = 3, .max_logit_rows = 7});
+    rig.Add(prompt, 4);
+    while (rig.Step()) {
+    }
+    const SequenceId id = rig.Add(prompt, 20, {.prompt_logprobs = 0});
+    rig.Add(RandomPrompt(random, 60), 20);
+    const SequenceId second = rig.Add(prompt, 20, {.tenant = 1, .salt = 1, .prompt_logprobs = 0});
+    while (rig.Step()) {
+    }
+    for (const SequenceId s : {id, second}) {
+      EXPECT_EQ(rig.prompt_rows[s], std::vector<int32_t>(prompt.begin() + 1, prompt.end()));
+      EXPECT_EQ(rig.cached[s], 0);
+    }
+  }
+}
+
+TEST(Scheduler, AQuotaBoundsATenantsBlocksAndNobodyElses) {
+  Rig rig(false, 100, {.max_step_tokens = 64, .max_sequences = 16});
+  rig.scheduler.SetTenant(1, {.weight = 1, .kv_blocks = 12});
+  std::mt19937 random(13);
+  std::map<SequenceId, uint64_t> owner;
+  for (int i = 0; i < 16; ++i) {
+    const uint64_t tenant = i % 2;
+    owner[rig.Add(RandomPrompt(random, 40), 40, {.tenant = tenant, .salt = tenant})] = tenant;
+  }
+  int64_t most[2] = {0, 0};
+  int steps = 0;
+  do {
+    int64_t held[2] = {0, 0};
+    for (const auto& [id, tenant] : owner) {
+      const Sequence* s = rig.scheduler.Find(id);
+      if (s == nullptr || s->kv.id == 0) continue;
+      for (const BlockTable& table : s->kv.tables) held[tenant] += table.size();
+    }
+    for (const int t : {0, 1}) most[t] = std::max(most[t], held[t]);
+    ASSERT_LT(++steps, 5000);
+  } while (rig.Step());
+  EXPECT_EQ(rig.outputs.size(), 16u);
+  EXPECT_LE(most[1], 12);
+  EXPECT_GT(most[0], 24);
+}
+
+TEST(Scheduler, AnOldRequestOfLowPriorityIsNotOvertakenForEver) {
+  Rig rig(false, 100, {.max_step_tokens = 64, .max_sequences = 1, .max_wait_steps = 50});
+  std::mt19937 random(14);
+  const SequenceId low = rig.Add(RandomPrompt(random, 20), 2, {.priority = 0});
+  int steps = 0;
+  while (rig.outputs.count(low) == 0) {
+    rig.Add(RandomPrompt(random, 20), 2, {.priority = 5});
+    ASSERT_TRUE(rig.Step());
+    ASSERT_LT(++steps, 70);
+  }
+  EXPECT_GE(steps, 50);
+}
+
+TEST(Scheduler, ATimesCauseIsItsOwnAndTheSumIsAllTime) {
+  Rig rig(false, 100, {.max_step_tokens = 32, .max_sequences = 2});
+  std::mt19937 random(15);
+  int64_t now = 0;
+  const auto add = [&](size_t length, int32_t output) {
+    auto s = std::make_unique<Sequence>();
+    s->id = rig.next_id++;
+    s->tokens = RandomPrompt(random, length);
+    s->prompt_tokens = static_cast<int32_t>(length);
+    s->max_tokens = output;
+    const SequenceId id = s->id;
+    rig.scheduler.Add(std::move(s), now);
+    return id;
+  };
+  const SequenceId ids[] = {add(20, 30), add(100, 5), add(40, 5)};
+  std::map<SequenceId, SequenceTimes> times;
+  std::map<SequenceId, double> total;
+  for (;;) {
+    const StepPlan& plan = rig.scheduler.Plan(now);
+    if (plan.slices.empty()) break;
+    now += 1'000'000 * plan.rows();  // a step takes as long as it has rows
+    rig.executor.Submit(plan);
+    for (const auto& p : rig.scheduler.Commit(rig.executor.Collect(), now)) {
+      if (p.sequence->output_tokens() < p.sequence->max_tokens) continue;
+      const SequenceId id = p.sequence->id;
+      times[id] = rig.scheduler.TimesUntil(id, now);
+      total[id] = static_cast<double>(now) * 1e-9;
+      rig.scheduler.Finish(id, true);
+    }
+  }
+  for (const SequenceId id : ids) EXPECT_NEAR(times[id].total(), total[id], 1e-9) << id;
+  EXPECT_NEAR(times[ids[0]].prefill, 0.020, 1e-9);
+  EXPECT_GT(times[ids[0]].others, 0.088);  // 100 tokens of the second, 12 of them beside its own
+  EXPECT_GT(times[ids[2]].queue, 0.1);
+  EXPECT_EQ(times[ids[0]].queue, 0);
+}
+
 TEST(Scheduler, RandomTrafficWithCancelsKeepsEveryInvariant) {
   const char* more = std::getenv("KVASIR_SIMULATIONS");
   const uint32_t seeds = more != nullptr ? static_cast<uint32_t>(std::atoi(more)) : 2000;
@@ -265,7 +413,13 @@ TEST(Scheduler, RandomTrafficWithCancelsKeepsEveryInvariant) {
     std::mt19937 random(seed);
     Rig rig(random() % 2 == 0, static_cast<int32_t>(20 + random() % 60),
             {.max_step_tokens = static_cast<int32_t>(1 + random() % 70),
-             .max_sequences = static_cast<int32_t>(1 + random() % 5)});
+             .max_sequences = static_cast<int32_t>(1 + random() % 5),
+             .max_logit_rows = static_cast<int32_t>(5 + random() % 20),
+             .max_wait_steps = static_cast<int32_t>(1 + random() % 100)});
+    const bool failing = random() % 4 == 0;
+    if (failing) rig.executor.FailSometimes(seed + 1);
+    if (random() % 4 == 0) rig.scheduler.SetTenant(2, {.weight = 2, .kv_blocks = 20});
+    const int32_t most_samples = std::min<int32_t>(4, rig.max_sequences);
     std::vector<std::vector<int32_t>> history;
     std::vector<SequenceId> alive;
     for (int step = 0; step < 200; ++step) {
@@ -279,13 +433,23 @@ TEST(Scheduler, RandomTrafficWithCancelsKeepsEveryInvariant) {
         const auto need = rig.kv.BlocksFor(static_cast<int32_t>(prompt.size()) + 20, 70);
         if (need > rig.kv.pool().total()) continue;
         const uint64_t tenant = random() % 3;
-        alive.push_back(rig.Add(prompt, static_cast<int32_t>(1 + random() % 20),
-                                {.tenant = tenant,
-                                 .salt = tenant / 2,
-                                 .priority = static_cast<int32_t>(random() % 2)}));
+        if (tenant == 2 && need > 20) continue;
+        const bool several = random() % 4 == 0, rows = random() % 8 == 0;
+        alive.push_back(rig.Add(
+            prompt, static_cast<int32_t>(1 + random() % 20),
+            {.tenant = tenant,
+             .salt = tenant / 2,
+             .priority = static_cast<int32_t>(random() % 2),
+             .samples =
+                 several ? static_cast<int32_t>(1 + random() % static_cast<uint32_t>(most_samples))
+                         : 1,
+             .prompt_logprobs = rows ? 0 : -1}));
       }
       if (!alive.empty() && random() % 15 == 0) {
         rig.scheduler.Finish(alive[random() % alive.size()], random() % 2 == 0);
+      }
+      if (!rig.forks.empty() && random() % 20 == 0) {
+        rig.scheduler.Finish(rig.forks[random() % rig.forks.size()], random() % 2 == 0);
       }
       if (random() % 50 == 0) rig.scheduler.DropCache();
       rig.Step();

@@ -9,6 +9,18 @@
 
 namespace kvasir {
 
+/// Where a sequence's time went, in seconds. The sum is all its time in the scheduler.
+struct SequenceTimes {
+  double queue = 0;      ///< before it was admitted first
+  double prefix = 0;     ///< waiting for a prefix that another was computing
+  double prefill = 0;    ///< its prompt was computed
+  double others = 0;     ///< steps, or shares of steps, that computed others' prompts
+  double preempted = 0;  ///< waiting after a preemption, and computing again what was lost
+  double decode = 0;     ///< its output was computed
+
+  double total() const { return queue + prefix + prefill + others + preempted + decode; }
+};
+
 /// One stream of tokens being computed.
 struct Sequence {
   SequenceId id = 0;
@@ -20,11 +32,22 @@ struct Sequence {
   int32_t cached_tokens = 0;  ///< of the prompt, found in the cache when it was admitted
   uint64_t salt = 0;          ///< sequences of one salt may share prefixes
   uint64_t tenant = 0;        ///< whose tokens are served
-  double weight = 1;          ///< the tenant's share of the machine, relative to others'
   int32_t priority = 0;       ///< higher is admitted first, and preempted last
+  /// Sequences that it may become by Fork: places among the running that are kept for them.
+  int32_t places = 1;
+  int32_t samples = 1;  ///< drawn from its next logits (parallel sampling); then 1
+  /// Its tokens are chosen by whoever owns it, with Append: Commit adds none (beam search).
+  bool chosen_outside = false;
+  int32_t prompt_logprobs = -1;  ///< >= 0: wanted for the prompt, with so many beside each
 
   // Kept by the scheduler.
-  uint64_t arrival = 0;  ///< order of Add
+  uint64_t arrival = 0;     ///< order of Add
+  uint64_t added_step = 0;  ///< step of Add
+  int64_t since_ns = 0;     ///< all time before it is accounted for in `times`
+  SequenceTimes times;
+  int32_t logprobs_done = 0;  ///< rows whose prompt_logprobs were given
+  int32_t answered = 0;       ///< chosen_outside: how many tokens it had when it last gave logits
+  int32_t slice = -1;         ///< its slice in the planned step
   int32_t preemptions = 0;
   MissReason miss = MissReason::kNone;  ///< why no more of the prompt was cached
   PrefixMatch match;                    ///< numbers of the match at admission; its nodes are empty
@@ -34,6 +57,12 @@ struct Sequence {
   int32_t total() const { return static_cast<int32_t>(tokens.size()); }
   int32_t output_tokens() const { return total() - prompt_tokens; }
   int32_t pending() const { return total() - kv.computed; }
+  /// Whoever chooses its tokens has its logits, and is to choose.
+  bool waits_for_choice() const { return chosen_outside && answered == total(); }
+  /// Of two, the one that came first: it may take the other's room, never the other way round.
+  bool OlderThan(const Sequence& o) const {
+    return arrival != o.arrival ? arrival < o.arrival : id < o.id;
+  }
 };
 
 }  // namespace kvasir

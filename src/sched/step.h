@@ -26,8 +26,16 @@ struct SeqSlice {
   int32_t wanted_begin = 0, wanted_end = 0;
   std::span<const int32_t> tokens;  ///< all tokens of the sequence known so far
   int32_t prompt_tokens = 0;        ///< how many of them are prompt
-  /// Set when the last row's logits choose the next token.
+  /// Set when the last row's logits choose the next token: `samples` of them, the i-th from the
+  /// random stream sampling->stream + i.
   const SamplingParams* sampling = nullptr;
+  int32_t samples = 1;
+  /// >= 0: the wanted rows also give the log probabilities of the prompt's own next tokens, with so
+  /// many most likely ones beside each.
+  int32_t prompt_logprobs = -1;
+
+  /// True if the step's result has something for this slice.
+  bool has_result() const { return sampling != nullptr || prompt_logprobs >= 0; }
 };
 
 /// One forward pass over a batch of slices: made by the scheduler, immutable, moves no bytes
@@ -45,16 +53,18 @@ struct StepPlan {
   }
 };
 
-/// What came of one slice that was to choose a token.
+/// What came of one slice that was to give something.
 struct SliceResult {
   SequenceId sequence = 0;
-  std::vector<SampledToken> tokens;  ///< one in plain decoding
-  std::optional<Error> error;        ///< this sequence failed (not finite logits); others did not
+  std::vector<SampledToken> tokens;           ///< the samples; none without sampling
+  std::vector<SampledToken> prompt_logprobs;  ///< of the tokens that follow the wanted rows
+  std::optional<Error> error;  ///< this sequence failed (not finite logits); others did not
 };
 
 struct StepResult {
   uint64_t step = 0;
-  std::vector<SliceResult> slices;  ///< of those with sampling set, in order of the plan
+  std::vector<SliceResult> slices;  ///< of those that has_result(), in order of the plan
+  std::optional<Error> error;       ///< the whole step failed: nothing of it was computed
   /// Logits of the wanted rows of all slices, in order: [wanted rows][vocab]. Valid until the next
   /// Submit. Rows that were sampled from hold the sampler's scratch afterwards.
   std::span<const float> logits;

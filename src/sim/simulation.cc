@@ -22,7 +22,7 @@ class SimExecutor final : public Executor {
   void Submit(const StepPlan& plan) override { plan_ = &plan; }
 
   StepResult Collect() override {
-    StepResult result{.step = plan_->step, .slices = {}, .logits = {}};
+    StepResult result{.step = plan_->step, .slices = {}, .error = {}, .logits = {}};
     double tokens = 0, keys = 0;
     for (const SeqSlice& s : plan_->slices) {
       tokens += s.count;
@@ -30,7 +30,8 @@ class SimExecutor final : public Executor {
       if (s.sampling == nullptr) continue;
       SampledToken token;
       token.token = --next_token_;
-      result.slices.push_back({.sequence = s.sequence, .tokens = {token}, .error = std::nullopt});
+      result.slices.push_back(
+          {.sequence = s.sequence, .tokens = {token}, .prompt_logprobs = {}, .error = {}});
     }
     seconds_ = machine_.step_s + tokens / machine_.prefill_tokens_per_s + keys * machine_.key_s;
     return result;
