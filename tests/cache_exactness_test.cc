@@ -168,7 +168,7 @@ TEST_P(CacheExactness, PreemptedAndResumed) {
     ASSERT_NE(model, nullptr);
     const auto engine = model->MakeEngine();
     const std::vector<Answer> got = RunAll(engine.get(), requests, 0);
-    EXPECT_GT(engine->scheduler_counters().preemptions, 0u);
+    EXPECT_GT(engine->scheduler().counters().preemptions, 0u);
     for (size_t i = 0; i < got.size(); ++i) EXPECT_TRUE(got[i] == cold[i]) << i;
   }
 }

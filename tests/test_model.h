@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "app/loaded_model.h"
+#include "api/loaded_model.h"
 #include "exec/direct_sequence.h"
 
 namespace kvasir {

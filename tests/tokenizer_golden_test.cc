@@ -8,7 +8,7 @@
 #include <sstream>
 #include <string>
 
-#include "app/loaded_model.h"
+#include "api/loaded_model.h"
 #include "default_model.h"
 #include "text/utf8.h"
 

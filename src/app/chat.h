@@ -4,9 +4,9 @@
 #include <optional>
 #include <string>
 
+#include "api/loaded_model.h"
 #include "app/chat_history.h"
 #include "app/generate.h"
-#include "app/loaded_model.h"
 
 namespace kvasir {
 

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "app/loaded_model.h"
+#include "api/loaded_model.h"
 #include "backend/backend.h"
 #include "base/clock.h"
 #include "base/result.h"

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "app/loaded_model.h"
+#include "api/loaded_model.h"
 #include "sample/params.h"
 
 namespace kvasir {

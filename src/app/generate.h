@@ -5,7 +5,7 @@
 #include <string_view>
 #include <vector>
 
-#include "app/loaded_model.h"
+#include "api/loaded_model.h"
 
 namespace kvasir {
 

@@ -4,7 +4,7 @@
 #include <functional>
 #include <vector>
 
-#include "app/loaded_model.h"
+#include "api/loaded_model.h"
 
 namespace kvasir {
 

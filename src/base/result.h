@@ -20,6 +20,7 @@ enum class ErrorCode {
   kNoMemory,     ///< it does not fit in the memory that is really available
   kIo,           ///< the operating system refused
   kCancelled,    ///< somebody stopped it
+  kBusy,         ///< too much at once: the same would be taken later
 };
 
 struct Error {

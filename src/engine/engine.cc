@@ -1,79 +1,111 @@
 #include "engine/engine.h"
 
 #include <algorithm>
+#include <map>
 #include <unordered_map>
 #include <utility>
 
 #include "base/check.h"
-#include "sample/stop.h"
-#include "sched/scheduler.h"
-#include "text/detokenizer.h"
+#include "engine/beam_search.h"
+#include "engine/choice.h"
 
 namespace kvasir {
 namespace {
 
-/// A request between Submit and its kFinished event.
-struct Running {
+/// One of a request's n answers.
+struct Choice {
+  SequenceId sequence = 0;
+  ChoiceText text;
   RequestStats stats;
-  StopRules stop;
-  Detokenizer detokenizer;
-  StopMatcher matcher;
-  int32_t max_tokens = 0;
-  bool limited_by_context = false;  // max_tokens is what the context leaves
-  bool stop_string_found = false;
-
-  /// What was still held back, at the end.
-  std::string Rest() {
-    if (stop_string_found) return {};
-    StopMatcher::Output out = matcher.Push(detokenizer.Finish());
-    return out.stopped ? out.text : out.text + matcher.Finish();
-  }
+  bool finished = false;
 };
 
-}  // namespace
+/// Beams and what they offer for the next step.
+struct Beams {
+  BeamSearch search;
+  std::vector<SequenceId> sequences;
+  std::vector<std::vector<TokenLogprob>> offers;  // empty: not yet there
+};
 
-std::string_view NameOf(FinishReason reason) {
-  switch (reason) {
-    case FinishReason::kStop:
-      return "stop";
-    case FinishReason::kLength:
-      return "length";
-    case FinishReason::kContext:
-      return "context";
-    case FinishReason::kCancelled:
-      return "cancelled";
-    case FinishReason::kError:
-      return "error";
+/// A request between Submit and its last event.
+struct Running {
+  Request request;  // its prompt moved into the sequence
+  RequestStats stats;
+  int32_t max_tokens = 0;
+  bool limited_by_context = false;  // max_tokens is what the context leaves
+  std::vector<Choice> choices;
+  std::optional<Beams> beams;
+  int32_t open = 1;  // choices that are not finished
+  int64_t deadline_ns = 0;
+};
+
+Status ValidateChoices(const Request& r, int32_t max_sequences, int32_t vocab) {
+  const auto out_of_range = [](const char* name, auto value, auto least, auto most) {
+    return MakeError(ErrorCode::kInvalid, "{} is {}; use {} to {}", name, value, least, most);
+  };
+  if (r.n < 1 || r.n > max_sequences) return out_of_range("n", r.n, 1, max_sequences);
+  if (r.prompt_logprobs < -1 || r.prompt_logprobs > vocab)
+    return out_of_range("prompt_logprobs", r.prompt_logprobs, 0, vocab);
+  if (!(r.deadline_s >= 0 && r.deadline_s <= 1e8))
+    return out_of_range("deadline", r.deadline_s, 0, 1e8);
+  if (r.priority < -100 || r.priority > 100) return out_of_range("priority", r.priority, -100, 100);
+  if (r.beam_width == 0) return {};
+  const int32_t widest = std::min(max_sequences, vocab / 2);
+  if (r.beam_width < 1 || r.beam_width > widest)
+    return out_of_range("beam_width", r.beam_width, 1, widest);
+  if (r.n > r.beam_width) {
+    return MakeError(ErrorCode::kInvalid, "n is {}, but beam search keeps only {} (beam_width)",
+                     r.n, r.beam_width);
   }
-  return "?";
+  if (!(r.length_penalty >= -10 && r.length_penalty <= 10))
+    return out_of_range("length_penalty", r.length_penalty, -10, 10);
+  SamplingParams plain;
+  const SamplingParams& p = r.sampling;
+  const bool sampled = !p.logit_bias.empty() || p.repetition_penalty != plain.repetition_penalty ||
+                       p.frequency_penalty != plain.frequency_penalty ||
+                       p.presence_penalty != plain.presence_penalty || p.min_tokens != 0 ||
+                       p.temperature != 0 || p.top_k != 0 || p.typical_p != 1 || p.top_p != 1 ||
+                       p.min_p != 0;
+  if (sampled || p.logprobs > 0 || !r.stop.strings.empty()) {
+    return MakeError(ErrorCode::kUnsupported,
+                     "beam search takes the model's own distribution: leave out the sampling "
+                     "parameters, top logprobs and stop strings, or beam_width");
+  }
+  return {};
 }
 
-double RequestStats::ttft_seconds() const {
-  return first_token_ns == 0 ? 0 : SecondsBetween(submitted_ns, first_token_ns);
-}
-
-double RequestStats::decode_tokens_per_second() const {
-  if (output_tokens < 2 || last_token_ns <= first_token_ns) return 0;
-  return (output_tokens - 1) / SecondsBetween(first_token_ns, last_token_ns);
-}
+}  // namespace
 
 struct Engine::State {
   State(EngineOptions o, KvLayout layout, int32_t blocks, Executor* e, const Tokenizer* t,
         const Clock* c)
       : options(std::move(o)),
         kv(std::move(layout), blocks),
-        scheduler(
-            {.max_step_tokens = options.max_step_tokens, .max_sequences = options.max_sequences},
-            &kv),
+        scheduler({.max_step_tokens = options.max_step_tokens,
+                   .max_sequences = options.max_sequences,
+                   .itl_target_s = options.itl_target_s,
+                   .max_logit_rows = std::max(options.max_logit_rows, options.max_sequences)},
+                  &kv),
         executor(e),
         tokenizer(t),
         clock(c) {}
 
   Result<int32_t> OutputLimit(const Request& request, bool* limited_by_context) const;
+  std::unique_ptr<Sequence> NewSequence(const Request& request);
   void Deliver(Scheduler::Progress& progress, int64_t now, std::vector<Event>* events);
-  std::optional<FinishReason> TakeToken(Running& r, int32_t token, std::string* text) const;
-  void Finish(RequestId id, FinishReason reason, std::string text, std::string error,
-              std::vector<Event>* events);
+  void DeliverSamples(RequestId id, Scheduler::Progress& progress, int64_t now,
+                      std::vector<Event>* events);
+  void DeliverBeam(RequestId id, Scheduler::Progress& progress, int64_t now,
+                   std::vector<Event>* events);
+  void FinishBeams(RequestId id, int64_t now, std::vector<Event>* events);
+  std::optional<FinishReason> TakeToken(Running& r, Choice& choice, SampledToken token, int64_t now,
+                                        RequestId id, std::vector<Event>* events) const;
+  void FinishChoice(RequestId id, size_t choice, FinishReason reason, std::string error,
+                    std::vector<Event>* events);
+  void FinishAll(RequestId id, FinishReason reason, const std::string& error,
+                 std::vector<Event>* events);
+  Event NewEvent(RequestId id, size_t choice, Event::Kind kind) const;
+  bool Ends(const Request& request, int32_t token) const;
 
   EngineOptions options;
   KvManager kv;
@@ -81,8 +113,11 @@ struct Engine::State {
   Executor* executor;
   const Tokenizer* tokenizer;
   const Clock* clock;
-  RequestId next_id = 1;
+  uint64_t next_id = 1;  // of requests and sequences
   std::unordered_map<RequestId, Running> requests;
+  std::unordered_map<SequenceId, std::pair<RequestId, size_t>> by_sequence;  // and choice or beam
+  std::unordered_map<uint64_t, TenantOptions> tenants;
+  std::multimap<int64_t, RequestId> deadlines;
   std::vector<RequestId> cancelled;
 };
 
@@ -108,45 +143,100 @@ Result<int32_t> Engine::State::OutputLimit(const Request& request, bool* limited
   const auto room = static_cast<int32_t>(options.context - prompt);
   *limited = request.max_tokens < 0 || request.max_tokens > room;
   const int32_t limit = *limited ? room : request.max_tokens;
-  const int64_t need = kv.BlocksFor(static_cast<int32_t>(prompt) + limit, options.max_step_tokens);
+  // One of its sequences alone must fit, with the block that a fork copies.
+  const int64_t forks =
+      request.n > 1 || request.beam_width > 1 ? static_cast<int64_t>(kv.layout().groups.size()) : 0;
+  const int64_t need =
+      kv.BlocksFor(static_cast<int32_t>(prompt) + limit, options.max_step_tokens) + forks;
   if (need > kv.pool().total()) {
     return MakeError(ErrorCode::kNoMemory,
                      "{} prompt and {} output tokens need {} KV blocks, but the pool has {}; "
                      "raise --kv-memory or lower --max-tokens",
                      prompt, limit, need, kv.pool().total());
   }
+  const auto tenant = tenants.find(request.tenant);
+  const int64_t quota = tenant == tenants.end() ? 0 : tenant->second.kv_blocks;
+  if (quota > 0 && need > quota) {
+    return MakeError(ErrorCode::kNoMemory,
+                     "{} prompt and {} output tokens need {} KV blocks, but the quota is {}; lower "
+                     "max_tokens or shorten the prompt",
+                     prompt, limit, need, quota);
+  }
   return limit;
+}
+
+std::unique_ptr<Sequence> Engine::State::NewSequence(const Request& request) {
+  auto s = std::make_unique<Sequence>();
+  s->id = next_id++;
+  s->sampling = request.sampling;
+  s->tenant = request.tenant;
+  s->salt = request.salt;
+  s->priority = request.priority;
+  if (request.beam_width > 0) {
+    s->chosen_outside = true;
+    s->sampling.logprobs = 2 * request.beam_width;
+  }
+  return s;
 }
 
 Result<RequestId> Engine::Submit(Request request) {
   State& s = *state_;
-  KV_RETURN_IF_ERROR(Validate(request.sampling, s.tokenizer->vocab_size()));
-  KV_RETURN_IF_ERROR(Validate(request.stop, s.tokenizer->vocab_size()));
+  const int32_t vocab = s.tokenizer->vocab_size();
+  KV_RETURN_IF_ERROR(Validate(request.sampling, vocab));
+  KV_RETURN_IF_ERROR(Validate(request.stop, vocab));
+  KV_RETURN_IF_ERROR(ValidateChoices(request, s.options.max_sequences, vocab));
   for (const int32_t token : request.prompt) {
-    if (token < 0 || token >= s.tokenizer->vocab_size()) {
+    if (token < 0 || token >= vocab) {
       return MakeError(ErrorCode::kInvalid, "prompt token {} is not in the vocabulary of {}", token,
-                       s.tokenizer->vocab_size());
+                       vocab);
     }
   }
   bool limited = false;
   KV_ASSIGN(const int32_t limit, s.OutputLimit(request, &limited));
+  if (s.options.max_waiting > 0 &&
+      static_cast<int64_t>(s.scheduler.waiting()) >= s.options.max_waiting) {
+    return MakeError(ErrorCode::kBusy,
+                     "{} requests are waiting, the most that may; try again later",
+                     s.scheduler.waiting());
+  }
 
-  const RequestId id = s.next_id++;
-  auto sequence = std::make_unique<Sequence>();
-  sequence->id = id;
+  const int64_t now = s.clock->NowNs();
+  std::unique_ptr<Sequence> sequence = s.NewSequence(request);
+  const RequestId id = sequence->id;  // its first sequence's
   sequence->prompt_tokens = static_cast<int32_t>(request.prompt.size());
   sequence->tokens = std::move(request.prompt);
   sequence->max_tokens = limit;
-  sequence->sampling = std::move(request.sampling);
-  Running running{
-      .stats = {.prompt_tokens = sequence->prompt_tokens, .submitted_ns = s.clock->NowNs()},
-      .stop = request.stop,
-      .detokenizer = Detokenizer(*s.tokenizer, request.special),
-      .matcher = StopMatcher(request.stop.strings),
-      .max_tokens = limit,
-      .limited_by_context = limited};
-  s.requests.emplace(id, std::move(running));
-  s.scheduler.Add(std::move(sequence));
+  sequence->prompt_logprobs = request.prompt_logprobs;
+  sequence->places = std::max(request.n, request.beam_width);
+  if (request.beam_width == 0) sequence->samples = request.n;
+
+  Running r{.request = std::move(request),
+            .stats = {.prompt_tokens = sequence->prompt_tokens, .submitted_ns = now},
+            .max_tokens = limit,
+            .limited_by_context = limited};
+  r.choices.push_back({.sequence = id,
+                       .text = ChoiceText(*s.tokenizer, r.request.stop, r.request.special),
+                       .stats = r.stats});
+  if (r.request.beam_width > 0) {
+    BeamSearch::Options beam{.width = r.request.beam_width,
+                             .length_penalty = r.request.length_penalty,
+                             .max_tokens = limit,
+                             .end_tokens = r.request.stop.token_ids,
+                             .ignore_end = r.request.sampling.ignore_eos};
+    if (r.request.stop.end_of_generation || beam.ignore_end) {
+      beam.end_tokens.insert(beam.end_tokens.end(), s.options.end_of_generation.begin(),
+                             s.options.end_of_generation.end());
+    }
+    r.beams.emplace(
+        Beams{.search = BeamSearch(std::move(beam)), .sequences = {id}, .offers = {{}}});
+  }
+  if (r.request.deadline_s > 0) {
+    r.deadline_ns = now + static_cast<int64_t>(r.request.deadline_s * 1e9);
+    s.deadlines.emplace(r.deadline_ns, id);
+  }
+  s.by_sequence[id] = {id, 0};
+  s.requests.emplace(id, std::move(r));
+  s.scheduler.Add(std::move(sequence), now);
   return id;
 }
 
@@ -154,102 +244,299 @@ void Engine::Cancel(RequestId id) {
   if (state_->requests.count(id) != 0) state_->cancelled.push_back(id);
 }
 
-void Engine::State::Finish(RequestId id, FinishReason reason, std::string text, std::string error,
-                           std::vector<Event>* events) {
-  auto it = requests.find(id);
-  CHECK(it != requests.end());
+Event Engine::State::NewEvent(RequestId id, size_t choice, Event::Kind kind) const {
   Event event;
   event.request = id;
-  event.kind = Event::Kind::kFinished;
-  event.reason = reason;
-  event.stats = it->second.stats;
-  event.text = std::move(text);
-  event.error = std::move(error);
-  events->push_back(std::move(event));
-  requests.erase(it);
-  // What an error left in the cache is not trusted.
-  scheduler.Finish(id, reason != FinishReason::kError);
+  event.choice = static_cast<int32_t>(choice);
+  event.kind = kind;
+  return event;
 }
 
-/// Decides whether a token ends the request, and what text became certain with it.
-std::optional<FinishReason> Engine::State::TakeToken(Running& r, int32_t token,
-                                                     std::string* text) const {
+/// Ends one choice, and the request with its last one.
+void Engine::State::FinishChoice(RequestId id, size_t index, FinishReason reason, std::string error,
+                                 std::vector<Event>* events) {
+  const auto it = requests.find(id);
+  CHECK(it != requests.end());
+  Running& r = it->second;
+  Choice& choice = r.choices[index];
+  if (std::exchange(choice.finished, true)) return;
+  Event event = NewEvent(id, index, Event::Kind::kFinished);
+  event.reason = reason;
+  event.text = choice.text.Rest();
+  event.error = std::move(error);
+  event.stats = choice.stats;
+  event.stats.finished_ns = clock->NowNs();
+  if (const Sequence* s = scheduler.Find(choice.sequence); s != nullptr) {
+    event.stats.times = scheduler.TimesUntil(choice.sequence, event.stats.finished_ns);
+    event.stats.preemptions = s->preemptions;
+    by_sequence.erase(choice.sequence);
+    // What an error left in the cache is not trusted.
+    scheduler.Finish(choice.sequence, reason != FinishReason::kError);
+  }
+  event.last = --r.open == 0;
+  const bool last = event.last;
+  events->push_back(std::move(event));
+  if (!last) return;
+  if (r.deadline_ns != 0) {
+    auto [begin, end] = deadlines.equal_range(r.deadline_ns);
+    deadlines.erase(std::find_if(begin, end, [id](const auto& d) { return d.second == id; }));
+  }
+  requests.erase(it);
+}
+
+void Engine::State::FinishAll(RequestId id, FinishReason reason, const std::string& error,
+                              std::vector<Event>* events) {
+  Running& r = requests.at(id);
+  if (r.beams) {
+    for (const SequenceId s : r.beams->sequences) {
+      if (s == r.choices[0].sequence) continue;
+      by_sequence.erase(s);
+      scheduler.Finish(s, reason != FinishReason::kError);
+    }
+  }
+  for (size_t i = 0, n = r.choices.size(); i < n; ++i) {
+    const bool last = r.open == 1 && !r.choices[i].finished;
+    FinishChoice(id, i, reason, error, events);
+    if (last) return;  // the request is gone
+  }
+}
+
+bool Engine::State::Ends(const Request& request, int32_t token) const {
   const auto has = [token](const std::vector<int32_t>& ids) {
     return std::find(ids.begin(), ids.end(), token) != ids.end();
   };
-  if ((r.stop.end_of_generation && has(options.end_of_generation)) || has(r.stop.token_ids)) {
-    return FinishReason::kStop;
+  return (request.stop.end_of_generation && has(options.end_of_generation)) ||
+         has(request.stop.token_ids);
+}
+
+/// Adds a token to a choice, and tells whether it ends it.
+std::optional<FinishReason> Engine::State::TakeToken(Running& r, Choice& choice, SampledToken token,
+                                                     int64_t now, RequestId id,
+                                                     std::vector<Event>* events) const {
+  if (choice.stats.output_tokens++ == 0) choice.stats.first_token_ns = now;
+  choice.stats.last_token_ns = now;
+  Event event = NewEvent(id, static_cast<size_t>(&choice - r.choices.data()), Event::Kind::kToken);
+  std::optional<FinishReason> reason;
+  if (Ends(r.request, token.token)) {
+    reason = FinishReason::kStop;
+  } else if (choice.text.Push(token.token, &event.text)) {
+    reason = FinishReason::kStop;
+  } else if (choice.stats.output_tokens >= r.max_tokens) {
+    reason = r.limited_by_context ? FinishReason::kContext : FinishReason::kLength;
   }
-  StopMatcher::Output out = r.matcher.Push(r.detokenizer.Push(token));
-  *text = std::move(out.text);
-  if (out.stopped) {
-    r.stop_string_found = true;
-    return FinishReason::kStop;
+  event.token = std::move(token);
+  events->push_back(std::move(event));
+  return reason;
+}
+
+void Engine::State::DeliverSamples(RequestId id, Scheduler::Progress& progress, int64_t now,
+                                   std::vector<Event>* events) {
+  Running& r = requests.at(id);
+  const Sequence& sequence = *progress.sequence;
+  const size_t first = by_sequence.at(sequence.id).second;
+  // Several samples of the first logits: one choice each, and a fork where one goes on.
+  std::vector<std::pair<size_t, FinishReason>> ended;
+  if (progress.tokens.size() > 1) {
+    r.open = static_cast<int32_t>(progress.tokens.size());
+    r.choices.reserve(progress.tokens.size());
+    for (size_t i = 1; i < progress.tokens.size(); ++i) {
+      r.choices.push_back({.sequence = 0,
+                           .text = ChoiceText(*tokenizer, r.request.stop, r.request.special),
+                           .stats = r.choices[0].stats});
+    }
   }
-  if (r.stats.output_tokens >= r.max_tokens) {
-    return r.limited_by_context ? FinishReason::kContext : FinishReason::kLength;
+  for (size_t i = 0; i < progress.tokens.size(); ++i) {
+    const size_t index = first + i;
+    const int32_t token = progress.tokens[i].token;
+    const auto reason =
+        TakeToken(r, r.choices[index], std::move(progress.tokens[i]), now, id, events);
+    if (reason) {
+      ended.emplace_back(index, *reason);
+    } else if (i > 0) {
+      std::unique_ptr<Sequence> child = NewSequence(r.request);
+      child->sampling.stream += static_cast<uint32_t>(i);
+      child->tokens = sequence.tokens;
+      child->tokens.back() = token;
+      child->prompt_tokens = sequence.prompt_tokens;
+      child->max_tokens = sequence.max_tokens;
+      r.choices[index].sequence = child->id;
+      by_sequence[child->id] = {id, index};
+      scheduler.Fork(sequence.id, std::move(child));
+    }
   }
-  return std::nullopt;
+  for (const auto& [index, reason] : ended) FinishChoice(id, index, reason, {}, events);
+}
+
+void Engine::State::DeliverBeam(RequestId id, Scheduler::Progress& progress, int64_t now,
+                                std::vector<Event>* events) {
+  Running& r = requests.at(id);
+  Beams& beams = *r.beams;
+  const SequenceId from = progress.sequence->id;
+  const auto at = std::find(beams.sequences.begin(), beams.sequences.end(), from);
+  CHECK(at != beams.sequences.end());
+  if (r.choices[0].stats.first_token_ns == 0) r.choices[0].stats.first_token_ns = now;
+  beams.offers[at - beams.sequences.begin()] = std::move(progress.tokens.front().top);
+  if (std::any_of(beams.offers.begin(), beams.offers.end(),
+                  [](const auto& offer) { return offer.empty(); }))
+    return;
+  const std::vector<BeamSearch::Next> next = beams.search.Advance(beams.offers);
+  if (next.empty()) {
+    FinishBeams(id, now, events);
+    return;
+  }
+  // The first to go on from a beam takes its sequence; others fork from it before.
+  std::vector<SequenceId> sequences(next.size(), 0);
+  std::vector<bool> taken(beams.sequences.size(), false);
+  for (size_t i = 0; i < next.size(); ++i) {
+    const SequenceId parent = beams.sequences[next[i].parent];
+    if (!taken[next[i].parent]) {
+      taken[next[i].parent] = true;
+      sequences[i] = parent;
+      continue;
+    }
+    const Sequence& p = *scheduler.Find(parent);
+    std::unique_ptr<Sequence> child = NewSequence(r.request);
+    child->tokens = p.tokens;
+    child->tokens.push_back(next[i].token);
+    child->prompt_tokens = p.prompt_tokens;
+    child->max_tokens = p.max_tokens;
+    sequences[i] = child->id;
+    by_sequence[child->id] = {id, 0};
+    scheduler.Fork(parent, std::move(child));
+  }
+  for (size_t b = 0; b < taken.size(); ++b) {
+    if (taken[b]) continue;
+    by_sequence.erase(beams.sequences[b]);
+    scheduler.Finish(beams.sequences[b], true);
+  }
+  std::fill(taken.begin(), taken.end(), false);
+  for (const BeamSearch::Next& n : next) {
+    if (taken[n.parent]) continue;
+    taken[n.parent] = true;
+    scheduler.Append(beams.sequences[n.parent], n.token);
+  }
+  beams.sequences = std::move(sequences);
+  beams.offers.assign(next.size(), {});
+  r.choices[0].sequence = beams.sequences[0];
+}
+
+void Engine::State::FinishBeams(RequestId id, int64_t now, std::vector<Event>* events) {
+  Running& r = requests.at(id);
+  std::vector<BeamSearch::Hypothesis> best = r.beams->search.Best(r.request.n);
+  for (size_t b = 1; b < r.beams->sequences.size(); ++b) {
+    by_sequence.erase(r.beams->sequences[b]);
+    scheduler.Finish(r.beams->sequences[b], true);
+  }
+  r.beams->sequences.resize(1);
+  r.open = static_cast<int32_t>(best.size());
+  const RequestStats stats = r.choices[0].stats;
+  while (r.choices.size() < best.size()) {
+    r.choices.push_back({.sequence = 0,
+                         .text = ChoiceText(*tokenizer, r.request.stop, r.request.special),
+                         .stats = stats});
+  }
+  const SequenceTimes times = scheduler.TimesUntil(r.beams->sequences[0], now);
+  // All tokens of all choices, then their ends.
+  for (size_t i = 0; i < best.size(); ++i) {
+    for (SampledToken& token : best[i].tokens) {
+      TakeToken(r, r.choices[i], std::move(token), now, id, events);
+    }
+    r.choices[i].stats.first_token_ns = now;
+  }
+  const FinishReason length = r.limited_by_context ? FinishReason::kContext : FinishReason::kLength;
+  for (size_t i = 0; i < best.size(); ++i) {
+    FinishChoice(id, i, best[i].ended ? FinishReason::kStop : length, {}, events);
+    events->back().beam_score = best[i].score;
+    events->back().stats.times = times;
+  }
 }
 
 void Engine::State::Deliver(Scheduler::Progress& progress, int64_t now,
                             std::vector<Event>* events) {
   const Sequence& seq = *progress.sequence;
-  const RequestId id = seq.id;
+  const auto known = by_sequence.find(seq.id);
+  CHECK(known != by_sequence.end());
+  const auto [id, index] = known->second;
   Running& r = requests.at(id);
-  r.stats.cached_tokens = seq.cached_tokens;
+  Choice& choice = r.choices[index];
+  if (choice.stats.output_tokens == 0) {
+    choice.stats.cached_tokens = seq.cached_tokens;
+    choice.stats.cache = {.cached_tokens = seq.cached_tokens,
+                          .reason = seq.miss,
+                          .diverged_had = seq.match.diverged_had,
+                          .diverged_got = seq.match.diverged_got,
+                          .diverged_tenant = seq.match.diverged_tenant,
+                          .evicted_steps_ago = seq.match.evicted_step == 0
+                                                   ? 0
+                                                   : seq.admitted_step - seq.match.evicted_step,
+                          .evicted_for = seq.match.evicted_for};
+  }
   if (progress.error) {
-    Finish(id, FinishReason::kError, {}, progress.error->message, events);
+    if (r.beams) {
+      FinishAll(id, FinishReason::kError, progress.error->message, events);
+    } else {
+      FinishChoice(id, index, FinishReason::kError, progress.error->message, events);
+    }
     return;
   }
-  if (r.stats.output_tokens == 0) {
-    Event event;
-    event.request = id;
-    event.kind = Event::Kind::kPrefill;
+  if (choice.stats.first_token_ns == 0) {
+    Event event = NewEvent(id, index, Event::Kind::kPrefill);
     event.prefill_done = std::min(seq.kv.computed, seq.prompt_tokens);
     event.prefill_total = seq.prompt_tokens;
+    event.prompt_logprobs = std::move(progress.prompt_logprobs);
     events->push_back(std::move(event));
   }
-  for (SampledToken& sampled : progress.tokens) {
-    if (r.stats.output_tokens++ == 0) r.stats.first_token_ns = now;
-    r.stats.last_token_ns = now;
-    Event event;
-    event.request = id;
-    event.kind = Event::Kind::kToken;
-    const auto reason = TakeToken(r, sampled.token, &event.text);
-    event.token = std::move(sampled);
-    events->push_back(std::move(event));
-    if (reason) {
-      Finish(id, *reason, r.Rest(), {}, events);
-      return;
-    }
+  if (progress.tokens.empty()) return;
+  if (r.beams) {
+    DeliverBeam(id, progress, now, events);
+  } else {
+    DeliverSamples(id, progress, now, events);
   }
 }
 
 bool Engine::Step(std::vector<Event>* events) {
   State& s = *state_;
   for (const RequestId id : std::exchange(s.cancelled, {})) {
-    auto it = s.requests.find(id);
-    if (it == s.requests.end()) continue;
-    s.Finish(id, FinishReason::kCancelled, it->second.Rest(), {}, events);
+    if (s.requests.count(id) != 0) s.FinishAll(id, FinishReason::kCancelled, {}, events);
   }
-  const StepPlan& plan = s.scheduler.Plan();
-  if (plan.slices.empty()) return !s.requests.empty();
   const int64_t begin = s.clock->NowNs();
+  while (!s.deadlines.empty() && s.deadlines.begin()->first <= begin) {
+    s.FinishAll(s.deadlines.begin()->second, FinishReason::kDeadline, {}, events);
+  }
+  const StepPlan& plan = s.scheduler.Plan(begin);
+  if (plan.slices.empty()) return !s.requests.empty();
   s.executor->Submit(plan);
   const StepResult result = s.executor->Collect();
   const int64_t now = s.clock->NowNs();
   s.scheduler.Measured(SecondsBetween(begin, now));
-  for (Scheduler::Progress& progress : s.scheduler.Commit(result)) {
-    s.Deliver(progress, now, events);
+  for (Scheduler::Progress& progress : s.scheduler.Commit(result, now)) {
+    // A sequence may be gone with one before it: beams end together.
+    if (s.by_sequence.count(progress.id) != 0) s.Deliver(progress, now, events);
   }
   return true;
 }
 
+void Engine::SetTenant(uint64_t tenant, const TenantOptions& options) {
+  state_->tenants[tenant] = options;
+  state_->scheduler.SetTenant(tenant, options);
+}
+
 void Engine::DropCache() { state_->scheduler.DropCache(); }
+
+uint64_t Engine::queue_bytes() const {
+  uint64_t bytes = 0;
+  for (const auto& [sequence, where] : state_->by_sequence) {
+    const Sequence* s = state_->scheduler.Find(sequence);
+    bytes += sizeof(Sequence) + sizeof(Choice) + s->tokens.capacity() * sizeof(int32_t);
+    for (const BlockTable& table : s->kv.tables)
+      bytes += static_cast<uint64_t>(table.size()) * (sizeof(BlockRef) + sizeof(BlockId));
+    bytes += s->kv.path.capacity() * sizeof(void*);
+  }
+  return bytes + state_->requests.size() * sizeof(Running);
+}
 
 const KvManager& Engine::kv() const { return state_->kv; }
 
-const SchedulerCounters& Engine::scheduler_counters() const { return state_->scheduler.counters(); }
+const Scheduler& Engine::scheduler() const { return state_->scheduler; }
 
 }  // namespace kvasir

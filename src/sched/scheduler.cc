@@ -72,6 +72,7 @@ void Scheduler::Fork(SequenceId parent_id, std::unique_ptr<Sequence> child) {
   }
   child->arrival = parent->arrival;
   child->added_step = parent->added_step;
+  child->admitted_step = parent->admitted_step;
   child->since_ns = parent->since_ns;
   child->times = parent->times;
   child->tenant = parent->tenant;
@@ -185,6 +186,7 @@ Scheduler::Admission Scheduler::TryAdmit(Sequence* s) {
     counters_.cached_tokens += s->cached_tokens;
     ++counters_.misses[static_cast<int>(match.reason)];
     s->miss = match.reason;
+    s->admitted_step = counters_.steps;
     match.nodes.clear();
     match.partial = nullptr;
     s->match = std::move(match);
@@ -483,7 +485,8 @@ std::vector<Scheduler::Progress> Scheduler::Commit(const StepResult& result, int
     const SeqSlice& slice = plan_.slices[i];
     Sequence* s = planned_[i];
     s->slice = -1;
-    Progress p{.sequence = s, .tokens = {}, .prompt_logprobs = {}, .error = result.error};
+    Progress p{
+        .id = s->id, .sequence = s, .tokens = {}, .prompt_logprobs = {}, .error = result.error};
     if (slice.has_result() && !result.error) {
       CHECK_LT(next, result.slices.size());
       const SliceResult& r = result.slices[next++];
@@ -541,7 +544,7 @@ const SequenceTimes& Scheduler::TimesUntil(SequenceId id, int64_t now_ns) {
   if (s->kv.id == 0) {
     AccountWaiting(s);
   } else {
-    s->times.decode += static_cast<double>(now_ns - s->since_ns) * 1e-9;
+    s->times.output += static_cast<double>(now_ns - s->since_ns) * 1e-9;
     s->since_ns = now_ns;
   }
   return s->times;

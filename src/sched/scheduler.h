@@ -65,6 +65,7 @@ class Scheduler {
 
   /// What a step did to one sequence.
   struct Progress {
+    SequenceId id = 0;
     Sequence* sequence = nullptr;  ///< valid until Finish
     /// The first is already appended to it, unless they are chosen outside.
     std::vector<SampledToken> tokens;
@@ -94,6 +95,7 @@ class Scheduler {
   size_t waiting() const { return waiting_; }
   const SchedulerCounters& counters() const { return counters_; }
   CostModel& cost_model() { return cost_; }
+  const CostModel& cost_model() const { return cost_; }
 
  private:
   struct Tenant {

@@ -17,8 +17,9 @@ struct SequenceTimes {
   double others = 0;     ///< steps, or shares of steps, that computed others' prompts
   double preempted = 0;  ///< waiting after a preemption, and computing again what was lost
   double decode = 0;     ///< its output was computed
+  double output = 0;     ///< from its last step to its end: text and stop rules
 
-  double total() const { return queue + prefix + prefill + others + preempted + decode; }
+  double total() const { return queue + prefix + prefill + others + preempted + decode + output; }
 };
 
 /// One stream of tokens being computed.
@@ -41,9 +42,10 @@ struct Sequence {
   int32_t prompt_logprobs = -1;  ///< >= 0: wanted for the prompt, with so many beside each
 
   // Kept by the scheduler.
-  uint64_t arrival = 0;     ///< order of Add
-  uint64_t added_step = 0;  ///< step of Add
-  int64_t since_ns = 0;     ///< all time before it is accounted for in `times`
+  uint64_t arrival = 0;        ///< order of Add
+  uint64_t added_step = 0;     ///< step of Add
+  uint64_t admitted_step = 0;  ///< when it was admitted first
+  int64_t since_ns = 0;        ///< all time before it is accounted for in `times`
   SequenceTimes times;
   int32_t logprobs_done = 0;  ///< rows whose prompt_logprobs were given
   int32_t answered = 0;       ///< chosen_outside: how many tokens it had when it last gave logits

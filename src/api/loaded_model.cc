@@ -1,4 +1,4 @@
-#include "app/loaded_model.h"
+#include "api/loaded_model.h"
 
 #include <utility>
 #include <vector>

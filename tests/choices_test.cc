@@ -1,0 +1,367 @@
+// Several answers to one prompt on shared blocks - samples and beams - and what else a request may
+// ask for: the same bits as without sharing.
+
+#include <gtest/gtest.h>
+
+#include <bit>
+#include <cmath>
+#include <map>
+
+#include "engine/beam_search.h"
+#include "sample/sampler.h"
+#include "test_model.h"
+
+namespace kvasir {
+namespace {
+
+std::string Tiny(const std::string& name) {
+  return KVASIR_SOURCE_DIR "/tests/data/tiny/" + name + ".gguf";
+}
+
+std::vector<int32_t> Text(int32_t size) {
+  std::vector<int32_t> text;
+  for (int32_t i = 0; i < size; ++i) text.push_back((i * i * 5 + i * 17 + 3) % 250);
+  return text;
+}
+
+struct Answer {
+  std::vector<int32_t> tokens;
+  std::vector<uint32_t> logprob_bits;
+  FinishReason reason = FinishReason::kError;
+  double score = 0;
+  RequestStats stats;
+};
+
+struct Answers {
+  std::map<int32_t, Answer> choices;
+  std::vector<SampledToken> prompt;
+  int ended = 0;  // how often it was said that nothing more comes
+};
+
+/// Runs all that was submitted to the end.
+std::map<RequestId, Answers> RunAll(Engine* engine) {
+  std::map<RequestId, Answers> out;
+  std::vector<Event> events;
+  while (engine->Step(&events)) {
+    for (Event& e : events) {
+      Answers& all = out[e.request];
+      EXPECT_EQ(all.ended, 0) << "an event after the last one";
+      if (e.kind == Event::Kind::kPrefill) {
+        for (SampledToken& t : e.prompt_logprobs) all.prompt.push_back(std::move(t));
+        continue;
+      }
+      Answer& a = all.choices[e.choice];
+      if (e.kind == Event::Kind::kToken) {
+        a.tokens.push_back(e.token.token);
+        a.logprob_bits.push_back(std::bit_cast<uint32_t>(e.token.logprob));
+        continue;
+      }
+      EXPECT_NE(e.reason, FinishReason::kError) << e.error;
+      a.reason = e.reason;
+      a.score = e.beam_score;
+      a.stats = e.stats;
+      all.ended += e.last ? 1 : 0;
+    }
+    events.clear();
+    engine->kv().CheckInvariants();
+  }
+  for (const auto& [id, all] : out) EXPECT_EQ(all.ended, 1);
+  return out;
+}
+
+Answers RunOne(Engine* engine, Request request) {
+  const auto id = engine->Submit(std::move(request));
+  EXPECT_TRUE(id.ok()) << id.error().message;
+  return id.ok() ? RunAll(engine)[*id] : Answers();
+}
+
+Request Sampled(int32_t prompt, int32_t max_tokens) {
+  Request r{.prompt = Text(prompt), .max_tokens = max_tokens};
+  r.sampling.temperature = 20;  // the tiny models are very sure of themselves
+  r.sampling.seed = 21;
+  r.sampling.logprobs = 0;
+  r.stop.end_of_generation = false;
+  return r;
+}
+
+TEST(Choices, EachOfNIsTheSampleThatItsStreamGivesAlone) {
+  for (const char* name : {"llama", "gemma3"}) {
+    for (const int32_t prompt : {20, 32}) {  // the second ends with a block
+      // A pool for all, and one for about two of five.
+      for (const double room : {10.0, 1.5}) {
+        SCOPED_TRACE(fmt::format("{} {} {}", name, prompt, room));
+        TestModelOptions options{
+            .block_tokens = 16, .step_tokens = 16, .logit_rows = 8, .context = 64};
+        const auto roomy = LoadTestModel(Tiny(name), options);
+        ASSERT_NE(roomy, nullptr);
+        options.kv_bytes = static_cast<uint64_t>(roomy->plan().kv_blocks * room) *
+                           roomy->plan().layout.block_bytes;
+        const auto model = LoadTestModel(Tiny(name), options);
+        ASSERT_NE(model, nullptr);
+        Request request = Sampled(prompt, 30);
+        std::vector<Answer> alone;
+        for (uint32_t i = 0; i < 5; ++i) {
+          const auto engine = model->MakeEngine();
+          Request one = request;
+          one.sampling.stream = i;
+          alone.push_back(RunOne(engine.get(), one).choices[0]);
+        }
+        EXPECT_NE(alone[0].tokens, alone[1].tokens);
+        const auto engine = model->MakeEngine();
+        request.n = 5;
+        const Answers together = RunOne(engine.get(), request);
+        ASSERT_EQ(together.choices.size(), 5u);
+        for (int32_t i = 0; i < 5; ++i) {
+          EXPECT_EQ(together.choices.at(i).tokens, alone[i].tokens) << i;
+          EXPECT_EQ(together.choices.at(i).logprob_bits, alone[i].logprob_bits) << i;
+        }
+        if (room < 5) {
+          EXPECT_GT(engine->scheduler().counters().preemptions, 0u);
+        }
+        engine->DropCache();
+        EXPECT_EQ(engine->kv().pool().free(), engine->kv().pool().total());
+      }
+    }
+  }
+}
+
+/// Beam search that computes every hypothesis from its first token on, each time.
+std::vector<Answer> NaiveBeams(LoadedModel* model, const Request& request, int32_t end_token) {
+  struct Beam {
+    std::vector<int32_t> tokens;
+    double logprob = 0;
+  };
+  std::vector<Beam> live(1);
+  std::vector<Answer> complete;
+  const auto add = [&](const std::vector<int32_t>& tokens, double logprob, bool end) {
+    Answer a;
+    a.tokens = tokens;
+    a.score = logprob / std::pow(std::max<double>(1, static_cast<double>(tokens.size()) - end),
+                                 request.length_penalty);
+    a.reason = end ? FinishReason::kStop : FinishReason::kLength;
+    complete.push_back(a);
+  };
+  for (int32_t step = 0; step < request.max_tokens; ++step) {
+    std::vector<Beam> next;
+    for (const Beam& beam : live) {
+      std::vector<int32_t> all = request.prompt;
+      all.insert(all.end(), beam.tokens.begin(), beam.tokens.end());
+      const std::vector<float> logits = LogitsInChunks(model, all, 16, 1);
+      const auto scored = Score(logits, 0, 2 * request.beam_width);
+      for (const TokenLogprob& t : scored->top) {
+        next.push_back(beam);
+        next.back().tokens.push_back(t.token);
+        next.back().logprob += t.logprob;
+      }
+    }
+    std::stable_sort(next.begin(), next.end(),
+                     [](const Beam& a, const Beam& b) { return a.logprob > b.logprob; });
+    live.clear();
+    for (const Beam& b : next) {
+      if (live.size() == static_cast<size_t>(request.beam_width)) break;
+      if (b.tokens.back() == end_token) {
+        add(b.tokens, b.logprob, true);
+      } else {
+        live.push_back(b);
+      }
+    }
+  }
+  for (const Beam& b : live) add(b.tokens, b.logprob, false);
+  std::stable_sort(complete.begin(), complete.end(),
+                   [](const Answer& a, const Answer& b) { return a.score > b.score; });
+  return complete;
+}
+
+TEST(Choices, BeamsFindWhatASearchWithoutAnyCacheFinds) {
+  int ended = 0;
+  for (const char* name : {"llama", "gemma3"}) {
+    for (const double room : {10.0, 1.5}) {
+      TestModelOptions options{
+          .block_tokens = 16, .step_tokens = 16, .logit_rows = 8, .context = 64};
+      const auto roomy = LoadTestModel(Tiny(name), options);
+      options.kv_bytes =
+          static_cast<uint64_t>(roomy->plan().kv_blocks * room) * roomy->plan().layout.block_bytes;
+      const auto model = LoadTestModel(Tiny(name), options);
+      ASSERT_NE(model, nullptr);
+      for (const float penalty : {1.0f, 0.0f}) {
+        Request request{.prompt = Text(23), .max_tokens = 20};
+        request.n = 3;
+        request.beam_width = 4;
+        request.length_penalty = penalty;
+        request.stop.end_of_generation = false;
+        // An end token that is likely somewhere: the third of the greedy answer.
+        {
+          const auto engine = model->MakeEngine();
+          Request greedy = request;
+          greedy.n = 1;
+          greedy.beam_width = 0;
+          request.stop.token_ids = {RunOne(engine.get(), greedy).choices[0].tokens[4]};
+        }
+        const std::vector<Answer> naive =
+            NaiveBeams(model.get(), request, request.stop.token_ids[0]);
+        const auto engine = model->MakeEngine();
+        const Answers got = RunOne(engine.get(), request);
+        ASSERT_EQ(got.choices.size(), 3u);
+        for (int32_t i = 0; i < 3; ++i) {
+          EXPECT_EQ(got.choices.at(i).tokens, naive[i].tokens)
+              << name << " " << room << " " << penalty << " " << i;
+          EXPECT_EQ(got.choices.at(i).reason, naive[i].reason);
+          EXPECT_NEAR(got.choices.at(i).score, naive[i].score, 1e-9);
+          ended += naive[i].reason == FinishReason::kStop ? 1 : 0;
+        }
+        engine->DropCache();
+        EXPECT_EQ(engine->kv().pool().free(), engine->kv().pool().total());
+      }
+    }
+  }
+  EXPECT_GT(ended, 0);
+}
+
+TEST(Choices, PromptLogprobsAreThoseOfTheWholePromptWhateverIsCached) {
+  const auto model = LoadTestModel(
+      Tiny("llama"),
+      {.block_tokens = 16, .step_tokens = 16, .logit_rows = 5, .context = 64, .kv_bytes = 1 << 20});
+  ASSERT_NE(model, nullptr);
+  Request request = Sampled(45, 4);
+  const auto vocab = static_cast<size_t>(model->config().vocab);
+  std::vector<SampledToken> expected;
+  for (int32_t i = 0; i + 1 < 45; ++i) {
+    const std::vector<int32_t> head(request.prompt.begin(), request.prompt.begin() + i + 1);
+    const std::vector<float> logits = LogitsInChunks(model.get(), head, 16, 1);
+    ASSERT_EQ(logits.size(), vocab);
+    expected.push_back(*Score(logits, request.prompt[i + 1], 2));
+  }
+  const auto engine = model->MakeEngine();
+  const Answers plain = RunOne(engine.get(), request);
+  EXPECT_TRUE(plain.prompt.empty());
+  request.prompt_logprobs = 2;
+  const Answers got = RunOne(engine.get(), request);
+  EXPECT_EQ(got.choices.at(0).tokens, plain.choices.at(0).tokens);
+  ASSERT_EQ(got.prompt.size(), expected.size());
+  for (size_t i = 0; i < expected.size(); ++i) {
+    EXPECT_EQ(got.prompt[i].token, expected[i].token);
+    EXPECT_EQ(std::bit_cast<uint32_t>(got.prompt[i].logprob),
+              std::bit_cast<uint32_t>(expected[i].logprob))
+        << i;
+    ASSERT_EQ(got.prompt[i].top.size(), 2u);
+    for (size_t t = 0; t < 2; ++t) EXPECT_EQ(got.prompt[i].top[t].token, expected[i].top[t].token);
+  }
+}
+
+class ManualClock final : public Clock {
+ public:
+  int64_t NowNs() const override { return now += 1'000'000; }
+  mutable int64_t now = 0;
+};
+
+struct Limits {
+  int32_t max_sequences = 2;
+  int64_t max_waiting = 0;
+};
+
+std::unique_ptr<Engine> MakeEngine(LoadedModel* model, const Clock* clock, const Limits& limits) {
+  return std::make_unique<Engine>(EngineOptions{.context = 64,
+                                                .max_step_tokens = 16,
+                                                .max_sequences = limits.max_sequences,
+                                                .max_waiting = limits.max_waiting},
+                                  model->plan().layout, model->plan().kv_blocks, &model->executor(),
+                                  &model->tokenizer(), clock);
+}
+
+class EngineLimits : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    model_ = LoadTestModel(Tiny("llama"), {.block_tokens = 16,
+                                           .step_tokens = 16,
+                                           .logit_rows = 8,
+                                           .context = 64,
+                                           .kv_bytes = 1 << 20});
+    ASSERT_NE(model_, nullptr);
+  }
+  std::unique_ptr<LoadedModel> model_;
+  ManualClock clock_;
+};
+
+TEST_F(EngineLimits, ADeadlineEndsARequestRunningOrWaiting) {
+  const auto engine = MakeEngine(model_.get(), &clock_, {.max_sequences = 1});
+  Request late = Sampled(20, 40);
+  late.deadline_s = 0.03;
+  const auto running = engine->Submit(late), waiting = engine->Submit(late);
+  Request calm = Sampled(20, 5);
+  const auto other = engine->Submit(calm);
+  ASSERT_TRUE(running.ok() && waiting.ok() && other.ok());
+  auto out = RunAll(engine.get());
+  EXPECT_EQ(out[*running].choices[0].reason, FinishReason::kDeadline);
+  EXPECT_FALSE(out[*running].choices[0].tokens.empty());
+  EXPECT_EQ(out[*waiting].choices[0].reason, FinishReason::kDeadline);
+  EXPECT_TRUE(out[*waiting].choices[0].tokens.empty());
+  EXPECT_EQ(out[*other].choices[0].reason, FinishReason::kLength);
+}
+
+TEST_F(EngineLimits, TheQueueIsBounded) {
+  const auto engine = MakeEngine(model_.get(), &clock_, {.max_sequences = 1, .max_waiting = 3});
+  for (int i = 0; i < 3; ++i) ASSERT_TRUE(engine->Submit(Sampled(10, 3)).ok());
+  const auto refused = engine->Submit(Sampled(10, 3));
+  ASSERT_FALSE(refused.ok());
+  EXPECT_EQ(refused.error().code, ErrorCode::kBusy);
+  EXPECT_NE(refused.error().message.find("3"), std::string::npos);
+  EXPECT_EQ(RunAll(engine.get()).size(), 3u);
+  EXPECT_TRUE(engine->Submit(Sampled(10, 3)).ok());
+}
+
+TEST_F(EngineLimits, WhatCanNeverFitIsRefusedWithNumbers) {
+  const auto engine = MakeEngine(model_.get(), &clock_, {});
+  engine->SetTenant(7, {.weight = 1, .kv_blocks = 2});
+  Request r = Sampled(40, 20);
+  r.tenant = 7;
+  const auto over = engine->Submit(r);
+  ASSERT_FALSE(over.ok());
+  EXPECT_NE(over.error().message.find("quota is 2"), std::string::npos);
+  r.tenant = 8;
+  EXPECT_TRUE(engine->Submit(r).ok());
+  const auto message = [&](auto change) {
+    Request bad = Sampled(10, 5);
+    change(bad);
+    const auto id = engine->Submit(bad);
+    return id.ok() ? std::string("taken") : id.error().message;
+  };
+  EXPECT_EQ(message([](Request& b) { b.n = 3; }), "n is 3; use 1 to 2");
+  EXPECT_EQ(message([](Request& b) { b.beam_width = 9; }), "beam_width is 9; use 1 to 2");
+  EXPECT_EQ(message([](Request& b) { b.priority = 101; }), "priority is 101; use -100 to 100");
+  EXPECT_NE(message([](Request& b) { b.deadline_s = -1; }).find("deadline"), std::string::npos);
+  EXPECT_NE(message([](Request& b) { b.beam_width = 2; }).find("sampling"), std::string::npos);
+  EXPECT_NE(message([](Request& b) { b.prompt_logprobs = -2; }).find("prompt_logprobs"),
+            std::string::npos);
+}
+
+TEST_F(EngineLimits, ARequestsTimesAddUpToItsTime) {
+  const auto engine = MakeEngine(model_.get(), &clock_, {.max_sequences = 2});
+  for (int i = 0; i < 5; ++i) ASSERT_TRUE(engine->Submit(Sampled(10 + 9 * i, 6)).ok());
+  double queued = 0;
+  for (auto& [id, all] : RunAll(engine.get())) {
+    const RequestStats& s = all.choices[0].stats;
+    EXPECT_NEAR(s.times.total(), SecondsBetween(s.submitted_ns, s.finished_ns), 1e-9) << id;
+    EXPECT_GT(s.times.prefill, 0);
+    EXPECT_GT(s.times.decode, 0);
+    queued += s.times.queue;
+  }
+  EXPECT_GT(queued, 0.01);
+}
+
+TEST(CacheReport, TellsAClientNothingOfOtherTenants) {
+  const CacheReport all{.cached_tokens = 5,
+                        .reason = MissReason::kDiverged,
+                        .diverged_had = 7,
+                        .diverged_got = 8,
+                        .diverged_tenant = 2,
+                        .evicted_for = 3};
+  const CacheReport own = ForClient(all, 2), foreign = ForClient(all, 1);
+  EXPECT_EQ(own.diverged_had, 7);
+  EXPECT_EQ(foreign.diverged_had, -1);
+  EXPECT_EQ(foreign.diverged_got, 8);
+  EXPECT_EQ(foreign.evicted_for, 0u);
+  EXPECT_EQ(foreign.diverged_tenant, 0u);
+}
+
+}  // namespace
+}  // namespace kvasir
