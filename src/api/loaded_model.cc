@@ -1,5 +1,6 @@
 #include "api/loaded_model.h"
 
+#include <algorithm>
 #include <utility>
 #include <vector>
 
@@ -85,12 +86,17 @@ Backend& LoadedModel::backend() { return *state_->backend; }
 Executor& LoadedModel::executor() { return *state_->executor; }
 KvStorage& LoadedModel::kv_storage() { return state_->kv; }
 
-std::unique_ptr<Engine> LoadedModel::MakeEngine() {
+std::unique_ptr<Engine> LoadedModel::MakeEngine(const EngineTuning& tuning) {
   State& s = *state_;
-  EngineOptions options{.context = s.plan.context,
-                        .max_step_tokens = s.request.max_step_tokens,
-                        .max_sequences = s.request.max_logit_rows,
-                        .end_of_generation = s.end_of_generation};
+  const int32_t rows = s.request.max_logit_rows;
+  EngineOptions options{
+      .context = s.plan.context,
+      .max_step_tokens = s.request.max_step_tokens,
+      .max_sequences = tuning.max_sequences == 0 ? rows : std::min(tuning.max_sequences, rows),
+      .max_logit_rows = rows,
+      .itl_target_s = tuning.itl_target_s,
+      .max_waiting = tuning.max_waiting,
+      .end_of_generation = s.end_of_generation};
   return std::make_unique<Engine>(std::move(options), s.plan.layout, s.plan.kv_blocks, &*s.executor,
                                   s.opened.tokenizer.get(), &SystemClock());
 }

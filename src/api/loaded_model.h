@@ -23,6 +23,13 @@ struct LoadOptions {
   std::function<void(uint64_t done, uint64_t total)> progress;
 };
 
+/// What an engine may do at once.
+struct EngineTuning {
+  int32_t max_sequences = 0;  ///< running at once at most; 0: as many as steps have logit rows
+  double itl_target_s = 0;    ///< see SchedulerOptions
+  int64_t max_waiting = 0;    ///< see EngineOptions
+};
+
 /// A model file that was opened and checked, without its weights: enough for show, tokenize, plan.
 struct OpenedModel {
   GgufFile file;
@@ -53,7 +60,7 @@ class LoadedModel {
   KvStorage& kv_storage();  ///< the pool's bytes, for `explain`'s test that damages a key
 
   /// An engine over the whole KV pool; at most one at a time.
-  std::unique_ptr<Engine> MakeEngine();
+  std::unique_ptr<Engine> MakeEngine(const EngineTuning& tuning = {});
 
  private:
   struct State;

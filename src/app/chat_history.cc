@@ -2,18 +2,9 @@
 
 #include <utility>
 
-namespace kvasir {
+#include "api/chat_prompt.h"
 
-nlohmann::ordered_json TemplateContext(const Tokenizer& tokenizer,
-                                       nlohmann::ordered_json messages) {
-  const auto text = [&](std::optional<TokenId> id) {
-    return id ? tokenizer.data().tokens[*id] : std::string();
-  };
-  return {{"messages", std::move(messages)},
-          {"add_generation_prompt", true},
-          {"bos_token", text(tokenizer.data().bos)},
-          {"eos_token", text(tokenizer.data().eos)}};
-}
+namespace kvasir {
 
 namespace {
 
@@ -42,25 +33,13 @@ void ChatHistory::SetSystem(const std::string& text) {
   if (!text.empty()) messages_.push_back({{"role", "system"}, {"content", text}});
 }
 
-Result<std::string> ChatHistory::Render(int64_t now) const {
-  KV_ASSIGN(std::string text,
-            model_->chat_template()->Render(TemplateContext(model_->tokenizer(), messages_), now));
-  // Templates that write BOS themselves would else have it twice.
-  const Tokenizer& tokenizer = model_->tokenizer();
-  if (tokenizer.add_bos()) {
-    const std::string& bos = tokenizer.data().tokens[*tokenizer.data().bos];
-    if (!bos.empty() && text.starts_with(bos)) text.erase(0, bos.size());
-  }
-  return text;
-}
-
 Result<std::vector<int32_t>> ChatHistory::AddUser(const std::string& text, int64_t now) {
   messages_.push_back({{"role", "user"}, {"content", text}});
-  Result<std::string> rendered = Render(now);
+  Result<std::string> rendered = RenderChat(*model_, messages_, {}, now);
   if (!rendered.ok() && default_system_ && messages_.size() == 2) {
     messages_.erase(0);  // some templates refuse system messages
     default_system_ = false;
-    rendered = Render(now);
+    rendered = RenderChat(*model_, messages_, {}, now);
   }
   if (!rendered.ok()) {
     DropUser();

@@ -38,8 +38,6 @@ class ChatHistory {
   void DropUser();
 
  private:
-  Result<std::string> Render(int64_t now) const;
-
   const LoadedModel* model_;
   bool default_system_ = true;
   nlohmann::ordered_json messages_ = nlohmann::ordered_json::array();
@@ -50,8 +48,5 @@ class ChatHistory {
   std::string prompt_text_;
   std::vector<int32_t> prompt_tokens_;
 };
-
-/// The variables that a chat template gets.
-nlohmann::ordered_json TemplateContext(const Tokenizer& tokenizer, nlohmann::ordered_json messages);
 
 }  // namespace kvasir

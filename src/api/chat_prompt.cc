@@ -1,0 +1,35 @@
+#include "api/chat_prompt.h"
+
+#include <utility>
+
+namespace kvasir {
+
+nlohmann::ordered_json TemplateContext(const Tokenizer& tokenizer, nlohmann::ordered_json messages,
+                                       const nlohmann::ordered_json& extra) {
+  const auto text = [&](std::optional<TokenId> id) {
+    return id ? tokenizer.data().tokens[*id] : std::string();
+  };
+  nlohmann::ordered_json out = {{"messages", std::move(messages)},
+                                {"add_generation_prompt", true},
+                                {"bos_token", text(tokenizer.data().bos)},
+                                {"eos_token", text(tokenizer.data().eos)}};
+  if (extra.is_object()) out.update(extra);
+  return out;
+}
+
+Result<std::string> RenderChat(const LoadedModel& model, nlohmann::ordered_json messages,
+                               const nlohmann::ordered_json& extra, int64_t now) {
+  if (model.chat_template() == nullptr)
+    return MakeError(ErrorCode::kUnsupported, "{}", model.chat_template_error());
+  const Tokenizer& tokenizer = model.tokenizer();
+  KV_ASSIGN(std::string text, model.chat_template()->Render(
+                                  TemplateContext(tokenizer, std::move(messages), extra), now));
+  // Templates that write BOS themselves would else have it twice.
+  if (tokenizer.add_bos()) {
+    const std::string& bos = tokenizer.data().tokens[*tokenizer.data().bos];
+    if (!bos.empty() && text.starts_with(bos)) text.erase(0, bos.size());
+  }
+  return text;
+}
+
+}  // namespace kvasir
