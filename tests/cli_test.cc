@@ -63,8 +63,8 @@ class Folder {
 TEST(CommandLine, EverySubcommandHasHelp) {
   EXPECT_EQ(Kvasir("--help").code, 0);
   EXPECT_NE(Kvasir("--version").text.find("kvasir "), std::string::npos);
-  for (const char* name :
-       {"run", "explain", "plan", "show", "tokenize", "perplexity", "doctor", "completion"}) {
+  for (const char* name : {"run", "explain", "plan", "simulate", "batch", "show", "tokenize",
+                           "perplexity", "doctor", "completion"}) {
     const Output help = Kvasir(std::string(name) + " --help");
     EXPECT_EQ(help.code, 0) << name;
     EXPECT_NE(help.text.find("--help"), std::string::npos);

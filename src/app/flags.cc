@@ -16,6 +16,10 @@ void AddModelFlag(CLI::App* app, ModelFlags* f) {
 
 void AddComputeFlags(CLI::App* app, ModelFlags* f) {
   AddModelFlag(app, f);
+  AddComputeOptions(app, f);
+}
+
+void AddComputeOptions(CLI::App* app, ModelFlags* f) {
   app->add_option("-t,--threads", f->threads, "threads; 0: one for each physical core")
       ->type_name("N");
   app->add_option("-c,--ctx", f->context,

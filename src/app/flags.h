@@ -27,6 +27,8 @@ struct ModelFlags {
 void AddModelFlag(CLI::App* app, ModelFlags* flags);
 /// MODEL and all that decides memory and threads.
 void AddComputeFlags(CLI::App* app, ModelFlags* flags);
+/// The same without MODEL.
+void AddComputeOptions(CLI::App* app, ModelFlags* flags);
 
 /// Checks the flags and finds the file. `logit_rows`: rows of one step whose logits are wanted.
 Result<LoadOptions> ToLoadOptions(const ModelFlags& flags, int32_t logit_rows);

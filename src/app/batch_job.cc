@@ -1,0 +1,260 @@
+#include "app/batch_job.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+#include <ctime>
+#include <fstream>
+#include <map>
+#include <memory>
+#include <set>
+
+#include "app/terminal.h"
+#include "openai/completion_answer.h"
+#include "openai/json_text.h"
+
+namespace kvasir {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+/// Requests that wait in the engine beside those that run: enough that no step has room left.
+constexpr size_t kAhead = 8;
+
+Result<std::vector<BatchLine>> ReadLines(const LoadedModel& model, const std::string& path,
+                                         const std::set<std::string>& done, size_t* skipped) {
+  std::ifstream in(path);
+  if (!in.is_open())
+    return MakeError(ErrorCode::kNotFound, "cannot open {}: {}", path, std::strerror(errno));
+  std::vector<BatchLine> out;
+  std::set<std::string> seen;
+  std::string text;
+  const int64_t now = std::time(nullptr);
+  for (size_t number = 1; std::getline(in, text); ++number) {
+    if (text.find_first_not_of(" \t\r") == std::string::npos) continue;
+    const Result<Json> parsed = ParseJson(text);
+    if (!parsed.ok())
+      return MakeError(ErrorCode::kInvalid, "{}:{}: {}", path, number, parsed.error().message);
+    const Json& json = *parsed;
+    if (!json.is_object() || !json.contains("custom_id") || !json["custom_id"].is_string())
+      return MakeError(ErrorCode::kInvalid, "{}:{}: is not a JSON object with a custom_id", path,
+                       number);
+    BatchLine line{.custom_id = json["custom_id"]};
+    if (!seen.insert(line.custom_id).second)
+      return MakeError(ErrorCode::kInvalid, "{}:{}: the custom_id \"{}\" was there before", path,
+                       number, line.custom_id);
+    if (done.count(line.custom_id) != 0) {
+      ++*skipped;
+      continue;
+    }
+    const bool has_url = json.contains("url") && json["url"].is_string();
+    const std::string url = has_url ? json["url"].get<std::string>() : "";
+    if (url == "/v1/chat/completions" || url == "/v1/completions") {
+      const Json body = json.contains("body") ? json["body"] : Json();
+      line.request = ParseCompletion(
+          model, url == "/v1/completions" ? Endpoint::kCompletions : Endpoint::kChat, body, now);
+    } else {
+      line.request = ApiError{.message = fmt::format("url is \"{}\"; use /v1/chat/completions or "
+                                                     "/v1/completions",
+                                                     url),
+                              .param = "url",
+                              .code = {}};
+    }
+    if (const auto* r = std::get_if<CompletionRequest>(&line.request); r != nullptr && r->stream) {
+      line.request = ApiError{
+          .message = "stream is not possible in a batch file", .param = "stream", .code = {}};
+    }
+    out.push_back(std::move(line));
+  }
+  return out;
+}
+
+/// The file of answers: one line each, written at once.
+class AnswerFile {
+ public:
+  ~AnswerFile() {
+    if (fd_ >= 0) close(fd_);
+  }
+
+  /// Opens or makes it, cuts off half a last line, and reads which answers it has.
+  Status Open(const std::string& path, std::set<std::string>* done) {
+    path_ = path;
+    fd_ = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    if (fd_ < 0) return MakeError(ErrorCode::kIo, "cannot open {}: {}", path, std::strerror(errno));
+    std::ifstream in(path);
+    std::string line;
+    off_t whole = 0;
+    while (std::getline(in, line) && !in.eof()) {
+      const Result<Json> json = ParseJson(line);
+      if (!json.ok() || !json->is_object() || !json->contains("custom_id") ||
+          !(*json)["custom_id"].is_string())
+        return MakeError(ErrorCode::kInvalid, "{} is not a file of batch answers; name another",
+                         path);
+      done->insert((*json)["custom_id"].get<std::string>());
+      whole += static_cast<off_t>(line.size()) + 1;
+    }
+    if (ftruncate(fd_, whole) != 0 || lseek(fd_, whole, SEEK_SET) != whole)
+      return MakeError(ErrorCode::kIo, "cannot write {}: {}", path, std::strerror(errno));
+    return {};
+  }
+
+  Status Write(const std::string& id, const BatchLine& line, int status, const Json& body) {
+    const Json answer = {
+        {"id", "batch_req_" + id},
+        {"custom_id", line.custom_id},
+        {"response", {{"status_code", status}, {"request_id", id}, {"body", body}}},
+        {"error", nullptr}};
+    const std::string text = JsonLine(answer) + "\n";
+    for (size_t at = 0; at < text.size();) {
+      const ssize_t n = write(fd_, text.data() + at, text.size() - at);
+      if (n < 0 && errno == EINTR) continue;
+      if (n <= 0)
+        return MakeError(ErrorCode::kIo, "cannot write {}: {}", path_, std::strerror(errno));
+      at += static_cast<size_t>(n);
+    }
+    return {};
+  }
+
+ private:
+  std::string path_;
+  int fd_ = -1;
+};
+
+/// By the tokens of their first prompt: what begins alike comes together. Bad requests first.
+bool ComesBefore(const BatchLine& a, const BatchLine& b) {
+  const auto* x = std::get_if<CompletionRequest>(&a.request);
+  const auto* y = std::get_if<CompletionRequest>(&b.request);
+  if (x == nullptr || y == nullptr) return x == nullptr && y != nullptr;
+  return x->requests[0].prompt < y->requests[0].prompt;
+}
+
+class BatchRun {
+ public:
+  BatchRun(LoadedModel* model, std::vector<BatchLine> lines, AnswerFile* file,
+           std::string model_name)
+      : model_(model),
+        engine_(model->MakeEngine()),
+        lines_(std::move(lines)),
+        file_(file),
+        model_name_(std::move(model_name)) {}
+
+  Result<BatchSummary> Run(const std::function<void(size_t, size_t)>& progress) {
+    const int64_t start = SystemClock().NowNs();
+    const InterruptScope interrupts;
+    std::vector<Event> events;
+    while (next_ < lines_.size() || !open_.empty()) {
+      progress(summary_.requests, lines_.size());
+      if (InterruptScope::Take()) {
+        summary_.interrupted = true;
+        break;
+      }
+      KV_RETURN_IF_ERROR(SubmitMore());
+      events.clear();
+      engine_->Step(&events);
+      for (Event& e : events) KV_RETURN_IF_ERROR(Take(std::move(e)));
+    }
+    summary_.seconds = SecondsBetween(start, SystemClock().NowNs());
+    return summary_;
+  }
+
+ private:
+  struct Open {
+    const BatchLine* line;
+    std::unique_ptr<AnswerBuilder> answer;
+  };
+
+  Status SubmitMore() {
+    while (next_ < lines_.size() && engine_->scheduler().waiting() < kAhead) {
+      const BatchLine& line = lines_[next_++];
+      if (const auto* error = std::get_if<ApiError>(&line.request); error != nullptr) {
+        KV_RETURN_IF_ERROR(Refuse(line, *error));
+        continue;
+      }
+      const auto& request = std::get<CompletionRequest>(line.request);
+      auto open = std::make_shared<Open>(
+          Open{&line, std::make_unique<AnswerBuilder>(&request, &model_->tokenizer())});
+      std::vector<RequestId> ids;
+      for (size_t i = 0; i < request.requests.size(); ++i) {
+        const Result<RequestId> id = engine_->Submit(request.requests[i]);
+        if (!id.ok()) {
+          for (const RequestId other : ids) {
+            engine_->Cancel(other);
+            open_.erase(other);
+          }
+          KV_RETURN_IF_ERROR(Refuse(line, ToApiError(id.error())));
+          break;
+        }
+        ids.push_back(*id);
+        open_[*id] = {open, i};
+      }
+    }
+    return {};
+  }
+
+  Status Refuse(const BatchLine& line, const ApiError& error) {
+    ++summary_.requests;
+    ++summary_.failed;
+    return file_->Write(NextId(), line, error.status, ToJson(error));
+  }
+
+  Status Take(Event&& e) {
+    const auto it = open_.find(e.request);
+    if (it == open_.end()) return {};  // cancelled with another of its line
+    const auto [open, prompt] = it->second;
+    if (e.last) open_.erase(it);
+    open->answer->Add(prompt, std::move(e));
+    if (!open->answer->done()) return {};
+    if (!open->answer->error().empty()) {
+      return Refuse(*open->line, {.status = 500,
+                                  .message = open->answer->error(),
+                                  .type = "server_error",
+                                  .param = {},
+                                  .code = {}});
+    }
+    ++summary_.requests;
+    const UsageCount& usage = open->answer->usage();
+    summary_.prompt_tokens += usage.prompt_tokens;
+    summary_.cached_tokens += usage.cached_tokens;
+    summary_.output_tokens += usage.output_tokens;
+    const std::string id = NextId();
+    return file_->Write(id, *open->line, 200,
+                        open->answer->Body({id, model_name_, std::time(nullptr)}));
+  }
+
+  std::string NextId() { return fmt::format("{:x}-{}", start_ns_, ++written_); }
+
+  LoadedModel* model_;
+  std::unique_ptr<Engine> engine_;
+  std::vector<BatchLine> lines_;
+  AnswerFile* file_;
+  std::string model_name_;
+  size_t next_ = 0;
+  std::map<RequestId, std::pair<std::shared_ptr<Open>, size_t>> open_;
+  int64_t start_ns_ = std::time(nullptr);
+  uint64_t written_ = 0;
+  BatchSummary summary_;
+};
+
+}  // namespace
+
+Result<BatchSummary> RunBatch(LoadedModel* model, const std::string& in, const std::string& out,
+                              const std::string& model_name,
+                              const std::function<void(size_t done, size_t all)>& progress) {
+  std::set<std::string> done;
+  AnswerFile file;
+  size_t skipped = 0;
+  // First the input, so that a wrong name does not leave an empty output behind.
+  KV_RETURN_IF_ERROR(ReadLines(*model, in, {}, &skipped));
+  KV_RETURN_IF_ERROR(file.Open(out, &done));
+  skipped = 0;
+  KV_ASSIGN(std::vector<BatchLine> lines, ReadLines(*model, in, done, &skipped));
+  std::stable_sort(lines.begin(), lines.end(), ComesBefore);
+  BatchRun batch(model, std::move(lines), &file, model_name);
+  KV_ASSIGN(BatchSummary summary, batch.Run(progress));
+  summary.skipped = skipped;
+  return summary;
+}
+
+}  // namespace kvasir

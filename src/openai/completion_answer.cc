@@ -1,0 +1,200 @@
+#include "openai/completion_answer.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "text/utf8.h"
+
+namespace kvasir {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+/// A token's text as JSON can hold it, and its bytes.
+Json TokenJson(int32_t token, float logprob, const Tokenizer& tokenizer) {
+  const std::string bytes = tokenizer.TokenBytes(token, true);
+  Json list = Json::array();
+  for (const char c : bytes) list.push_back(static_cast<unsigned char>(c));
+  return {{"token", ReplaceInvalidUtf8(bytes)}, {"logprob", logprob}, {"bytes", std::move(list)}};
+}
+
+constexpr const char* kMissNames[] = {"none", "never_seen", "diverged", "evicted", "window"};
+
+}  // namespace
+
+std::string FinishReasonOf(FinishReason reason) {
+  return reason == FinishReason::kStop || reason == FinishReason::kCancelled ? "stop" : "length";
+}
+
+void UsageCount::Add(const RequestStats& s, bool first_choice) {
+  output_tokens += s.output_tokens;
+  if (!first_choice) return;
+  if (prompt_tokens == 0) {
+    ttft_s = s.ttft_seconds();
+    prompt_s = s.times.prefill;
+    decode_s = s.output_tokens > 1 ? SecondsBetween(s.first_token_ns, s.last_token_ns) : 0;
+  }
+  prompt_tokens += s.prompt_tokens;
+  cached_tokens += s.cached_tokens;
+}
+
+Json UsageJson(const UsageCount& u) {
+  return {{"prompt_tokens", u.prompt_tokens},
+          {"completion_tokens", u.output_tokens},
+          {"total_tokens", u.prompt_tokens + u.output_tokens},
+          {"prompt_tokens_details", {{"cached_tokens", u.cached_tokens}}}};
+}
+
+Json TimingsJson(const UsageCount& u) {
+  const auto computed = static_cast<double>(u.prompt_tokens - u.cached_tokens);
+  const auto predicted = static_cast<double>(u.output_tokens);
+  const auto rate = [](double count, double seconds) { return seconds > 0 ? count / seconds : 0; };
+  return {{"cache_n", u.cached_tokens},
+          {"prompt_n", u.prompt_tokens - u.cached_tokens},
+          {"prompt_ms", u.ttft_s * 1e3},
+          {"prompt_per_token_ms", computed > 0 ? u.ttft_s * 1e3 / computed : 0},
+          {"prompt_per_second", rate(computed, u.ttft_s)},
+          {"predicted_n", u.output_tokens},
+          {"predicted_ms", u.decode_s * 1e3},
+          {"predicted_per_token_ms", predicted > 0 ? u.decode_s * 1e3 / predicted : 0},
+          {"predicted_per_second", rate(std::max(0.0, predicted - 1), u.decode_s)}};
+}
+
+Json ReportJson(const RequestStats& s, uint64_t tenant, const Tokenizer& tokenizer) {
+  const CacheReport cache = ForClient(s.cache, tenant);
+  const auto text = [&](int32_t token) {
+    return token < 0 ? Json() : Json(ReplaceInvalidUtf8(tokenizer.TokenBytes(token, true)));
+  };
+  Json miss = {{"cached_tokens", cache.cached_tokens},
+               {"ended_because", kMissNames[static_cast<int>(cache.reason)]}};
+  if (cache.reason == MissReason::kDiverged) {
+    miss["diverged_at"] = cache.cached_tokens;
+    miss["cached_had"] = text(cache.diverged_had);
+    miss["prompt_has"] = text(cache.diverged_got);
+  }
+  if (cache.reason == MissReason::kEvicted) miss["evicted_steps_ago"] = cache.evicted_steps_ago;
+  const SequenceTimes& t = s.times;
+  return {{"cache", std::move(miss)},
+          {"seconds",
+           {{"total", SecondsBetween(s.submitted_ns, s.finished_ns)},
+            {"queue", t.queue},
+            {"waiting_for_shared_prefix", t.prefix},
+            {"prefill", t.prefill},
+            {"others_prefill", t.others},
+            {"preempted", t.preempted},
+            {"decode", t.decode},
+            {"output", t.output}}},
+          {"preemptions", s.preemptions}};
+}
+
+Json ChatLogprobJson(const SampledToken& token, const Tokenizer& tokenizer) {
+  Json out = TokenJson(token.token, token.logprob, tokenizer);
+  out["top_logprobs"] = Json::array();
+  for (const TokenLogprob& t : token.top)
+    out["top_logprobs"].push_back(TokenJson(t.token, t.logprob, tokenizer));
+  return out;
+}
+
+size_t AnswerBuilder::Slots(const CompletionRequest& r) {
+  size_t slots = 0;
+  for (const Request& one : r.requests) slots += static_cast<size_t>(one.n);
+  return slots;
+}
+
+void AnswerBuilder::Add(size_t prompt, Event&& e) {
+  const auto n = static_cast<size_t>(request_->requests[prompt].n);
+  Choice& c = choices_[prompt * n + static_cast<size_t>(e.choice)];
+  switch (e.kind) {
+    case Event::Kind::kPrefill:
+      prompt_logprobs_.resize(request_->requests.size());
+      std::move(e.prompt_logprobs.begin(), e.prompt_logprobs.end(),
+                std::back_inserter(prompt_logprobs_[prompt]));
+      return;
+    case Event::Kind::kToken:
+      c.text += e.text;
+      if (request_->logprobs) c.tokens.push_back(std::move(e.token));
+      return;
+    case Event::Kind::kFinished:
+      c.text += e.text;
+      c.reason = e.reason;
+      c.stats = e.stats;
+      c.finished = true;
+      usage_.Add(e.stats, e.choice == 0);
+      if (e.reason == FinishReason::kError && error_.empty()) error_ = e.error;
+      if (e.last) --open_;
+  }
+}
+
+/// The older form: parallel lists.
+Json AnswerBuilder::PlainLogprobs(const Choice& c, size_t prompt) const {
+  Json tokens = Json::array(), logprobs = Json::array(), tops = Json::array(),
+       offsets = Json::array();
+  size_t offset = 0;
+  const auto add = [&](const SampledToken& t, bool known) {
+    const std::string text = ReplaceInvalidUtf8(tokenizer_->TokenBytes(t.token, true));
+    tokens.push_back(text);
+    logprobs.push_back(known ? Json(t.logprob) : Json());
+    Json top = Json::object();
+    for (const TokenLogprob& o : t.top)
+      top[ReplaceInvalidUtf8(tokenizer_->TokenBytes(o.token, true))] = o.logprob;
+    tops.push_back(known ? std::move(top) : Json());
+    offsets.push_back(offset);
+    offset += text.size();
+  };
+  if (request_->echo && prompt < prompt_logprobs_.size()) {
+    add({.token = request_->requests[prompt].prompt[0], .logprob = 0, .top = {}}, false);
+    for (const SampledToken& t : prompt_logprobs_[prompt]) add(t, true);
+  }
+  for (const SampledToken& t : c.tokens) add(t, true);
+  return {{"tokens", std::move(tokens)},
+          {"token_logprobs", std::move(logprobs)},
+          {"top_logprobs", std::move(tops)},
+          {"text_offset", std::move(offsets)}};
+}
+
+Json AnswerBuilder::ChoiceJson(size_t index) const {
+  const Choice& c = choices_[index];
+  const size_t prompt = index / static_cast<size_t>(request_->requests[0].n);
+  Json out = {{"index", index}};
+  if (request_->endpoint == Endpoint::kChat) {
+    out["message"] = {{"role", "assistant"}, {"content", c.text}};
+    out["logprobs"] = nullptr;
+    if (request_->logprobs) {
+      Json content = Json::array();
+      for (const SampledToken& t : c.tokens) content.push_back(ChatLogprobJson(t, *tokenizer_));
+      out["logprobs"] = {{"content", std::move(content)}};
+    }
+  } else {
+    out["text"] = request_->echo ? request_->prompt_texts[prompt] + c.text : c.text;
+    out["logprobs"] = request_->logprobs ? PlainLogprobs(c, prompt) : Json();
+  }
+  out["finish_reason"] = FinishReasonOf(c.reason);
+  const auto has_prompt_logprobs =
+      request_->requests[prompt].prompt_logprobs >= 0 && !request_->echo;
+  if (has_prompt_logprobs && prompt < prompt_logprobs_.size()) {
+    Json list = Json::array({nullptr});
+    for (const SampledToken& t : prompt_logprobs_[prompt])
+      list.push_back(ChatLogprobJson(t, *tokenizer_));
+    out["prompt_logprobs"] = std::move(list);
+  }
+  return out;
+}
+
+Json AnswerBuilder::Body(const AnswerHead& head) const {
+  Json choices = Json::array();
+  for (size_t i = 0; i < choices_.size(); ++i) {
+    if (choices_[i].finished) choices.push_back(ChoiceJson(i));
+  }
+  Json usage = UsageJson(usage_);
+  if (request_->report)
+    usage["kvasir"] = ReportJson(choices_[0].stats, request_->requests[0].tenant, *tokenizer_);
+  return {{"id", head.id},
+          {"object", request_->endpoint == Endpoint::kChat ? "chat.completion" : "text_completion"},
+          {"created", head.created},
+          {"model", head.model},
+          {"choices", std::move(choices)},
+          {"usage", std::move(usage)},
+          {"timings", TimingsJson(usage_)}};
+}
+
+}  // namespace kvasir

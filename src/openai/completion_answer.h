@@ -1,0 +1,79 @@
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "engine/request.h"
+#include "openai/completion_request.h"
+
+namespace kvasir {
+
+/// What answers have in common.
+struct AnswerHead {
+  std::string id;     ///< "chatcmpl-..." or "cmpl-..."
+  std::string model;  ///< as it is named to clients
+  int64_t created = 0;
+};
+
+/// "stop" or "length" of a finished choice; the API knows no more reasons.
+std::string FinishReasonOf(FinishReason reason);
+
+/// Sums over the choices of one request, or of several.
+struct UsageCount {
+  int64_t prompt_tokens = 0, cached_tokens = 0, output_tokens = 0;
+  double ttft_s = 0, prompt_s = 0, decode_s = 0;  ///< of the first choice
+  void Add(const RequestStats& stats, bool first_choice);
+};
+nlohmann::ordered_json UsageJson(const UsageCount& usage);
+/// The fields of llama-server's `timings`.
+nlohmann::ordered_json TimingsJson(const UsageCount& usage);
+/// Why no more of the prompt was cached, and where the time went: what a client may know. Texts of
+/// diverged tokens come from `tokenizer`.
+nlohmann::ordered_json ReportJson(const RequestStats& stats, uint64_t tenant,
+                                  const Tokenizer& tokenizer);
+
+/// One token with its log probability and the most likely ones, as in a chat's `logprobs.content`.
+nlohmann::ordered_json ChatLogprobJson(const SampledToken& token, const Tokenizer& tokenizer);
+
+/// Gathers the events of one CompletionRequest (all its prompts) into one answer.
+class AnswerBuilder {
+ public:
+  AnswerBuilder(const CompletionRequest* request, const Tokenizer* tokenizer)
+      : request_(request),
+        tokenizer_(tokenizer),
+        choices_(Slots(*request)),
+        open_(request->requests.size()) {}
+
+  /// `prompt`: the index in request->requests.
+  void Add(size_t prompt, Event&& event);
+  bool done() const { return open_ == 0; }
+  /// The error of a request that failed; the answer is then that.
+  const std::string& error() const { return error_; }
+  /// When done: the body of the answer.
+  nlohmann::ordered_json Body(const AnswerHead& head) const;
+  const UsageCount& usage() const { return usage_; }
+
+ private:
+  struct Choice {
+    std::string text;
+    std::vector<SampledToken> tokens;
+    FinishReason reason = FinishReason::kStop;
+    RequestStats stats;
+    bool finished = false;
+  };
+  static size_t Slots(const CompletionRequest& r);
+  nlohmann::ordered_json ChoiceJson(size_t index) const;
+  nlohmann::ordered_json PlainLogprobs(const Choice& choice, size_t prompt) const;
+
+  const CompletionRequest* request_;
+  const Tokenizer* tokenizer_;
+  std::vector<Choice> choices_;  // [prompt][n]
+  std::vector<std::vector<SampledToken>> prompt_logprobs_;
+  size_t open_;
+  std::string error_;
+  UsageCount usage_;
+};
+
+}  // namespace kvasir

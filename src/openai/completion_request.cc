@@ -1,0 +1,312 @@
+#include "openai/completion_request.h"
+
+#include <atomic>
+#include <charconv>
+
+#include "api/chat_prompt.h"
+#include "base/rng.h"
+#include "openai/field_reader.h"
+
+namespace kvasir {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr int32_t kMostStops = 64;
+constexpr int32_t kMostTopLogprobs = 20;
+
+uint64_t NewSeed(int64_t now) {
+  static std::atomic<uint64_t> counter{0};
+  const uint64_t n = counter.fetch_add(1);
+  const auto bits = Philox4x32(static_cast<uint64_t>(now),
+                               {static_cast<uint32_t>(n), static_cast<uint32_t>(n >> 32), 0, 0});
+  return uint64_t{bits[0]} << 32 | bits[1];
+}
+
+void ReadStop(FieldReader* f, StopRules* out) {
+  const Json* stop = f->Get("stop");
+  if (stop != nullptr && stop->is_string()) {
+    out->strings.push_back(stop->get<std::string>());
+  } else if (stop != nullptr) {
+    if (!stop->is_array()) return f->Fail("stop", "must be a string or a list of strings");
+    for (const Json& s : *stop) {
+      if (!s.is_string()) return f->Fail("stop", "must be a string or a list of strings");
+      out->strings.push_back(s.get<std::string>());
+    }
+    if (out->strings.size() > kMostStops)
+      return f->Fail(
+          "stop", fmt::format("has {} strings; {} are possible", out->strings.size(), kMostStops));
+  }
+  const Json* ids = f->Get("stop_token_ids");
+  if (ids == nullptr) return;
+  if (!ids->is_array()) return f->Fail("stop_token_ids", "must be a list of token ids");
+  for (const Json& id : *ids) {
+    if (!id.is_number_integer() || id < 0 || id > INT32_MAX)
+      return f->Fail("stop_token_ids", "must be a list of token ids");
+    out->token_ids.push_back(id.get<int32_t>());
+  }
+}
+
+void ReadLogitBias(FieldReader* f, SamplingParams* out) {
+  const Json* bias = f->Get("logit_bias");
+  if (bias == nullptr) return;
+  if (!bias->is_object())
+    return f->Fail("logit_bias", "must be an object of token ids and numbers");
+  for (const auto& [key, value] : bias->items()) {
+    int32_t token = 0;
+    const auto parsed = std::from_chars(key.data(), key.data() + key.size(), token);
+    if (parsed.ec != std::errc() || parsed.ptr != key.data() + key.size() || !value.is_number())
+      return f->Fail("logit_bias", "must be an object of token ids and numbers");
+    out->logit_bias.emplace_back(token, value.get<float>());
+  }
+}
+
+/// What both endpoints have.
+void ReadCommon(FieldReader* f, CompletionRequest* out, Request* r, int64_t now) {
+  SamplingParams& p = r->sampling;
+  f->String("model", &out->model);
+  f->Bool("stream", &out->stream);
+  f->Int("n", &r->n, 1, 128);
+  p.temperature = 1;  // the API's default
+  f->Number("temperature", &p.temperature, 0, 100);
+  f->Number("top_p", &p.top_p, 0, 1);
+  f->Number("presence_penalty", &p.presence_penalty, -2, 2);
+  f->Number("frequency_penalty", &p.frequency_penalty, -2, 2);
+  p.seed = NewSeed(now);
+  int64_t seed = 0;
+  if (f->Get("seed") != nullptr) {
+    f->Int("seed", &seed, INT64_MIN, INT64_MAX);
+    p.seed = static_cast<uint64_t>(seed);
+  }
+  ReadLogitBias(f, &p);
+  ReadStop(f, &r->stop);
+  // Extensions, named as in vLLM and llama.cpp.
+  f->Int("top_k", &p.top_k, -1, INT32_MAX);
+  p.top_k = std::max(p.top_k, 0);
+  f->Number("min_p", &p.min_p, 0, 1);
+  f->Number("typical_p", &p.typical_p, 0, 1);
+  f->Number("repetition_penalty", &p.repetition_penalty, 0.01, 100);
+  f->Int("min_tokens", &p.min_tokens, 0, INT32_MAX);
+  f->Bool("ignore_eos", &p.ignore_eos);
+  f->Int("priority", &r->priority, -100, 100);
+  f->Int("prompt_logprobs", &r->prompt_logprobs, 0, kMostTopLogprobs);
+  bool special = true;
+  f->Bool("skip_special_tokens", &special);
+  r->special = !special;
+  bool beams = false;
+  f->Bool("use_beam_search", &beams);
+  f->Int("beam_width", &r->beam_width, 1, 128);
+  f->Number("length_penalty", &r->length_penalty, -10, 10);
+  f->Number("timeout_s", &r->deadline_s, 0, 1e6);
+  f->Bool("return_progress", &out->return_progress);
+  f->Bool("kvasir_report", &out->report);
+  f->Get("user");
+  f->Get("metadata");
+  f->Get("store");
+  f->Get("service_tier");
+  if (beams && r->beam_width == 0) r->beam_width = r->n;
+  if (r->beam_width > 0) p.temperature = 0;
+  if (const Json* options = f->Get("stream_options"); options != nullptr) {
+    if (!options->is_object()) return f->Fail("stream_options", "must be an object");
+    FieldReader inner(*options, "stream_options.");
+    inner.Bool("include_usage", &out->include_usage);
+    if (inner.error()) f->Fail(inner.error()->param, "must be true or false");
+    if (!out->stream) f->Fail("stream_options", "needs stream to be true");
+  }
+}
+
+/// Things that would change the answer and that Kvasir does not have.
+void RefuseUnsupported(FieldReader* f) {
+  if (const Json* format = f->Get("response_format"); format != nullptr) {
+    if (!format->is_object() || !format->contains("type") || !(*format)["type"].is_string())
+      return f->Fail("response_format", "must be an object with a type");
+    if ((*format)["type"] != "text")
+      return f->Fail("response_format", "of type " + (*format)["type"].dump() +
+                                            " is not supported yet; only \"text\" is");
+  }
+  if (const Json* tools = f->Get("tools");
+      tools != nullptr && !(tools->is_array() && tools->empty()))
+    return f->Fail("tools", "are not supported yet; leave them out");
+  if (const Json* choice = f->Get("tool_choice"); choice != nullptr && *choice != "none")
+    return f->Fail("tool_choice", "is not supported yet; leave it out, or use \"none\"");
+  if (f->Get("functions") != nullptr)
+    return f->Fail("functions", "are not supported; leave them out");
+  if (f->Get("cache_salt") != nullptr)
+    return f->Fail("cache_salt", "is not taken from clients: an API key decides what is shared");
+}
+
+/// A message's content: a string, or a list of text parts.
+bool ReadContent(const Json& content, std::string* out, std::string* wrong) {
+  if (content.is_string()) {
+    *out = content.get<std::string>();
+    return true;
+  }
+  if (content.is_null()) return true;
+  *wrong = "must be a string or a list of {\"type\": \"text\", \"text\": ...}";
+  if (!content.is_array()) return false;
+  for (const Json& part : content) {
+    if (!part.is_object() || !part.contains("type")) return false;
+    if (part["type"] != "text") {
+      *wrong = "has a part of type " + part["type"].dump() + "; only \"text\" is supported";
+      return false;
+    }
+    if (!part.contains("text") || !part["text"].is_string()) return false;
+    *out += part["text"].get<std::string>();
+  }
+  return true;
+}
+
+Json ReadMessages(FieldReader* f) {
+  Json out = Json::array();
+  const Json* messages = f->Get("messages");
+  if (messages == nullptr || !messages->is_array() || messages->empty()) {
+    f->Fail("messages", "must be a list of at least one message");
+    return out;
+  }
+  for (size_t i = 0; i < messages->size(); ++i) {
+    const Json& m = (*messages)[i];
+    const std::string name = fmt::format("messages[{}]", i);
+    if (!m.is_object() || !m.contains("role") || !m["role"].is_string()) {
+      f->Fail(name, "must be an object with a role");
+      return out;
+    }
+    std::string text, wrong;
+    if (!ReadContent(m.value("content", Json()), &text, &wrong)) {
+      f->Fail(name + ".content", wrong);
+      return out;
+    }
+    Json message = m;  // name, reasoning_content and the like are the template's
+    // The API's newer name for it; templates know the old one.
+    if (message["role"] == "developer") message["role"] = "system";
+    message["content"] = text;
+    out.push_back(std::move(message));
+  }
+  return out;
+}
+
+void ReadChat(const LoadedModel& model, FieldReader* f, CompletionRequest* out, Request r,
+              int64_t now) {
+  const Json messages = ReadMessages(f);
+  f->Int("max_tokens", &r.max_tokens, 1, INT32_MAX);
+  f->Int("max_completion_tokens", &r.max_tokens, 1, INT32_MAX);
+  int32_t top = 0;
+  f->Bool("logprobs", &out->logprobs);
+  f->Int("top_logprobs", &top, 0, kMostTopLogprobs);
+  if (top > 0 && !out->logprobs) f->Fail("top_logprobs", "needs logprobs to be true");
+  if (out->logprobs) r.sampling.logprobs = top;
+  Json extra = Json::object();
+  if (const Json* kwargs = f->Get("chat_template_kwargs"); kwargs != nullptr) {
+    if (!kwargs->is_object()) return f->Fail("chat_template_kwargs", "must be an object");
+    extra = *kwargs;
+    extra.erase("messages");
+  }
+  bool generation = true;
+  f->Bool("add_generation_prompt", &generation);
+  extra["add_generation_prompt"] = generation;
+  if (f->error()) return;
+  Result<std::string> text = RenderChat(model, messages, extra, now);
+  if (!text.ok()) return f->Fail("messages", "cannot be rendered: " + text.error().message);
+  r.prompt = model.tokenizer().Encode(*text, {.add_special = true, .parse_special = true});
+  out->requests.push_back(std::move(r));
+}
+
+/// prompt: a string, a list of strings, a list of token ids, or a list of such lists.
+std::vector<std::vector<int32_t>> ReadPrompts(const LoadedModel& model, FieldReader* f) {
+  std::vector<std::vector<int32_t>> out;
+  const Json* prompt = f->Get("prompt");
+  const auto fail = [&] {
+    f->Fail("prompt",
+            "must be a string, a list of strings, a list of token ids, or a list of such lists");
+    return std::vector<std::vector<int32_t>>();
+  };
+  const auto encode = [&](const Json& text) {
+    out.push_back(model.tokenizer().Encode(text.get_ref<const std::string&>(),
+                                           {.add_special = true, .parse_special = true}));
+  };
+  const auto ids = [&](const Json& list) {
+    std::vector<int32_t> tokens;
+    for (const Json& id : list) {
+      if (!id.is_number_integer()) return false;
+      const auto value = id.get<int64_t>();
+      if (value < 0 || value >= model.tokenizer().vocab_size()) {
+        f->Fail("prompt", fmt::format("has the token {}; the vocabulary has {}", value,
+                                      model.tokenizer().vocab_size()));
+        return true;
+      }
+      tokens.push_back(static_cast<int32_t>(value));
+    }
+    out.push_back(std::move(tokens));
+    return true;
+  };
+  if (prompt == nullptr) return fail();
+  if (prompt->is_string()) {
+    encode(*prompt);
+    return out;
+  }
+  if (!prompt->is_array() || prompt->empty()) return fail();
+  if ((*prompt)[0].is_number()) {
+    if (!ids(*prompt)) return fail();
+    return out;
+  }
+  for (const Json& one : *prompt) {
+    if (one.is_string()) {
+      encode(one);
+    } else if (!one.is_array() || !ids(one)) {
+      return fail();
+    }
+  }
+  return out;
+}
+
+void ReadPlain(const LoadedModel& model, FieldReader* f, CompletionRequest* out, const Request& r) {
+  Request common = r;
+  common.max_tokens = 16;  // the API's default
+  f->Int("max_tokens", &common.max_tokens, 0, INT32_MAX);
+  f->Bool("echo", &out->echo);
+  int32_t logprobs = -1, best_of = common.n;
+  f->Int("logprobs", &logprobs, 0, kMostTopLogprobs);
+  out->logprobs = logprobs >= 0;
+  common.sampling.logprobs = logprobs;
+  if (out->echo && out->logprobs)
+    common.prompt_logprobs = std::max(common.prompt_logprobs, logprobs);
+  f->Int("best_of", &best_of, 1, 128);
+  if (best_of != common.n && common.beam_width == 0)
+    f->Fail("best_of",
+            fmt::format(
+                "is {}, and n is {}: choosing among more than n is not supported; use beam_width",
+                best_of, common.n));
+  if (const Json* suffix = f->Get("suffix"); suffix != nullptr && *suffix != "")
+    f->Fail("suffix", "is not supported; leave it out");
+  if (common.max_tokens == 0) f->Fail("max_tokens", "is 0; at least one token is computed");
+  std::vector<std::vector<int32_t>> prompts = ReadPrompts(model, f);
+  if (f->error()) return;
+  for (std::vector<int32_t>& tokens : prompts) {
+    if (out->echo) out->prompt_texts.push_back(model.tokenizer().Decode(tokens, common.special));
+    out->requests.push_back(common);
+    out->requests.back().prompt = std::move(tokens);
+  }
+}
+
+}  // namespace
+
+ParsedCompletion ParseCompletion(const LoadedModel& model, Endpoint endpoint, const Json& body,
+                                 int64_t now) {
+  if (!body.is_object())
+    return ApiError{.message = "the body is not a JSON object", .param = {}, .code = {}};
+  CompletionRequest out;
+  out.endpoint = endpoint;
+  FieldReader f(body);
+  Request common;
+  ReadCommon(&f, &out, &common, now);
+  RefuseUnsupported(&f);
+  if (endpoint == Endpoint::kChat) {
+    ReadChat(model, &f, &out, std::move(common), now);
+  } else {
+    ReadPlain(model, &f, &out, common);
+  }
+  if (f.error()) return *f.error();
+  out.unknown_fields = f.Unknown();
+  return out;
+}
+
+}  // namespace kvasir

@@ -1,0 +1,18 @@
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string_view>
+
+#include "base/result.h"
+
+namespace kvasir {
+
+/// Parses JSON that somebody sent. An Error when it is none, or nested deeper than anything that is
+/// meant: code that walks a value, its printer among others, does so by recursion.
+Result<nlohmann::ordered_json> ParseJson(std::string_view text);
+inline constexpr int kMostJsonDepth = 64;
+
+/// On one line. Bytes that are no UTF-8 become U+FFFD.
+std::string JsonLine(const nlohmann::ordered_json& json);
+
+}  // namespace kvasir

@@ -1,0 +1,267 @@
+// Bodies of the OpenAI API: what is taken, what is refused and how; and the offline batch files.
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <map>
+
+#include "app/batch_job.h"
+#include "openai/completion_answer.h"
+#include "test_model.h"
+
+namespace kvasir {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+std::unique_ptr<LoadedModel> Tiny() {
+  return LoadTestModel(
+      KVASIR_SOURCE_DIR "/tests/data/tiny/llama.gguf",
+      {.block_tokens = 16, .step_tokens = 32, .logit_rows = 8, .context = 64, .kv_bytes = 1 << 20});
+}
+
+Json Chat(const std::string& more = "") {
+  return Json::parse(R"({"messages":[{"role":"user","content":"hi"}])" +
+                     (more.empty() ? "" : "," + more) + "}");
+}
+Json Plain(const std::string& more = "") {
+  return Json::parse(R"({"prompt":"hi")" + (more.empty() ? "" : "," + more) + "}");
+}
+
+class Bodies : public ::testing::Test {
+ protected:
+  void SetUp() override { ASSERT_NE(model_, nullptr); }
+  ParsedCompletion Parse(Endpoint endpoint, const Json& body) {
+    return ParseCompletion(*model_, endpoint, body, 1'700'000'000);
+  }
+  CompletionRequest Taken(Endpoint endpoint, const Json& body) {
+    ParsedCompletion parsed = Parse(endpoint, body);
+    if (const auto* error = std::get_if<ApiError>(&parsed); error != nullptr) {
+      ADD_FAILURE() << body.dump() << ": " << error->message;
+      return {};
+    }
+    return std::get<CompletionRequest>(std::move(parsed));
+  }
+  std::unique_ptr<LoadedModel> model_ = Tiny();
+};
+
+TEST_F(Bodies, EveryFieldArrivesWhereItBelongs) {
+  const CompletionRequest r = Taken(Endpoint::kChat, Chat(R"(
+      "model":"m","max_tokens":3,"max_completion_tokens":7,"temperature":0.5,"top_p":0.9,"top_k":5,"min_p":0.1,"typical_p":0.8,
+      "n":2,"seed":-5,"stop":["a","b"],"stop_token_ids":[4],"presence_penalty":1,"frequency_penalty":-1,"repetition_penalty":1.5,
+      "logit_bias":{"7":-100},"logprobs":true,"top_logprobs":3,"min_tokens":2,"ignore_eos":true,"priority":9,"stream":true,
+      "stream_options":{"include_usage":true},"return_progress":true,"kvasir_report":true,"timeout_s":2.5,"user":"x","what":1)"));
+  ASSERT_EQ(r.requests.size(), 1u);
+  const Request& q = r.requests[0];
+  EXPECT_EQ(r.model, "m");
+  EXPECT_EQ(q.max_tokens, 7);
+  EXPECT_EQ(q.n, 2);
+  EXPECT_FLOAT_EQ(q.sampling.temperature, 0.5f);
+  EXPECT_FLOAT_EQ(q.sampling.top_p, 0.9f);
+  EXPECT_EQ(q.sampling.top_k, 5);
+  EXPECT_FLOAT_EQ(q.sampling.min_p, 0.1f);
+  EXPECT_FLOAT_EQ(q.sampling.typical_p, 0.8f);
+  EXPECT_EQ(q.sampling.seed, static_cast<uint64_t>(-5));
+  EXPECT_EQ(q.stop.strings, (std::vector<std::string>{"a", "b"}));
+  EXPECT_EQ(q.stop.token_ids, std::vector<int32_t>{4});
+  EXPECT_FLOAT_EQ(q.sampling.presence_penalty, 1);
+  EXPECT_FLOAT_EQ(q.sampling.frequency_penalty, -1);
+  EXPECT_FLOAT_EQ(q.sampling.repetition_penalty, 1.5f);
+  EXPECT_EQ(q.sampling.logit_bias.at(0), (std::pair<int32_t, float>(7, -100)));
+  EXPECT_EQ(q.sampling.logprobs, 3);
+  EXPECT_EQ(q.sampling.min_tokens, 2);
+  EXPECT_TRUE(q.sampling.ignore_eos);
+  EXPECT_EQ(q.priority, 9);
+  EXPECT_DOUBLE_EQ(q.deadline_s, 2.5);
+  EXPECT_TRUE(r.stream && r.include_usage && r.return_progress && r.report && r.logprobs);
+  EXPECT_EQ(r.unknown_fields, std::vector<std::string>{"what"});
+}
+
+TEST_F(Bodies, PromptsComeInFourForms) {
+  EXPECT_EQ(Taken(Endpoint::kCompletions, Plain()).requests.size(), 1u);
+  EXPECT_EQ(Taken(Endpoint::kCompletions, Json::parse(R"({"prompt":["a","b"]})")).requests.size(),
+            2u);
+  EXPECT_EQ(Taken(Endpoint::kCompletions, Json::parse(R"({"prompt":[5,6,7]})")).requests[0].prompt,
+            (std::vector<int32_t>{5, 6, 7}));
+  EXPECT_EQ(
+      Taken(Endpoint::kCompletions, Json::parse(R"({"prompt":[[5],[6,7]]})")).requests[1].prompt,
+      (std::vector<int32_t>{6, 7}));
+}
+
+TEST_F(Bodies, ContentPartsAndNullsAndDevelopersAreUnderstood) {
+  const auto plain = Taken(
+      Endpoint::kChat,
+      Json::parse(
+          R"({"messages":[{"role":"system","content":"ab"}],"stop":null,"tools":[],"tool_choice":"none","response_format":{"type":"text"}})"));
+  const auto parts = Taken(
+      Endpoint::kChat,
+      Json::parse(
+          R"({"messages":[{"role":"developer","content":[{"type":"text","text":"a"},{"type":"text","text":"b"}]}]})"));
+  EXPECT_EQ(plain.requests.at(0).prompt, parts.requests.at(0).prompt);
+  // Without a seed each request has its own.
+  EXPECT_NE(plain.requests[0].sampling.seed, parts.requests[0].sampling.seed);
+}
+
+TEST_F(Bodies, AWrongFieldIsNamed) {
+  const std::pair<const char*, const char*> common[] = {
+      {R"("n":0)", "n"},
+      {R"("n":"2")", "n"},
+      {R"("n":1.5)", "n"},
+      {R"("n":18446744073709551615)", "n"},
+      {R"("temperature":-1)", "temperature"},
+      {R"("temperature":"hot")", "temperature"},
+      {R"("top_p":2)", "top_p"},
+      {R"("seed":1.5)", "seed"},
+      {R"("stop":5)", "stop"},
+      {R"("stop":["a",5])", "stop"},
+      {R"("stop_token_ids":"a")", "stop_token_ids"},
+      {R"("stop_token_ids":[4294967296])", "stop_token_ids"},
+      {R"("logit_bias":[1])", "logit_bias"},
+      {R"("logit_bias":{"a":1})", "logit_bias"},
+      {R"("stream":"yes")", "stream"},
+      {R"("stream_options":{"include_usage":true})", "stream_options"},
+      {R"("stream":true,"stream_options":{"include_usage":1})", "stream_options.include_usage"},
+      {R"("max_tokens":0)", "max_tokens"},
+      {R"("max_tokens":2147483648)", "max_tokens"},
+      {R"("response_format":{"type":"json_object"})", "response_format"},
+      {R"("tools":[{}])", "tools"},
+      {R"("tool_choice":"auto")", "tool_choice"},
+      {R"("cache_salt":"x")", "cache_salt"},
+      {R"("priority":101)", "priority"},
+      {R"("model":5)", "model"},
+  };
+  const auto check = [&](Endpoint endpoint, const Json& body, const std::string& param) {
+    const ParsedCompletion parsed = Parse(endpoint, body);
+    const auto* error = std::get_if<ApiError>(&parsed);
+    ASSERT_NE(error, nullptr) << body.dump();
+    EXPECT_EQ(error->status, 400);
+    EXPECT_EQ(error->param, param) << body.dump();
+    EXPECT_NE(error->message.find(param), std::string::npos) << error->message;
+  };
+  for (const auto& [more, param] : common) {
+    check(Endpoint::kChat, Chat(more), param);
+    check(Endpoint::kCompletions, Plain(more), param);
+  }
+  check(Endpoint::kChat, Json::parse("{}"), "messages");
+  check(Endpoint::kChat, Json::parse(R"({"messages":[]})"), "messages");
+  check(Endpoint::kChat, Json::parse(R"({"messages":["x"]})"), "messages[0]");
+  check(Endpoint::kChat, Json::parse(R"({"messages":[{"role":"user","content":5}]})"),
+        "messages[0].content");
+  check(Endpoint::kChat,
+        Json::parse(R"({"messages":[{"role":"user","content":[{"type":"image_url"}]}]})"),
+        "messages[0].content");
+  check(Endpoint::kChat, Chat(R"("top_logprobs":2)"), "top_logprobs");
+  check(Endpoint::kChat, Chat(R"("chat_template_kwargs":5)"), "chat_template_kwargs");
+  check(Endpoint::kCompletions, Json::parse("{}"), "prompt");
+  check(Endpoint::kCompletions, Json::parse(R"({"prompt":[[1],["a"]]})"), "prompt");
+  check(Endpoint::kCompletions, Json::parse(R"({"prompt":[100000]})"), "prompt");
+  check(Endpoint::kCompletions, Plain(R"("best_of":3)"), "best_of");
+  check(Endpoint::kCompletions, Plain(R"("suffix":"x")"), "suffix");
+  const ParsedCompletion list = Parse(Endpoint::kChat, Json::parse("[]"));
+  EXPECT_TRUE(std::holds_alternative<ApiError>(list));
+}
+
+class BatchFiles : public Bodies {
+ protected:
+  void SetUp() override {
+    Bodies::SetUp();
+    folder_ = std::filesystem::temp_directory_path() / ("kvasir-batch-" + std::to_string(getpid()));
+    std::filesystem::create_directories(folder_);
+    in_ = folder_ / "in.jsonl";
+    out_ = folder_ / "out.jsonl";
+  }
+  void TearDown() override { std::filesystem::remove_all(folder_); }
+  static void Write(const std::string& path, const std::string& text) {
+    std::ofstream(path, std::ios::binary) << text;
+  }
+  Result<BatchSummary> Run() {
+    return RunBatch(model_.get(), in_, out_, "tiny", [](size_t, size_t) {});
+  }
+  std::map<std::string, Json> Answers() const {
+    std::map<std::string, Json> answers;
+    std::ifstream in(out_);
+    for (std::string line; std::getline(in, line);) {
+      const Json json = Json::parse(line);
+      EXPECT_TRUE(answers.emplace(json["custom_id"], json["response"]).second)
+          << "answered twice: " << line;
+    }
+    return answers;
+  }
+  std::filesystem::path folder_;
+  std::string in_, out_;
+};
+
+TEST_F(BatchFiles, EveryLineIsAnsweredOnceAlsoAfterARunThatWasKilled) {
+  std::string in;
+  for (int i = 0; i < 30; ++i) {
+    const Json line = {{"custom_id", fmt::format("r{}", i)},
+                       {"method", "POST"},
+                       {"url", "/v1/completions"},
+                       {"body",
+                        {{"prompt", fmt::format("{} of them all {}", i % 3, i)},
+                         {"max_tokens", 4 + i % 5},
+                         {"temperature", 0}}}};
+    in += line.dump() + "\n";
+  }
+  in += R"({"custom_id":"bad","url":"/v1/completions","body":{"prompt":5}})"
+        "\n";
+  in += R"({"custom_id":"long","url":"/v1/completions","body":{"prompt":")" +
+        std::string(500, 'x') + "\"}}\n";
+  in += R"({"custom_id":"url5","url":5,"body":{}})"
+        "\n";
+  in += R"({"custom_id":"url","url":"/v1/embeddings","body":{}})"
+        "\n\n";
+  Write(in_, in);
+  const auto first = Run();
+  ASSERT_TRUE(first.ok()) << first.error().message;
+  EXPECT_EQ(first->requests, 34u);
+  EXPECT_EQ(first->failed, 4u);
+  const auto all = Answers();
+  ASSERT_EQ(all.size(), 34u);
+  EXPECT_EQ(all.at("bad")["status_code"], 400);
+  EXPECT_EQ(all.at("long")["status_code"], 400);
+  EXPECT_EQ(all.at("url")["body"]["error"]["param"], "url");
+  EXPECT_EQ(all.at("r3")["body"]["usage"]["completion_tokens"], 7);
+
+  // Cut anywhere, it is completed, with the same texts.
+  std::ifstream whole(out_, std::ios::binary);
+  const std::string text((std::istreambuf_iterator<char>(whole)), {});
+  for (const size_t cut : {size_t{0}, size_t{10}, text.size() / 3, text.size() - 1}) {
+    Write(out_, text.substr(0, cut));
+    const auto again = Run();
+    ASSERT_TRUE(again.ok()) << again.error().message;
+    EXPECT_EQ(again->requests + again->skipped, 34u);
+    const auto answers = Answers();
+    ASSERT_EQ(answers.size(), 34u);
+    for (const auto& [id, answer] : all) {
+      if (answer["status_code"] != 200) continue;
+      EXPECT_EQ(answers.at(id)["body"]["choices"], answer["body"]["choices"]) << id;
+    }
+  }
+}
+
+TEST_F(BatchFiles, AFileThatIsNoneIsRefusedWithTheLine) {
+  const auto message = [&](const std::string& text) {
+    Write(in_, text);
+    const auto result = Run();
+    return result.ok() ? std::string("taken") : result.error().message;
+  };
+  EXPECT_NE(message("{}\n").find("in.jsonl:1"), std::string::npos);
+  EXPECT_NE(message("\n\nnonsense\n").find("in.jsonl:3"), std::string::npos);
+  EXPECT_NE(message("{\"custom_id\":\"a\"}\n{\"custom_id\":\"a\"}\n").find("in.jsonl:2"),
+            std::string::npos);
+  EXPECT_NE(message(std::string(100000, '[') + "\n").find("deeper"), std::string::npos);
+  EXPECT_FALSE(std::filesystem::exists(out_));
+  Write(in_, "{\"custom_id\":\"a\"}\n");
+  Write(out_, "a text of mine\nand more\n");
+  const auto kept = Run();
+  ASSERT_FALSE(kept.ok());
+  std::ifstream file(out_);
+  std::string line;
+  std::getline(file, line);
+  EXPECT_EQ(line, "a text of mine");
+}
+
+}  // namespace
+}  // namespace kvasir
