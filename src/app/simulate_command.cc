@@ -8,12 +8,18 @@
 #include "app/simulate_plot.h"
 #include "app/terminal.h"
 #include "sim/simulation.h"
+#include "sim/synthetic.h"
 
 namespace kvasir {
 namespace {
 
 struct SimulateFlags {
-  std::string trace, csv, plot, kv_memory, policy = "frequency";
+  std::string trace, csv, plot, kv_memory, profile, kv_dtype = "bf16", policy = "frequency";
+  std::optional<std::string> workload;
+  SyntheticOptions synthetic;
+  std::optional<double> prefill_tok_s, step_ms;
+  int32_t layers = 0, windowed_layers = 0, window = 0;
+  int32_t kv_heads = 0, head_dim = 0;
   size_t requests = 0;
   int64_t pool_blocks = 0;
   double pool_pct = 0, itl_target_ms = 0;
@@ -37,24 +43,37 @@ std::vector<float> Ttfts(const SimulationResult& r) {
   return out;
 }
 
+/// Where the requests' time went, on the average.
+nlohmann::ordered_json CausesJson(const SimulationResult& r) {
+  SequenceTimes sum;
+  double count = 0;
+  for (const SimulatedRequest& q : r.requests) {
+    if (q.refused) continue;
+    ++count;
+    sum.queue += q.times.queue;
+    sum.prefix += q.times.prefix;
+    sum.prefill += q.times.prefill;
+    sum.others += q.times.others;
+    sum.preempted += q.times.preempted;
+    sum.decode += q.times.decode;
+  }
+  count = std::max(count, 1.0);
+  return {{"queue", sum.queue / count},         {"waiting_for_shared_prefix", sum.prefix / count},
+          {"prefill", sum.prefill / count},     {"others_prefill", sum.others / count},
+          {"preempted", sum.preempted / count}, {"decode", sum.decode / count}};
+}
+
 nlohmann::ordered_json ResultJson(const SimulationResult& r) {
   nlohmann::ordered_json misses;
   for (int i = 0; i < 5; ++i) misses[kMissNames[i]] = r.misses[i];
-  return {{"requests", r.requests.size()},
-          {"refused", r.refused},
-          {"prompt_tokens", r.prompt_tokens},
-          {"cached_tokens", r.cached_tokens},
-          {"hit_rate", r.hit_rate()},
-          {"kv_waste_pct", r.kv_waste_pct},
-          {"preemptions", r.preemptions},
-          {"evicted_blocks", r.evicted_blocks},
-          {"pool_blocks", r.pool_blocks},
-          {"misses", misses},
-          {"ttft_ms", Percentiles(Ttfts(r))},
-          {"itl_ms", Percentiles(r.itl_s)},
-          {"steps", r.steps},
-          {"virtual_seconds", r.seconds},
-          {"scheduler_us_per_step", r.scheduler_us_per_step}};
+  return {{"requests", r.requests.size()},    {"refused", r.refused},
+          {"prompt_tokens", r.prompt_tokens}, {"cached_tokens", r.cached_tokens},
+          {"hit_rate", r.hit_rate()},         {"kv_waste_pct", r.kv_waste_pct},
+          {"preemptions", r.preemptions},     {"evicted_blocks", r.evicted_blocks},
+          {"pool_blocks", r.pool_blocks},     {"misses", misses},
+          {"ttft_ms", Percentiles(Ttfts(r))}, {"itl_ms", Percentiles(r.itl_s)},
+          {"mean_seconds", CausesJson(r)},    {"steps", r.steps},
+          {"virtual_seconds", r.seconds},     {"scheduler_us_per_step", r.scheduler_us_per_step}};
 }
 
 Status WriteCsv(const std::string& path, const SimulationResult& r) {
@@ -89,6 +108,10 @@ Result<std::vector<std::pair<std::string, SimulationResult>>> Baselines(
     change(o);
     variants.emplace_back(name, o);
   };
+  add("slots of full length", [&trace](SimulationOptions& o) {
+    for (const TraceRequest& r : trace)
+      o.slot_tokens = std::max(o.slot_tokens, r.input_tokens + r.output_tokens);
+  });
   add("LRU eviction", [](SimulationOptions& o) { o.kv.eviction = EvictionPolicy::kLru; });
   add("no in-flight reuse", [](SimulationOptions& o) { o.kv.share_in_flight = false; });
   add("no sharing", [](SimulationOptions& o) { o.kv.share_prefixes = false; });
@@ -101,18 +124,60 @@ Result<std::vector<std::pair<std::string, SimulationResult>>> Baselines(
   return out;
 }
 
-/// Slots of the longest sequence's size: what share of them would hold no token.
-double StaticSlotWaste(const std::vector<TraceRequest>& trace) {
-  double longest = 0, used = 0;
-  for (const TraceRequest& r : trace) {
-    longest = std::max<double>(longest, r.input_tokens + r.output_tokens);
-    used += r.input_tokens + r.output_tokens / 2.0;
+Result<std::vector<TraceRequest>> TraceOf(SimulateFlags& flags) {
+  if (flags.workload) {
+    if (!flags.trace.empty())
+      return MakeError(ErrorCode::kInvalid, "a TRACE and --workload {}; only one can be run",
+                       *flags.workload);
+    flags.synthetic.kind = *flags.workload;
+    if (flags.requests > 0) flags.synthetic.requests = flags.requests;
+    return MakeSynthetic(flags.synthetic);
   }
-  return 100 * (1 - used / (longest * static_cast<double>(trace.size())));
+  if (flags.trace.empty()) return MakeError(ErrorCode::kInvalid, "name a TRACE, or a --workload");
+  return ReadTrace(flags.trace, flags.requests);
+}
+
+/// The model's shape and the machine: from a profile, with flags over it.
+Status ReadMachine(const SimulateFlags& flags, SimulationOptions* o) {
+  if (!flags.profile.empty())
+    KV_RETURN_IF_ERROR(ReadProfile(flags.profile, &o->machine, &o->shape));
+  if (flags.prefill_tok_s) o->machine.prefill_tokens_per_s = *flags.prefill_tok_s;
+  if (flags.step_ms) o->machine.step_s = *flags.step_ms / 1e3;
+  if (flags.kv_heads > 0) o->shape.kv_heads = flags.kv_heads;
+  if (flags.head_dim > 0) o->shape.head_dim = flags.head_dim;
+  if (flags.layers < 0 || flags.layers > 4096 || flags.windowed_layers < 0 || flags.window < 0 ||
+      flags.kv_heads < 0 || flags.head_dim < 0)
+    return MakeError(ErrorCode::kInvalid,
+                     "the model's shape has a negative number, or too many layers");
+  if (flags.layers > 0) o->shape.windows.assign(flags.layers, 0);
+  if (flags.windowed_layers > static_cast<int32_t>(o->shape.windows.size()) ||
+      (flags.windowed_layers > 0) != (flags.window > 0))
+    return MakeError(ErrorCode::kInvalid,
+                     "--windowed-layers {} and --window {} do not fit {} layers",
+                     flags.windowed_layers, flags.window, o->shape.windows.size());
+  for (int32_t i = 0; i < flags.windowed_layers; ++i) o->shape.windows[i] = flags.window;
+  return {};
+}
+
+/// How many blocks of the shape fit into --kv-memory.
+Result<int64_t> BlocksIn(const SimulateFlags& flags, const SimulationOptions& o) {
+  KV_ASSIGN(const uint64_t bytes, ParseBytes(flags.kv_memory));
+  KV_ASSIGN(const KvDType dtype, ParseKvDType(flags.kv_dtype));
+  KV_ASSIGN(const KvLayout layout, KvLayout::Create({.window = o.shape.windows,
+                                                     .kv_heads = o.shape.kv_heads,
+                                                     .head_dim = o.shape.head_dim,
+                                                     .block_tokens = o.block_tokens,
+                                                     .dtype = dtype}));
+  const auto blocks = static_cast<int64_t>(bytes / layout.block_bytes);
+  if (blocks < 1)
+    return MakeError(ErrorCode::kInvalid, "--kv-memory {} holds no block of {} bytes",
+                     flags.kv_memory, layout.block_bytes);
+  return blocks;
 }
 
 Result<int> RunSimulate(SimulateFlags flags) {
   SimulationOptions& o = flags.options;
+  KV_RETURN_IF_ERROR(ReadMachine(flags, &o));
   if (flags.policy == "lru") {
     o.kv.eviction = EvictionPolicy::kLru;
   } else if (flags.policy != "frequency") {
@@ -128,8 +193,11 @@ Result<int> RunSimulate(SimulateFlags flags) {
     return MakeError(ErrorCode::kInvalid, "--step-tokens and --max-sequences must be 1 or more");
   }
   o.scheduler.itl_target_s = flags.itl_target_ms / 1e3;
-  KV_ASSIGN(const std::vector<TraceRequest> trace, ReadTrace(flags.trace, flags.requests));
+  KV_ASSIGN(const std::vector<TraceRequest> trace, TraceOf(flags));
   o.pool_blocks = flags.pool_blocks;
+  if (!flags.kv_memory.empty()) {
+    KV_ASSIGN(o.pool_blocks, BlocksIn(flags, o));
+  }
   if (flags.pool_pct > 0) {
     o.pool_blocks = std::max<int64_t>(
         1, static_cast<int64_t>(flags.pool_pct / 100 *
@@ -152,7 +220,6 @@ Result<int> RunSimulate(SimulateFlags flags) {
       for (const auto& [name, other] : others) json["baselines"][name] = ResultJson(other);
       json["belady_hit_rate"] = static_cast<double>(BeladyHits(trace, pool_tokens)) /
                                 static_cast<double>(std::max<uint64_t>(1, r.prompt_tokens));
-      json["static_slots_waste_pct"] = StaticSlotWaste(trace);
     }
     PrintJson(json);
     return kExitOk;
@@ -172,8 +239,6 @@ Result<int> RunSimulate(SimulateFlags flags) {
         "Belady's bound",
         100.0 * static_cast<double>(BeladyHits(trace, pool_tokens)) /
             static_cast<double>(std::max<uint64_t>(1, r.prompt_tokens)));
-    out += fmt::format("{:<22} {:>8} {:>61.2f}%\n", "slots of full length", "",
-                       StaticSlotWaste(trace));
   }
   WriteOut(out);
   return kExitOk;
@@ -187,8 +252,13 @@ Command AddSimulateCommand(CLI::App* root) {
   CLI::App* app = root->add_subcommand(
       "simulate", "The real scheduler and KV manager on a request trace, under a virtual clock");
   app->add_option("trace", flags->trace, "JSON lines as Mooncake's, or CSV as Azure's")
-      ->required()
       ->type_name("TRACE");
+  app->add_option("--workload", flags->workload,
+                  "instead of a trace: shared, chats, documents or flood")
+      ->type_name("NAME");
+  app->add_option("--rate", flags->synthetic.per_second, "arrivals a second of a workload")
+      ->type_name("N");
+  app->add_option("--seed", flags->synthetic.seed, "of a workload")->type_name("N");
   app->add_option("--requests", flags->requests, "only the first N; 0: all")->type_name("N");
   app->add_flag("--sequential", o.sequential, "one request after the other");
   app->add_option("--block-tokens", o.block_tokens, "tokens of a KV block")->type_name("N");
@@ -205,12 +275,25 @@ Command AddSimulateCommand(CLI::App* root) {
   app->add_option("--itl-target", flags->itl_target_ms,
                   "a step with decoding takes no longer, in ms; 0: off")
       ->type_name("MS");
-  app->add_option("--prefill-tok-s", o.machine.prefill_tokens_per_s, "the machine's prefill speed")
+  app->add_option("--profile", flags->profile,
+                  "a measured machine and model, from kvasir bench batch --profile")
+      ->type_name("FILE");
+  app->add_option("--prefill-tok-s", flags->prefill_tok_s, "the machine's prefill speed")
       ->type_name("N");
-  app->add_option_function<double>(
-         "--step-ms", [&o](double ms) { o.machine.step_s = ms / 1e3; },
-         "fixed time of a step: reading the weights")
+  app->add_option("--step-ms", flags->step_ms, "fixed time of a step: reading the weights")
       ->type_name("MS");
+  app->add_option("--layers", flags->layers, "of the model (default: the 1B shape, 16)")
+      ->type_name("N");
+  app->add_option("--kv-heads", flags->kv_heads, "of the model (default: 8)")->type_name("N");
+  app->add_option("--head-dim", flags->head_dim, "of the model (default: 64)")->type_name("N");
+  app->add_option("--windowed-layers", flags->windowed_layers,
+                  "layers that keep only a window of tokens")
+      ->type_name("N");
+  app->add_option("--window", flags->window, "their window")->type_name("N");
+  app->add_option("--kv-memory", flags->kv_memory, "size of the pool, e.g. 2G, instead of --pool")
+      ->type_name("SIZE");
+  app->add_option("--kv-dtype", flags->kv_dtype, "for --kv-memory: bf16, f16, f32 or int8")
+      ->type_name("TYPE");
   app->add_option("--policy", flags->policy, "eviction: frequency or lru")->type_name("NAME");
   app->add_flag("--baselines", flags->baselines, "also without each mechanism, and Belady's bound");
   app->add_option("--csv", flags->csv, "writes a line for each request")->type_name("FILE");

@@ -23,17 +23,22 @@ class SimExecutor final : public Executor {
 
   StepResult Collect() override {
     StepResult result{.step = plan_->step, .slices = {}, .error = {}, .logits = {}};
-    double tokens = 0, keys = 0;
+    double tokens = 0, keys = 0, prompt_keys = 0;
     for (const SeqSlice& s : plan_->slices) {
       tokens += s.count;
-      if (s.count == 1) keys += s.first_pos + 1;
+      if (s.count == 1) {
+        keys += s.first_pos + 1;
+      } else {
+        prompt_keys += s.count * (s.first_pos + s.count / 2.0);
+      }
       if (s.sampling == nullptr) continue;
       SampledToken token;
       token.token = --next_token_;
       result.slices.push_back(
           {.sequence = s.sequence, .tokens = {token}, .prompt_logprobs = {}, .error = {}});
     }
-    seconds_ = machine_.step_s + tokens / machine_.prefill_tokens_per_s + keys * machine_.key_s;
+    seconds_ = machine_.step_s + tokens / machine_.prefill_tokens_per_s + keys * machine_.key_s +
+               prompt_keys * machine_.prompt_key_s;
     return result;
   }
 
@@ -106,12 +111,14 @@ class Simulator {
     s->prompt_tokens = r.input_tokens;
     s->max_tokens = r.output_tokens;
     s->tenant = s->salt = r.tenant;
-    scheduler_.Add(std::move(s));
+    scheduler_.Add(std::move(s), Ns(out.arrival_s));
   }
+
+  static int64_t Ns(double seconds) { return static_cast<int64_t>(seconds * 1e9); }
 
   bool Step() {
     const int64_t begin = SystemClock().NowNs();
-    const StepPlan& plan = scheduler_.Plan();
+    const StepPlan& plan = scheduler_.Plan(Ns(now_));
     scheduling_s_ += SecondsBetween(begin, SystemClock().NowNs());
     if (plan.slices.empty()) return false;
     executor_.Submit(plan);
@@ -120,7 +127,7 @@ class Simulator {
     CountWaste(plan);
     const int64_t commit = SystemClock().NowNs();
     scheduler_.Measured(executor_.seconds());
-    std::vector<Scheduler::Progress> progress = scheduler_.Commit(computed);
+    std::vector<Scheduler::Progress> progress = scheduler_.Commit(computed, Ns(now_));
     scheduling_s_ += SecondsBetween(commit, SystemClock().NowNs());
     for (const Scheduler::Progress& p : progress) Deliver(*p.sequence, !p.tokens.empty());
     Sample();
@@ -143,6 +150,7 @@ class Simulator {
     out.finished_s = now_;
     out.output_tokens = s.output_tokens();
     out.preemptions = s.preemptions;
+    out.times = scheduler_.TimesUntil(s.id, Ns(now_));
     last_token_.erase(index);
     ++done_;
     scheduler_.Finish(s.id, true);
@@ -151,6 +159,13 @@ class Simulator {
   /// Slots of used blocks without a token: unfilled tails of what runs (slots that this step fills
   /// are filled) and of cached ends.
   void CountWaste(const StepPlan& plan) {
+    if (options_.slot_tokens > 0) {
+      double filled = 0;
+      for (const SeqSlice& s : plan.slices) filled += s.first_pos + s.count;
+      waste_ += 1 - filled / (static_cast<double>(plan.slices.size()) * options_.slot_tokens);
+      ++waste_steps_;
+      return;
+    }
     const int32_t size = kv_.layout().block_tokens;
     const auto groups = static_cast<int64_t>(kv_.layout().groups.size());
     int64_t waste = kv_.index().unfilled_slots();
@@ -214,9 +229,9 @@ class Simulator {
 Result<SimulationResult> Simulate(const std::vector<TraceRequest>& trace,
                                   const SimulationOptions& options,
                                   const std::function<void(size_t done)>& progress) {
-  KV_ASSIGN(KvLayout layout, KvLayout::Create({.window = options.windows,
-                                               .kv_heads = options.kv_heads,
-                                               .head_dim = options.head_dim,
+  KV_ASSIGN(KvLayout layout, KvLayout::Create({.window = options.shape.windows,
+                                               .kv_heads = options.shape.kv_heads,
+                                               .head_dim = options.shape.head_dim,
                                                .block_tokens = options.block_tokens}));
   int64_t blocks = options.pool_blocks;
   if (blocks == 0) {
@@ -228,7 +243,15 @@ Result<SimulationResult> Simulate(const std::vector<TraceRequest>& trace,
     return MakeError(ErrorCode::kInvalid, "a pool of {} blocks; 1 to {} are possible", blocks,
                      INT32_MAX);
   }
-  return Simulator(trace, options, std::move(layout), blocks).Run(progress);
+  if (options.slot_tokens == 0) {
+    return Simulator(trace, options, std::move(layout), blocks).Run(progress);
+  }
+  SimulationOptions slots = options;
+  const int64_t tokens = blocks / static_cast<int64_t>(layout.groups.size()) * options.block_tokens;
+  slots.scheduler.max_sequences = static_cast<int32_t>(
+      std::clamp<int64_t>(tokens / options.slot_tokens, 1, options.scheduler.max_sequences));
+  slots.kv.share_prefixes = false;
+  return Simulator(trace, slots, std::move(layout), blocks).Run(progress);
 }
 
 int64_t DistinctBlocks(const std::vector<TraceRequest>& trace, int32_t block_tokens) {

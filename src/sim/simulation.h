@@ -6,27 +6,21 @@
 
 #include "kv/manager.h"
 #include "sched/scheduler.h"
+#include "sim/machine_profile.h"
 #include "sim/trace.h"
 
 namespace kvasir {
 
-/// The machine that is simulated: what a step costs. The defaults belong together: 60,000 tokens/s
-/// of the 1B shape are about 150 TFLOP/s, and machines that compute so much read about 3 TB/s: 0.7
-/// GB of weights in 0.25 ms, and the 32 KiB of a token's K and V in 11 ns.
-struct MachineProfile {
-  double step_s = 0.00025;               ///< reading all weights once
-  double prefill_tokens_per_s = 60'000;  ///< beyond that
-  double key_s = 11e-9;  ///< reading one cached token's K and V for one that decodes
-};
-
 struct SimulationOptions {
-  std::vector<int32_t> windows = std::vector<int32_t>(16, 0);  ///< by layer; the 1B shape
-  int32_t kv_heads = 8, head_dim = 64;
+  ModelShape shape;
   int32_t block_tokens = 32;
   int64_t pool_blocks = 0;  ///< 0: as many as the trace could ever need
   SchedulerOptions scheduler{.max_step_tokens = 2048, .max_sequences = 256};
   KvManagerOptions kv;
   MachineProfile machine;
+  /// > 0: a baseline without paging. Each sequence has a slot of so many tokens; the pool is cut
+  /// into them, and nothing is shared.
+  int32_t slot_tokens = 0;
   bool sequential = false;  ///< one request after the other, instead of at the trace's times
 };
 
@@ -35,6 +29,7 @@ struct SimulatedRequest {
   double arrival_s = 0, first_token_s = 0, finished_s = 0;
   int32_t prompt_tokens = 0, cached_tokens = 0, output_tokens = 0, preemptions = 0;
   MissReason miss = MissReason::kNone;
+  SequenceTimes times;
   bool refused = false;
 };
 
