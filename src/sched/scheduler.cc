@@ -137,6 +137,17 @@ bool Scheduler::WaitsForPrefix(Sequence* s, const PrefixMatch& match) {
   return false;
 }
 
+/// Blocks that its output will still take, if it is as long as outputs were lately. What is too
+/// little costs preemptions, what is too much leaves room unused.
+int64_t Scheduler::ExpectedGrowth(const Sequence& s) const {
+  const double left = std::min<double>(s.max_tokens - s.output_tokens(),
+                                       std::max(0.0, mean_output_ - s.output_tokens()));
+  const auto blocks = 1 + static_cast<int64_t>(left) / kv_->layout().block_tokens;
+  int64_t growing = 0;  // groups; those with a window give back what they take
+  for (const KvGroup& group : kv_->layout().groups) growing += group.window == 0 ? blocks : 1;
+  return growing * s.places;
+}
+
 int64_t Scheduler::HeldBlocks(uint64_t tenant) const {
   int64_t held = 0;
   for (const auto& r : running_) {
@@ -161,8 +172,9 @@ Scheduler::Admission Scheduler::TryAdmit(Sequence* s) {
   const int64_t total = kv_->BlocksFor(s->total() + 1, options_.max_step_tokens);
   const auto groups = static_cast<int64_t>(kv_->layout().groups.size());
   const int64_t need =
-      total - static_cast<int64_t>(match.nodes.size()) * groups + groups * s->places;
-  const auto headroom = static_cast<int64_t>(running_.size()) * groups;
+      total - static_cast<int64_t>(match.nodes.size()) * groups + ExpectedGrowth(*s);
+  int64_t headroom = 0;
+  for (const auto& r : running_) headroom += ExpectedGrowth(*r);
   // What the match would take out of the idle blocks is not available any more.
   int64_t taken = 0;
   for (const PrefixNode* node : match.nodes) taken += node->users == 0 ? groups : 0;
@@ -523,6 +535,8 @@ void Scheduler::Finish(SequenceId id, bool keep) {
   if (known == by_id_.end()) return;
   CHECK(plan_.slices.empty());  // between steps only
   Sequence* s = known->second;
+  constexpr double kForget = 1.0 / 32;
+  mean_output_ += (s->output_tokens() - mean_output_) * kForget;
   by_id_.erase(known);
   --tenants_[s->tenant].sequences;
   const auto it =

@@ -123,6 +123,7 @@ class Scheduler {
   bool WaitsForPrefix(Sequence* sequence, const PrefixMatch& match);
   bool StillWaits(Sequence* sequence);
   bool PlanSlice(Sequence* sequence, int32_t count);
+  int64_t ExpectedGrowth(const Sequence& sequence) const;
   int64_t HeldBlocks(uint64_t tenant) const;
   bool MakeQuota(Sequence* sequence, int32_t tokens);
   Sequence* Victim(const Sequence& sequence, bool same_tenant) const;
@@ -141,6 +142,7 @@ class Scheduler {
   std::vector<std::unique_ptr<Sequence>> running_;  // in order of admission
   std::unordered_map<SequenceId, Sequence*> by_id_;
   int32_t places_ = 0;      // of running_
+  double mean_output_ = 0;  // tokens of output of sequences that ended lately
   int64_t now_ns_ = 0;      // of the last call that told
   int32_t logit_rows_ = 0;  // wanted rows of plan_
   std::map<uint64_t, Tenant> tenants_;
