@@ -45,6 +45,7 @@ int Run(int argc, char** argv) {
   commands["run"] = AddRunCommand(&root);
   commands["explain"] = AddExplainCommand(&root);
   commands["plan"] = AddPlanCommand(&root);
+  commands["bench"] = AddBenchCommand(&root);
   commands["batch"] = AddBatchCommand(&root);
   commands["simulate"] = AddSimulateCommand(&root);
   commands["show"] = AddShowCommand(&root);

@@ -19,6 +19,7 @@ using Command = std::function<Result<int>()>;
 // Each adds one subcommand with its flags to `root` and gives what it does.
 Command AddRunCommand(CLI::App* root);
 Command AddExplainCommand(CLI::App* root);
+Command AddBenchCommand(CLI::App* root);
 Command AddBatchCommand(CLI::App* root);
 Command AddSimulateCommand(CLI::App* root);
 Command AddShowCommand(CLI::App* root);

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <utility>
 
+#include "api/compute_probe.h"
 #include "backend/cpu/probe.h"
 #include "base/check.h"
 #include "exec/direct_sequence.h"
@@ -104,28 +105,6 @@ Result<ExplainStep> Explainer::Step(int32_t step, const Damage& damage) {
   return out;
 }
 
-double Explainer::ComputeProbe() {
-  // The model's own first up-projection times as many rows as a step takes: what matrix work can
-  // reach here, in the arithmetic that prefill uses.
-  const GgufTensor* tensor = model_->file().FindTensor("blk.0.ffn_up.weight");
-  CHECK(tensor != nullptr);
-  Result<Matrix> weight = model_->backend().Pack(tensor->view());
-  if (!weight.ok()) return 0;
-  const int32_t rows = std::min(256, model_->max_step_tokens());
-  std::vector<float> x(static_cast<size_t>(rows) * weight->cols, 0.5f);
-  std::vector<float> out(static_cast<size_t>(rows) * weight->rows);
-  const MatMulOutput output{&*weight, nullptr, out.data(), weight->rows, false};
-  double best = 0;
-  for (int repeat = 0; repeat < 5; ++repeat) {
-    const int64_t start = clock_->NowNs();
-    model_->backend().MatMul(x.data(), weight->cols, rows, {&output, 1});
-    const double seconds = SecondsBetween(start, clock_->NowNs());
-    const double flops = 2.0 * rows * static_cast<double>(weight->rows * weight->cols);
-    if (seconds > 0) best = std::max(best, flops / seconds * 1e-9);
-  }
-  return best;
-}
-
 Result<ExplainPhases> Explainer::Phases(int32_t count) {
   CHECK(count >= 1 && static_cast<size_t>(count) <= tokens_.size());
   const std::vector<int32_t> tokens(tokens_.begin(), tokens_.begin() + count);
@@ -152,7 +131,7 @@ Result<ExplainPhases> Explainer::Phases(int32_t count) {
     out.last_layer_flops_skipped += LastLayerFlops(model_->config(), position);
   }
   KV_ASSIGN(out.bandwidth_gb_s, ReadBandwidthProbe(model_->threads(), clock_));
-  out.compute_gflop_s = ComputeProbe();
+  out.compute_gflop_s = ComputeProbe(model_, clock_);
   return out;
 }
 

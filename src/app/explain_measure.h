@@ -62,7 +62,6 @@ class Explainer {
  private:
   /// Computes tokens [from, to) of a sequence, in slices that fit a step; logits of the last.
   Result<std::vector<float>> ComputeTo(class DirectSequence* sequence, int32_t to);
-  double ComputeProbe();
 
   LoadedModel* model_;
   std::vector<int32_t> tokens_;
