@@ -8,44 +8,84 @@ namespace {
 
 /// Weight of a sample after each newer one: the last few hundred steps count.
 constexpr double kForget = 0.995;
+/// Bound of the covariance: how far one sample may move what no sample has told of lately.
+constexpr double kMostDoubt = 1e6;
+/// Inputs are brought to similar sizes, for the arithmetic's sake.
+constexpr double kTokens = 256, kKeys = 65536;
 
 }  // namespace
 
+template <int kInputs>
+void OnlinePlane<kInputs>::Set(const Inputs& coefficients) {
+  beta_ = coefficients;
+  known_ = true;
+}
+
+template <int kInputs>
+double OnlinePlane<kInputs>::At(const Inputs& inputs) const {
+  double sum = 0;
+  for (int i = 0; i < kInputs; ++i) sum += beta_[i] * inputs[i];
+  return sum;
+}
+
+template <int kInputs>
+void OnlinePlane<kInputs>::Learn(const Inputs& inputs, double seconds) {
+  if (!known_ || covariance_[0][0] == 0) {
+    covariance_ = {};
+    for (int i = 0; i < kInputs; ++i) covariance_[i][i] = 1e3;
+  }
+  Inputs px{};
+  double denominator = kForget;
+  for (int i = 0; i < kInputs; ++i) {
+    for (int j = 0; j < kInputs; ++j) px[i] += covariance_[i][j] * inputs[j];
+    denominator += inputs[i] * px[i];
+  }
+  const double error = seconds - At(inputs);
+  for (int i = 0; i < kInputs; ++i)
+    beta_[i] = std::max(beta_[i] + px[i] / denominator * error, 0.0);
+  for (int i = 0; i < kInputs; ++i) {
+    for (int j = 0; j < kInputs; ++j) {
+      covariance_[i][j] =
+          std::min((covariance_[i][j] - px[i] * px[j] / denominator) / kForget, kMostDoubt);
+    }
+  }
+  known_ = true;
+}
+
+template class OnlinePlane<2>;
+template class OnlinePlane<3>;
+
+double CostModel::Decoding(const Work& work) const {
+  return decoding_.At({1, work.decoding / kTokens, work.decoding_keys / kKeys});
+}
+
+double CostModel::Prompts(const Work& work) const {
+  return prompt_.At({work.prompt / kTokens, work.prompt_keys / kKeys});
+}
+
 void CostModel::Set(double fixed, double per_token, double per_key) {
-  beta_[0] = fixed;
-  beta_[1] = per_token * kScale[1];
-  beta_[2] = per_key * kScale[2];
-  samples_ = std::max<int64_t>(samples_, 1);
+  decoding_.Set({fixed, per_token * kTokens, per_key * kKeys});
+  prompt_.Set({per_token * kTokens, per_key * kKeys});
 }
 
 void CostModel::Learn(const Work& work, double seconds) {
   if (!(seconds >= 0) || !std::isfinite(seconds)) return;
-  const double x[3] = {1, work.tokens / kScale[1], work.keys / kScale[2]};
-  double px[3], denominator = kForget, error = seconds;
-  for (int i = 0; i < 3; ++i) {
-    px[i] = p_[i][0] * x[0] + p_[i][1] * x[1] + p_[i][2] * x[2];
-    denominator += x[i] * px[i];
-    error -= beta_[i] * x[i];
+  if (work.prompt == 0) {
+    decoding_.Learn({1, work.decoding / kTokens, work.decoding_keys / kKeys}, seconds);
+  } else {
+    prompt_.Learn({work.prompt / kTokens, work.prompt_keys / kKeys},
+                  std::max(seconds - Decoding(work), 0.0));
   }
-  for (int i = 0; i < 3; ++i) beta_[i] += px[i] / denominator * error;
-  for (int i = 0; i < 3; ++i) {
-    for (int j = 0; j < 3; ++j)
-      p_[i][j] = std::min((p_[i][j] - px[i] * px[j] / denominator) / kForget, 1e6);
-  }
-  // Noise may bend the plane; work never saves time.
-  for (double& b : beta_) b = std::max(b, 0.0);
-  ++samples_;
-}
-
-double CostModel::Predict(const Work& work) const {
-  return beta_[0] + per_token() * work.tokens + per_key() * work.keys;
 }
 
 int32_t CostModel::TokensWithin(double seconds, const Work& work, double context) const {
-  const double left = seconds - Predict(work), each = per_token() + per_key() * context;
+  const double left = seconds - Predict(work);
+  const double each = prompt_.At({1 / kTokens, context / kKeys});
   if (left <= 0) return 0;
-  if (each <= 0) return INT32_MAX;
-  return static_cast<int32_t>(std::min(left / each, 2e9));
+  // Each token also attends to those of its own chunk: left = each * n + pair * n^2 / 2.
+  const double pair = prompt_.At({0, 1 / kKeys});
+  const double bottom = each + std::sqrt(each * each + 2 * pair * left);
+  return bottom <= 0 ? INT32_MAX : static_cast<int32_t>(std::min(2 * left / bottom, 2e9));
 }
 
 }  // namespace kvasir

@@ -8,7 +8,8 @@
 namespace kvasir {
 namespace {
 
-/// A prompt goes on by at least so many tokens a step, however tight the target: it must end.
+/// A prompt goes on by at least so many tokens a step where decoding alone takes longer than the
+/// target: it must end. Where there is time for less, it goes on by less.
 constexpr int32_t kLeastPrefill = 8;
 
 /// Pairs of a token and a key for tokens [first, first + count).
@@ -367,11 +368,7 @@ bool Scheduler::PlanSlice(Sequence* s, int32_t count) {
 int32_t Scheduler::PrefillBudget(int32_t decoding) const {
   const int32_t rows = options_.max_step_tokens - decoding;
   if (decoding == 0 || options_.itl_target_s <= 0 || !cost_.known()) return rows;
-  CostModel::Work work;
-  for (const SeqSlice& slice : plan_.slices) {
-    work.tokens += slice.count;
-    work.keys += Keys(slice.first_pos, slice.count);
-  }
+  const CostModel::Work work = PlannedWork();
   double context = 0;
   for (const auto& s : running_) {
     if (s->pending() > 1) {
@@ -379,8 +376,9 @@ int32_t Scheduler::PrefillBudget(int32_t decoding) const {
       break;
     }
   }
-  return std::clamp(cost_.TokensWithin(options_.itl_target_s, work, context),
-                    std::min(kLeastPrefill, rows), rows);
+  const int32_t least = cost_.Predict(work) < options_.itl_target_s ? 1 : kLeastPrefill;
+  return std::clamp(cost_.TokensWithin(options_.itl_target_s, work, context), std::min(least, rows),
+                    rows);
 }
 
 void Scheduler::GetUnstuck() {
@@ -446,29 +444,28 @@ const StepPlan& Scheduler::Plan(int64_t now_ns) {
   return plan_;
 }
 
-void Scheduler::Measured(double seconds) {
+CostModel::Work Scheduler::PlannedWork() const {
   CostModel::Work work;
-  for (const SeqSlice& slice : plan_.slices) {
-    work.tokens += slice.count;
-    work.keys += Keys(slice.first_pos, slice.count);
+  for (size_t i = 0; i < planned_.size(); ++i) {
+    const SeqSlice& slice = plan_.slices[i];
+    const double keys = Keys(slice.first_pos, slice.count);
+    const bool prompt = planned_[i]->pending() > 1;
+    (prompt ? work.prompt : work.decoding) += slice.count;
+    (prompt ? work.prompt_keys : work.decoding_keys) += keys;
   }
-  if (work.tokens > 0) cost_.Learn(work, seconds);
+  return work;
+}
+
+void Scheduler::Measured(double seconds) {
+  if (!plan_.slices.empty()) cost_.Learn(PlannedWork(), seconds);
 }
 
 void Scheduler::AccountStep() {
   // A step's time is every running sequence's time. The share of others' prompt chunks is what the
   // cost model says that they added.
-  double prompts = 0;
-  CostModel::Work all;
-  for (const SeqSlice& slice : plan_.slices) {
-    all.tokens += slice.count;
-    all.keys += Keys(slice.first_pos, slice.count);
-    if (slice.count > 1) prompts += slice.count;
-  }
-  const auto share = [&](double tokens) {
-    if (!cost_.known()) return tokens / all.tokens;
-    return std::clamp(tokens * cost_.per_token() / std::max(cost_.Predict(all), 1e-12), 0.0, 1.0);
-  };
+  const CostModel::Work all = PlannedWork();
+  const double added = cost_.known() ? cost_.Prompts(all) / std::max(cost_.Predict(all), 1e-12)
+                                     : all.prompt / std::max(all.prompt + all.decoding, 1.0);
   for (const auto& s : running_) {
     const double seconds = static_cast<double>(now_ns_ - s->since_ns) * 1e-9;
     s->since_ns = now_ns_;
@@ -477,7 +474,8 @@ void Scheduler::AccountStep() {
       continue;
     }
     const SeqSlice& slice = plan_.slices[s->slice];
-    const double others = share(prompts - (slice.count > 1 ? slice.count : 0)) * seconds;
+    const double own_prompt = s->pending() > 1 ? slice.count : 0;
+    const double others = all.prompt == 0 ? 0 : added * (1 - own_prompt / all.prompt) * seconds;
     s->times.others += others;
     const bool prompt = slice.first_pos < s->prompt_tokens;
     const bool again = s->preemptions > 0 && slice.count > 1;

@@ -129,6 +129,7 @@ class Scheduler {
   Sequence* Victim(const Sequence& sequence, bool same_tenant) const;
   void AccountWaiting(Sequence* sequence);
   void AccountStep();
+  CostModel::Work PlannedWork() const;
   bool MakeRoom(Sequence* sequence, int32_t tokens);
   void Preempt(Sequence* sequence);
   int32_t PrefillBudget(int32_t decoding) const;

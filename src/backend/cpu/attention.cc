@@ -160,18 +160,29 @@ void CpuAttention::ComputeSplit(const Call& call, const Item& item, int32_t spli
   };
 
   ScoreArgs s;
-  s.head_dim_padded = padded;
   s.channels = static_cast<int32_t>(RoundUp(l.head_dim, l.pack()));
   s.q = w.q;
   s.q_stride = padded;
   s.rows = rows;
   s.out_stride = kSplit;
-  for (int32_t t = least / 16 * 16; t < most; t += 16) {
-    const uint8_t* block = block_at(base + t);
-    s.k = block + l.KOffset(a.layer, item.kv_head);
-    if (scaled)
-      s.k_scale = reinterpret_cast<const float*>(block + l.KScaleOffset(a.layer, item.kv_head));
-    s.tile = (base + t) % l.block_tokens / 16;
+  constexpr int32_t kTiles = ScoreArgs::kMaxTiles;
+  const size_t tile_bytes = l.KIndex(16, 0) * l.element_bytes();
+  const auto k_tile = [&](int32_t t) {
+    return block_at(base + t) + l.KOffset(a.layer, item.kv_head) +
+           (base + t) % l.block_tokens / 16 * tile_bytes;
+  };
+  for (int32_t t = least / 16 * 16; t < most; t += kTiles * 16) {
+    s.tiles = std::min(kTiles, static_cast<int32_t>(DivUp(most - t, 16)));
+    for (int32_t i = 0; i < s.tiles; ++i) {
+      const int32_t at = t + i * 16, later = at + kTiles * 16;
+      s.k[i] = k_tile(at);
+      s.soon[i] = later < most ? k_tile(later) : nullptr;
+      if (scaled) {
+        s.k_scale[i] = reinterpret_cast<const float*>(block_at(base + at) +
+                                                      l.KScaleOffset(a.layer, item.kv_head)) +
+                       (base + at) % l.block_tokens;
+      }
+    }
     s.out = w.scores + t;
     kernels_->score[type](s);
   }
@@ -197,6 +208,7 @@ void CpuAttention::ComputeSplit(const Call& call, const Item& item, int32_t spli
       const int32_t next = std::min(to, t + l.block_tokens - in_block);
       const uint8_t* block = block_at(base + t);
       v.v = block + l.VOffset(a.layer, item.kv_head);
+      v.soon = next < to ? block_at(base + next) + l.VOffset(a.layer, item.kv_head) : nullptr;
       if (scaled)
         v.v_scale = reinterpret_cast<const float*>(block + l.VScaleOffset(a.layer, item.kv_head));
       v.begin = in_block;

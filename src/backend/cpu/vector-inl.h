@@ -73,126 +73,159 @@ constexpr int kPack = T == KvDType::kBF16   ? 2
 template <KvDType T>
 constexpr size_t kWordBytes = T == KvDType::kF16 ? 2 : 4;  // of one lane
 
-template <KvDType T, int R>
-HWY_INLINE void ScoreRows(const ScoreArgs& a, int row) {
+/// Rows are taken up to four at a time. Fewer rows take more tiles or channels at once, so that
+/// there are always enough independent chains of fma to hide their latency, and registers for all.
+constexpr int kMostRows = 4, kAccumulators = kRegs == 1 ? 16 : kRegs == 2 ? 8 : 16;
+template <int R>
+constexpr int kWide = kAccumulators / (R * kRegs) >= 4   ? 4
+                      : kAccumulators / (R * kRegs) >= 2 ? 2
+                                                         : 1;
+
+template <int R, class F>
+HWY_INLINE void ForRest(int rows, F f) {
+  if constexpr (R > 0) {
+    if (rows == R) return f(std::integral_constant<int, R>());
+    ForRest<R - 1>(rows, f);
+  }
+}
+
+/// f(row, R) over all rows, four at a time.
+template <class F>
+HWY_INLINE void ForRows(int rows, F f) {
+  int row = 0;
+  for (; row + kMostRows <= rows; row += kMostRows)
+    f(row, std::integral_constant<int, kMostRows>());
+  ForRest<kMostRows - 1>(rows - row, [&](auto r) { f(row, r); });
+}
+
+HWY_INLINE void Prefetch(const uint8_t* line) { __builtin_prefetch(line, 0, 3); }
+
+template <KvDType T, int R, int N>
+HWY_INLINE void ScoreTiles(const ScoreArgs& a, int row, int tile) {
   const DF d;
   constexpr int p = kPack<T>;
-  V acc[R][kRegs];
+  V acc[R][N][kRegs];
   for (int i = 0; i < R; ++i) {
-    for (int j = 0; j < kRegs; ++j) acc[i][j] = hn::Zero(d);
+    for (int n = 0; n < N; ++n) {
+      for (int j = 0; j < kRegs; ++j) acc[i][n][j] = hn::Zero(d);
+    }
   }
-  const uint8_t* k =
-      a.k + static_cast<size_t>(a.tile) * (a.head_dim_padded / p) * 16 * kWordBytes<T>;
   const float* q = a.q + row * a.q_stride;
-  for (int c = 0; c < a.channels; c += p, k += 16 * kWordBytes<T>) {
+  const bool prefetch = row == 0 && a.soon[tile + N - 1] != nullptr;
+  for (int c = 0; c < a.channels; c += p) {
+    const size_t offset = static_cast<size_t>(c / p) * 16 * kWordBytes<T>;
+    if (prefetch) {
+      for (int n = 0; n < N; ++n) Prefetch(a.soon[tile + n] + offset);
+    }
     for (int e = 0; e < p; ++e) {
-      V key[kRegs];
-      for (int j = 0; j < kRegs; ++j) key[j] = LoadElement<T>(k, j, e);
+      V key[N][kRegs];
+      for (int n = 0; n < N; ++n) {
+        for (int j = 0; j < kRegs; ++j) key[n][j] = LoadElement<T>(a.k[tile + n] + offset, j, e);
+      }
       for (int i = 0; i < R; ++i) {
         const V x = hn::Set(d, q[i * a.q_stride + c + e]);
-        for (int j = 0; j < kRegs; ++j) acc[i][j] = hn::MulAdd(x, key[j], acc[i][j]);
+        for (int n = 0; n < N; ++n) {
+          for (int j = 0; j < kRegs; ++j) acc[i][n][j] = hn::MulAdd(x, key[n][j], acc[i][n][j]);
+        }
       }
     }
   }
   for (int i = 0; i < R; ++i) {
-    for (int j = 0; j < kRegs; ++j) {
-      if constexpr (T == KvDType::kInt8) {
-        acc[i][j] = hn::Mul(acc[i][j], hn::LoadU(d, a.k_scale + a.tile * 16 + j * kLanes));
+    for (int n = 0; n < N; ++n) {
+      for (int j = 0; j < kRegs; ++j) {
+        if constexpr (T == KvDType::kInt8) {
+          acc[i][n][j] = hn::Mul(acc[i][n][j], hn::LoadU(d, a.k_scale[tile + n] + j * kLanes));
+        }
+        hn::StoreU(acc[i][n][j], d,
+                   a.out + (row + i) * a.out_stride + (tile + n) * 16 + j * kLanes);
       }
-      hn::StoreU(acc[i][j], d, a.out + (row + i) * a.out_stride + j * kLanes);
     }
   }
 }
 
 template <KvDType T>
 void Score(const ScoreArgs& a) {
-  int row = 0;
-  for (; row + 4 <= a.rows; row += 4) ScoreRows<T, 4>(a, row);
-  switch (a.rows - row) {
-    case 3:
-      return ScoreRows<T, 3>(a, row);
-    case 2:
-      return ScoreRows<T, 2>(a, row);
-    case 1:
-      return ScoreRows<T, 1>(a, row);
-    default:
-      return;
-  }
+  ForRows(a.rows, [&a](int row, auto r) {
+    constexpr int R = decltype(r)::value, N = kWide<R>;
+    int tile = 0;
+    for (; tile + N <= a.tiles; tile += N) ScoreTiles<T, R, N>(a, row, tile);
+    for (; tile < a.tiles; ++tile) ScoreTiles<T, R, 1>(a, row, tile);
+  });
 }
 
-template <KvDType T, int R>
-HWY_INLINE void ValueRows(const ValueArgs& a, int row, int group) {
+/// Channels [16 group, 16 (group + N)) of R rows.
+template <KvDType T, int R, int N>
+HWY_INLINE void ValueGroups(const ValueArgs& a, int row, int group) {
   const DF d;
   constexpr int p = kPack<T>;
-  V acc[R][kRegs];
+  constexpr size_t kWord = 16 * kWordBytes<T>;
+  V acc[R][N][kRegs];
   float* out = a.acc + row * a.head_dim_padded + group * 16;
   for (int i = 0; i < R; ++i) {
-    for (int j = 0; j < kRegs; ++j)
-      acc[i][j] = hn::LoadU(d, out + i * a.head_dim_padded + j * kLanes);
-  }
-  const uint8_t* base =
-      a.v + static_cast<size_t>(group) * (a.block_tokens / p) * 16 * kWordBytes<T>;
-  const float* weights = a.p + row * a.p_stride;
-  for (int word = a.begin / p; word * p < a.end; ++word) {
-    for (int e = 0; e < p; ++e) {
-      const int t = word * p + e;
-      if (t < a.begin || t >= a.end) continue;
-      V value[kRegs];
+    for (int n = 0; n < N; ++n) {
       for (int j = 0; j < kRegs; ++j)
-        value[j] = LoadElement<T>(base + static_cast<size_t>(word) * 16 * kWordBytes<T>, j, e);
-      for (int i = 0; i < R; ++i) {
-        float weight = weights[i * a.p_stride + t];
-        if constexpr (T == KvDType::kInt8) weight *= a.v_scale[t];
-        const V x = hn::Set(d, weight);
-        for (int j = 0; j < kRegs; ++j) acc[i][j] = hn::MulAdd(x, value[j], acc[i][j]);
-      }
+        acc[i][n][j] = hn::LoadU(d, out + i * a.head_dim_padded + n * 16 + j * kLanes);
     }
   }
+  const size_t group_bytes = static_cast<size_t>(a.block_tokens / p) * kWord;
+  const uint8_t* base = a.v + static_cast<size_t>(group) * group_bytes;
+  const uint8_t* soon =
+      row == 0 && a.soon != nullptr ? a.soon + static_cast<size_t>(group) * group_bytes : nullptr;
+  const float* weights = a.p + row * a.p_stride;
+  const auto add = [&](int word, int e) HWY_ATTR {
+    const int t = word * p + e;
+    const uint8_t* from = base + static_cast<size_t>(word) * kWord;
+    V value[N][kRegs];
+    for (int n = 0; n < N; ++n) {
+      for (int j = 0; j < kRegs; ++j)
+        value[n][j] = LoadElement<T>(from + static_cast<size_t>(n) * group_bytes, j, e);
+    }
+    for (int i = 0; i < R; ++i) {
+      float weight = weights[i * a.p_stride + t];
+      if constexpr (T == KvDType::kInt8) weight *= a.v_scale[t];
+      const V x = hn::Set(d, weight);
+      for (int n = 0; n < N; ++n) {
+        for (int j = 0; j < kRegs; ++j) acc[i][n][j] = hn::MulAdd(x, value[n][j], acc[i][n][j]);
+      }
+    }
+  };
+  // Whole words in the middle; at both ends single tokens of one.
+  int t = a.begin;
+  for (; t < a.end && t % p != 0; ++t) add(t / p, t % p);
+  for (; t + p <= a.end; t += p) {
+    if (soon != nullptr) {
+      for (int n = 0; n < N; ++n)
+        Prefetch(soon + static_cast<size_t>(n) * group_bytes + static_cast<size_t>(t / p) * kWord);
+    }
+    for (int e = 0; e < p; ++e) add(t / p, e);
+  }
+  for (; t < a.end; ++t) add(t / p, t % p);
   for (int i = 0; i < R; ++i) {
-    for (int j = 0; j < kRegs; ++j)
-      hn::StoreU(acc[i][j], d, out + i * a.head_dim_padded + j * kLanes);
+    for (int n = 0; n < N; ++n) {
+      for (int j = 0; j < kRegs; ++j)
+        hn::StoreU(acc[i][n][j], d, out + i * a.head_dim_padded + n * 16 + j * kLanes);
+    }
   }
 }
 
 template <KvDType T>
 void Value(const ValueArgs& a) {
-  for (int group = 0; group < a.head_dim_padded / 16; ++group) {
-    int row = 0;
-    for (; row + 4 <= a.rows; row += 4) ValueRows<T, 4>(a, row, group);
-    switch (a.rows - row) {
-      case 3:
-        ValueRows<T, 3>(a, row, group);
-        break;
-      case 2:
-        ValueRows<T, 2>(a, row, group);
-        break;
-      case 1:
-        ValueRows<T, 1>(a, row, group);
-        break;
-      default:
-        break;
-    }
-  }
-}
-
-/// Scores of register j of the tile at `t`, minus infinity outside [begin, end).
-HWY_INLINE V Masked(const float* s, int t, int j, int begin, int end) {
-  const DF d;
-  const DI di;
-  const auto index = hn::Iota(di, t + j * kLanes);
-  const auto inside =
-      hn::And(hn::Gt(index, hn::Set(di, begin - 1)), hn::Lt(index, hn::Set(di, end)));
-  return hn::IfThenElse(hn::RebindMask(d, inside), hn::LoadU(d, s + t + j * kLanes),
-                        hn::Set(d, -__builtin_inff()));
+  ForRows(a.rows, [&a](int row, auto r) {
+    constexpr int R = decltype(r)::value, N = kWide<R>;
+    const int groups = a.head_dim_padded / 16;
+    int group = 0;
+    for (; group + N <= groups; group += N) ValueGroups<T, R, N>(a, row, group);
+    for (; group < groups; ++group) ValueGroups<T, R, 1>(a, row, group);
+  });
 }
 
 void Softmax(float* s, int32_t begin, int32_t end, float* m, float* l) {
   const DF d;
-  const int first = begin / 16 * 16;
+  const int first = begin / 16 * 16, last = (end + 15) / 16 * 16;
+  for (int t = first; t < begin; ++t) s[t] = -__builtin_inff();
+  for (int t = end; t < last; ++t) s[t] = -__builtin_inff();
   V most = hn::Set(d, -__builtin_inff());
-  for (int t = first; t < end; t += 16) {
-    for (int j = 0; j < kRegs; ++j) most = hn::Max(most, Masked(s, t, j, begin, end));
-  }
+  for (int t = first; t < last; t += kLanes) most = hn::Max(most, hn::LoadU(d, s + t));
   float lanes[16];
   hn::StoreU(most, d, lanes);
   float largest = lanes[0];
@@ -201,9 +234,9 @@ void Softmax(float* s, int32_t begin, int32_t end, float* m, float* l) {
   V sums[kRegs];
   for (int j = 0; j < kRegs; ++j) sums[j] = hn::Zero(d);
   const V shift = hn::Set(d, largest);
-  for (int t = first; t < end; t += 16) {
+  for (int t = first; t < last; t += 16) {
     for (int j = 0; j < kRegs; ++j) {
-      const V p = Exp(hn::Sub(Masked(s, t, j, begin, end), shift));
+      const V p = Exp(hn::Sub(hn::LoadU(d, s + t + j * kLanes), shift));
       hn::StoreU(p, d, s + t + j * kLanes);
       sums[j] = hn::Add(sums[j], p);
     }

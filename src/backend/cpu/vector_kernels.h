@@ -4,17 +4,19 @@
 
 namespace kvasir {
 
-/// Scores of 16 consecutive cached tokens: out[r][t] = q[r] . k[t].
+/// Scores of up to kMaxTiles tiles of 16 consecutive cached tokens: out[r][16 i + t] = q[r] .
+/// k[i][t].
 struct ScoreArgs {
-  const uint8_t* k = nullptr;      ///< K of one head in one block (KvLayout::KOffset)
-  const float* k_scale = nullptr;  ///< int8: of the block's tokens
-  int32_t tile = 0;                ///< tokens [16 tile, 16 tile + 16) of the block
-  int32_t head_dim_padded = 0;
-  int32_t channels = 0;      ///< head_dim, rounded up to KvLayout::pack()
-  const float* q = nullptr;  ///< [rows][q_stride], zeros beyond head_dim
+  static constexpr int32_t kMaxTiles = 4;
+  int32_t tiles = 0;
+  const uint8_t* k[kMaxTiles] = {};      ///< each tile's K of one head, [channel / pack][16][pack]
+  const float* k_scale[kMaxTiles] = {};  ///< int8: of each tile's 16 tokens
+  const uint8_t* soon[kMaxTiles] = {};   ///< what will be read after these: as large; may be null
+  int32_t channels = 0;                  ///< head_dim, rounded up to KvLayout::pack()
+  const float* q = nullptr;              ///< [rows][q_stride], zeros beyond head_dim
   int32_t q_stride = 0;
   int32_t rows = 0;
-  float* out = nullptr;  ///< [rows][out_stride], 16 floats of each are written
+  float* out = nullptr;  ///< [rows][out_stride], 16 tiles floats of each are written
   int32_t out_stride = 0;
 };
 
@@ -22,6 +24,7 @@ struct ScoreArgs {
 struct ValueArgs {
   const uint8_t* v = nullptr;      ///< V of one head in one block
   const float* v_scale = nullptr;  ///< int8: of the block's tokens
+  const uint8_t* soon = nullptr;   ///< V that will be read after this: as large; may be null
   int32_t begin = 0, end = 0;
   int32_t block_tokens = 0;
   int32_t head_dim_padded = 0;
@@ -41,7 +44,8 @@ struct VectorKernels {
   void (*value[4])(const ValueArgs&) = {};
   /// For scores s[begin..end) of a split of at most 512: m = max; s = Exp(s - m); l = sum, in 16
   /// lanes (index % 16) of ascending order, then lanes added in halves (8, 4, 2, 1).
-  /// Indices count from the split's first position; those outside [begin, end) do not take part.
+  /// Indices count from the split's first position; those outside [begin, end) do not take part,
+  /// and s may be overwritten there, in the lanes that begin or end share.
   void (*softmax)(float* s, int32_t begin, int32_t end, float* m, float* l) = nullptr;
   /// gate[i] = gate[i] / (1 + Exp(-gate[i])) * up[i].
   void (*silu)(float* gate, const float* up, int64_t n) = nullptr;

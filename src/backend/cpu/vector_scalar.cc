@@ -52,15 +52,15 @@ template <KvDType T>
 void Score(const ScoreArgs& a) {
   constexpr int32_t p = kPack<T>;
   for (int32_t r = 0; r < a.rows; ++r) {
-    for (int32_t t = 0; t < 16; ++t) {
+    for (int32_t i = 0; i < a.tiles * 16; ++i) {
+      const int32_t tile = i / 16, t = i % 16;
       float acc = 0;
       for (int32_t c = 0; c < a.channels; ++c) {
-        const size_t index =
-            static_cast<size_t>((a.tile * (a.head_dim_padded / p) + c / p) * 16 + t) * p + c % p;
-        acc = std::fma(a.q[r * a.q_stride + c], Element<T>(a.k, index), acc);
+        const size_t index = static_cast<size_t>(c / p * 16 + t) * p + c % p;
+        acc = std::fma(a.q[r * a.q_stride + c], Element<T>(a.k[tile], index), acc);
       }
-      if constexpr (T == KvDType::kInt8) acc *= a.k_scale[a.tile * 16 + t];
-      a.out[r * a.out_stride + t] = acc;
+      if constexpr (T == KvDType::kInt8) acc *= a.k_scale[tile][t];
+      a.out[r * a.out_stride + i] = acc;
     }
   }
 }
