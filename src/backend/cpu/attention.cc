@@ -24,8 +24,9 @@ size_t WorkerBytes(int32_t padded) {
          static_cast<size_t>(kRows) * padded * sizeof(float) + 2 * StateBytes(padded);
 }
 
-/// Below so many work items for each thread, the splits of an item are computed apart as well.
-constexpr size_t kItemsPerThread = 4;
+/// An item that is more than one part in kPieces of a thread's share of the work is cut at its
+/// splits.
+constexpr int kPieces = 4;
 
 size_t SplitsOf(int64_t tokens) { return DivUp(static_cast<size_t>(tokens), kSplit); }
 
@@ -78,7 +79,7 @@ CpuAttention::CpuAttention(const VectorKernels* kernels, ThreadPool* pool)
 size_t CpuAttention::ScratchBytes(int threads, int32_t head_dim, int64_t max_tokens) {
   const auto padded = static_cast<int32_t>(RoundUp(head_dim, 16));
   const size_t n = static_cast<size_t>(threads);
-  return n * WorkerBytes(padded) + n * kItemsPerThread * SplitsOf(max_tokens) * StateBytes(padded);
+  return n * WorkerBytes(padded) + n * kPieces * SplitsOf(max_tokens) * StateBytes(padded);
 }
 
 Status CpuAttention::ReserveScratch(int32_t head_dim, int64_t max_tokens) {
@@ -86,6 +87,7 @@ Status CpuAttention::ReserveScratch(int32_t head_dim, int64_t max_tokens) {
   max_tokens_ = max_tokens;
   KV_ASSIGN(scratch_, AlignedBuffer::Allocate(ScratchBytes(pool_->size(), head_dim, max_tokens),
                                               "the scratch of attention"));
+  open_ = std::vector<std::atomic<int32_t>>(static_cast<size_t>(pool_->size()) * kPieces);
   return {};
 }
 
@@ -242,27 +244,59 @@ void CpuAttention::Finish(const Call& call, const Item& item, const State& state
   }
 }
 
+void CpuAttention::MakeUnits() {
+  // A unit's time is about its splits times its rows; few rows take as long as four, for they wait
+  // for memory.
+  const auto cost = [](const Item& item) {
+    return int64_t{item.last_split - item.first_split} * std::max(item.end - item.begin, 4);
+  };
+  int64_t total = 0;
+  for (const Item& item : items_) total += cost(item);
+  units_.clear();
+  int32_t partials = 0, cut = 0;
+  for (size_t i = 0; i < items_.size(); ++i) {
+    const Item& item = items_[i];
+    const int32_t splits = item.last_split - item.first_split;
+    const auto index = static_cast<int32_t>(i);
+    if (splits == 1 || cost(item) * kPieces * pool_->size() <= total) {
+      units_.push_back({index, -1, -1, -1});
+      continue;
+    }
+    open_[cut] = splits;
+    for (int32_t split = 0; split < splits; ++split)
+      units_.push_back({index, item.first_split + split, partials + split, cut});
+    partials += splits;
+    ++cut;
+  }
+  // Longest first, so that the last to be taken are short.
+  const auto unit_cost = [&](const Unit& u) {
+    const Item& item = items_[u.item];
+    return u.split < 0 ? cost(item) : cost(item) / (item.last_split - item.first_split);
+  };
+  std::sort(units_.begin(), units_.end(), [&](const Unit& a, const Unit& b) {
+    const int64_t x = unit_cost(a), y = unit_cost(b);
+    if (x != y) return x > y;
+    return a.item != b.item ? a.item < b.item : a.split < b.split;
+  });
+}
+
 void CpuAttention::Run(const AttentionArgs& args, OpCounters& counters) {
   const KvLayout& l = *args.kv->layout;
   CHECK_EQ(l.head_dim_padded, head_dim_padded_);
   CHECK_EQ(args.heads % l.kv_heads, 0);
   MakeItems(args, counters);
   if (items_.empty()) return;
+  MakeUnits();
   const Call call{&args, &l, l.window_of(args.layer), l.group_of(args.layer),
                   args.heads / l.kv_heads};
   const int32_t padded = l.head_dim_padded;
-  const size_t state_bytes = StateBytes(padded);
-  const auto threads = static_cast<size_t>(pool_->size());
-  uint8_t* const partials = scratch_.data() + threads * WorkerBytes(padded);
-
-  // Few items with long contexts (decoding): their splits are the work, merged afterwards.
-  bool apart = items_.size() < kItemsPerThread * threads;
-  size_t units = 0;
-  for (const Item& item : items_) units += item.last_split - item.first_split;
-  apart = apart && units > items_.size();
-
+  const size_t state_bytes = StateBytes(padded), worker_bytes = WorkerBytes(padded);
+  uint8_t* const partials = scratch_.data() + static_cast<size_t>(pool_->size()) * worker_bytes;
+  const auto partial_at = [&](int32_t partial) {
+    return StateAt(partials + static_cast<size_t>(partial) * state_bytes);
+  };
   const auto worker_at = [&](int index) {
-    uint8_t* memory = scratch_.data() + static_cast<size_t>(index) * WorkerBytes(padded);
+    uint8_t* memory = scratch_.data() + static_cast<size_t>(index) * worker_bytes;
     Worker w;
     w.scores = reinterpret_cast<float*>(memory);
     w.q = w.scores + static_cast<size_t>(kRows) * kSplit;
@@ -283,61 +317,42 @@ void CpuAttention::Run(const AttentionArgs& args, OpCounters& counters) {
       for (int32_t c = l.head_dim; c < padded; ++c) to[c] = 0;
     }
   };
-  const auto clear = [](const Item& item, const State& s) {
-    for (int32_t r = 0; r < item.end - item.begin; ++r) {
-      s.m[r] = -std::numeric_limits<float>::infinity();
-      s.l[r] = 0;
+  // All splits of an item in ascending order, each from where `split_at` has it.
+  const auto finish = [&](const Item& item, const State& running, auto&& split_at) {
+    const int32_t rows = item.end - item.begin;
+    for (int32_t r = 0; r < rows; ++r) {
+      running.m[r] = -std::numeric_limits<float>::infinity();
+      running.l[r] = 0;
     }
-  };
-  const auto merge = [padded](const Item& item, const State& from, const State& to) {
-    Merge(item.end - item.begin, padded, from.m, from.l, from.acc, to.m, to.l, to.acc);
+    for (int32_t split = item.first_split; split < item.last_split; ++split) {
+      const State from = split_at(split);
+      Merge(rows, padded, from.m, from.l, from.acc, running.m, running.l, running.acc);
+    }
+    Finish(call, item, running);
   };
 
   std::atomic<size_t> next{0};
-  if (!apart) {
-    // Longest first, so that the last items to be taken are short.
-    std::sort(items_.begin(), items_.end(), [](const Item& a, const Item& b) {
-      return a.last_split - a.first_split > b.last_split - b.first_split;
-    });
-    pool_->Run([&](int index) {
-      Worker w = worker_at(index);
-      for (size_t i = next.fetch_add(1); i < items_.size(); i = next.fetch_add(1)) {
-        const Item& item = items_[i];
-        load_queries(item, w);
-        clear(item, w.running);
-        for (int32_t split = item.first_split; split < item.last_split; ++split) {
-          ComputeSplit(call, item, split, w, w.split);
-          merge(item, w.split, w.running);
-        }
-        Finish(call, item, w.running);
-      }
-    });
-    return;
-  }
-  const auto partial_at = [&](size_t unit) { return StateAt(partials + unit * state_bytes); };
-  CHECK_LE(units, kItemsPerThread * threads * SplitsOf(max_tokens_));
   pool_->Run([&](int index) {
     Worker w = worker_at(index);
-    for (size_t unit = next.fetch_add(1); unit < units; unit = next.fetch_add(1)) {
-      size_t left = unit, i = 0;
-      while (left >= static_cast<size_t>(items_[i].last_split - items_[i].first_split)) {
-        left -= items_[i].last_split - items_[i].first_split;
-        ++i;
+    for (size_t i = next.fetch_add(1); i < units_.size(); i = next.fetch_add(1)) {
+      const Unit& unit = units_[i];
+      const Item& item = items_[unit.item];
+      load_queries(item, w);
+      if (unit.split < 0) {
+        finish(item, w.running, [&](int32_t split) {
+          ComputeSplit(call, item, split, w, w.split);
+          return w.split;
+        });
+        continue;
       }
-      load_queries(items_[i], w);
-      ComputeSplit(call, items_[i], items_[i].first_split + static_cast<int32_t>(left), w,
-                   partial_at(unit));
+      ComputeSplit(call, item, unit.split, w, partial_at(unit.partial));
+      // Who computes the last split of an item merges them.
+      if (open_[unit.cut].fetch_sub(1, std::memory_order_acq_rel) > 1) continue;
+      const int32_t first = unit.partial - (unit.split - item.first_split);
+      finish(item, w.running,
+             [&](int32_t split) { return partial_at(first + split - item.first_split); });
     }
   });
-  Worker w = worker_at(0);
-  size_t unit = 0;
-  for (const Item& item : items_) {
-    clear(item, w.running);
-    for (int32_t split = item.first_split; split < item.last_split; ++split) {
-      merge(item, partial_at(unit++), w.running);
-    }
-    Finish(call, item, w.running);
-  }
 }
 
 }  // namespace kvasir

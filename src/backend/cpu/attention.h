@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <vector>
 
@@ -37,6 +38,13 @@ class CpuAttention {
     int32_t slice, kv_head, begin, end;
     int32_t first_split, last_split;  // of all its rows, half-open
   };
+  /// What a thread takes at once: an item, or one split of it.
+  struct Unit {
+    int32_t item;
+    int32_t split;    // -1: all of the item
+    int32_t partial;  // where the split's state goes
+    int32_t cut;      // the item's place in open_
+  };
   /// Running result of some rows: maximum, sum and weighted values.
   struct State {
     float* m;    // [kTileRows]
@@ -47,6 +55,7 @@ class CpuAttention {
   struct Call;
 
   void MakeItems(const AttentionArgs& args, OpCounters& counters);
+  void MakeUnits();
   void ComputeSplit(const Call& call, const Item& item, int32_t split, Worker& worker, State out);
   void Finish(const Call& call, const Item& item, const State& state);
   static State StateAt(uint8_t* memory);
@@ -57,6 +66,8 @@ class CpuAttention {
   int32_t head_dim_padded_ = 0;
   int64_t max_tokens_ = 0;
   std::vector<Item> items_;
+  std::vector<Unit> units_;
+  std::vector<std::atomic<int32_t>> open_;  // splits of each cut item that are not computed yet
 };
 
 }  // namespace kvasir
