@@ -8,9 +8,13 @@
 namespace kvasir {
 namespace {
 
-/// A prompt goes on by at least so many tokens a step where decoding alone takes longer than the
-/// target: it must end. Where there is time for less, it goes on by less.
-constexpr int32_t kLeastPrefill = 8;
+/// The least time of a step that prompts get, as a share of what decoding takes: where decoding
+/// alone takes longer than the target, a prompt must still end.
+constexpr double kLeastPrefill = 0.2;
+
+/// While prompts are computed under a target, every so many steps one only decodes, so that what
+/// decoding costs by now is measured and not carried forward from when the prompts came.
+constexpr int32_t kDecodeOnlyEvery = 16;
 
 /// Pairs of a token and a key for tokens [first, first + count).
 double Keys(int32_t first, int32_t count) { return count * (first + (count + 1) / 2.0); }
@@ -365,9 +369,13 @@ bool Scheduler::PlanSlice(Sequence* s, int32_t count) {
   return true;
 }
 
-int32_t Scheduler::PrefillBudget(int32_t decoding) const {
+int32_t Scheduler::PrefillBudget(int32_t decoding) {
   const int32_t rows = options_.max_step_tokens - decoding;
   if (decoding == 0 || options_.itl_target_s <= 0 || !cost_.known()) return rows;
+  if (++mixed_steps_ >= kDecodeOnlyEvery) {
+    mixed_steps_ = 0;
+    return 0;
+  }
   const CostModel::Work work = PlannedWork();
   double context = 0;
   for (const auto& s : running_) {
@@ -376,9 +384,8 @@ int32_t Scheduler::PrefillBudget(int32_t decoding) const {
       break;
     }
   }
-  const int32_t least = cost_.Predict(work) < options_.itl_target_s ? 1 : kLeastPrefill;
-  return std::clamp(cost_.TokensWithin(options_.itl_target_s, work, context), std::min(least, rows),
-                    rows);
+  const double seconds = std::max(options_.itl_target_s, (1 + kLeastPrefill) * cost_.Predict(work));
+  return std::clamp(cost_.TokensWithin(seconds, work, context), 1, rows);
 }
 
 void Scheduler::GetUnstuck() {
@@ -452,6 +459,7 @@ CostModel::Work Scheduler::PlannedWork() const {
     const bool prompt = planned_[i]->pending() > 1;
     (prompt ? work.prompt : work.decoding) += slice.count;
     (prompt ? work.prompt_keys : work.decoding_keys) += keys;
+    if (prompt) work.prompt_context += slice.first_pos;
   }
   return work;
 }

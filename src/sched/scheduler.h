@@ -132,7 +132,7 @@ class Scheduler {
   CostModel::Work PlannedWork() const;
   bool MakeRoom(Sequence* sequence, int32_t tokens);
   void Preempt(Sequence* sequence);
-  int32_t PrefillBudget(int32_t decoding) const;
+  int32_t PrefillBudget(int32_t decoding);
   void Enqueue(std::unique_ptr<Sequence> sequence);
 
   SchedulerOptions options_;
@@ -142,10 +142,11 @@ class Scheduler {
   size_t waiting_ = 0;
   std::vector<std::unique_ptr<Sequence>> running_;  // in order of admission
   std::unordered_map<SequenceId, Sequence*> by_id_;
-  int32_t places_ = 0;      // of running_
-  double mean_output_ = 0;  // tokens of output of sequences that ended lately
-  int64_t now_ns_ = 0;      // of the last call that told
-  int32_t logit_rows_ = 0;  // wanted rows of plan_
+  int32_t places_ = 0;       // of running_
+  int32_t mixed_steps_ = 0;  // since one only decoded
+  double mean_output_ = 0;   // tokens of output of sequences that ended lately
+  int64_t now_ns_ = 0;       // of the last call that told
+  int32_t logit_rows_ = 0;   // wanted rows of plan_
   std::map<uint64_t, Tenant> tenants_;
   uint64_t arrivals_ = 0;
   SchedulerCounters counters_;
