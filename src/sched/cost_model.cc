@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 
 namespace kvasir {
 namespace {
@@ -16,12 +17,16 @@ constexpr double kTokens = 256, kKeys = 65536;
 using Inputs = OnlinePlane::Inputs;
 using Matrix = std::array<Inputs, OnlinePlane::kInputs>;
 
-/// x of a * x = b in the inputs of `mask`, 0 in the others; `a` is positive definite.
-Inputs Solve(Matrix a, Inputs b, unsigned mask) {
+/// x of a * x = b in the inputs of `mask`, 0 in the others; nothing where `a`, which is positive
+/// definite, is too near to singular for the arithmetic.
+std::optional<Inputs> Solve(Matrix a, Inputs b, unsigned mask) {
   constexpr int n = OnlinePlane::kInputs;
+  constexpr double kSingular = 1e-12;
+  const Matrix given = a;
   const auto in = [mask](int i) { return (mask >> i & 1U) != 0; };
   for (int i = 0; i < n; ++i) {
     if (!in(i)) continue;
+    if (!(a[i][i] > kSingular * given[i][i])) return std::nullopt;
     for (int j = i + 1; j < n; ++j) {
       if (!in(j)) continue;
       const double factor = a[j][i] / a[i][i];
@@ -46,14 +51,14 @@ Inputs SolveNonNegative(const Matrix& a, const Inputs& b) {
   Inputs best{};
   double least = 0;  // of x = 0
   for (unsigned mask = all; mask > 0; --mask) {
-    const Inputs x = Solve(a, b, mask);
-    if (*std::min_element(x.begin(), x.end()) < 0) continue;
-    if (mask == all) return x;
+    const std::optional<Inputs> x = Solve(a, b, mask);
+    if (!x || *std::min_element(x->begin(), x->end()) < 0) continue;
+    if (mask == all) return *x;
     double value = 0;  // at a solution, x^T a x = b^T x
-    for (int i = 0; i < n; ++i) value -= b[i] * x[i];
+    for (int i = 0; i < n; ++i) value -= b[i] * (*x)[i];
     if (value < least) {
       least = value;
-      best = x;
+      best = *x;
     }
   }
   return best;

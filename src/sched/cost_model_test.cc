@@ -11,9 +11,10 @@ namespace {
 
 /// A machine that costs `fixed` a step, and so much for each token and each key.
 struct Machine {
-  double fixed = 0.01, token = 1e-4, key = 1e-7;
+  double fixed = 0.01, token = 1e-4, key = 1e-7, read = 5e-8;
   double Seconds(const CostModel::Work& w) const {
-    return fixed + token * (w.decoding + w.prompt) + key * (w.decoding_keys + w.prompt_keys);
+    return fixed + token * (w.decoding + w.prompt) + key * (w.decoding_keys + w.prompt_keys) +
+           read * w.prompt_context;
   }
 };
 
@@ -44,7 +45,7 @@ TEST(CostModel, LearnsWhatStepsCostAndFollowsAChange) {
 
 TEST(CostModel, ALongPromptUnderATargetDoesNotMakeItForgetWhatDecodingCosts) {
   CostModel model;
-  const Machine machine;
+  const Machine machine{.key = 1e-8};
   std::mt19937 random(2);
   std::uniform_real_distribution<double> noise(0.97, 1.03);
   CostModel::Work decoding{.decoding = 8};
@@ -57,8 +58,9 @@ TEST(CostModel, ALongPromptUnderATargetDoesNotMakeItForgetWhatDecodingCosts) {
   int steps = 0;
   for (; done < 30'000; ++steps) {
     CostModel::Work work = decoding;
-    work.prompt = std::max(model.TokensWithin(target, decoding, done), 1);
+    work.prompt = std::clamp(model.TokensWithin(target, decoding, done), 1, 512);
     work.prompt_keys = work.prompt * (done + work.prompt / 2);
+    work.prompt_context = done;
     done += work.prompt;
     const double seconds = machine.Seconds(work) * noise(random);
     if (steps > 10 && seconds > 1.1 * target) ++late;
@@ -67,7 +69,8 @@ TEST(CostModel, ALongPromptUnderATargetDoesNotMakeItForgetWhatDecodingCosts) {
   EXPECT_NEAR(model.Predict(decoding), machine.Seconds(decoding), 0.05 * target);
   EXPECT_LT(late, 0.01 * steps);
   // The time that the target leaves is used: what is to be done, over what each step may do.
-  const double work = machine.token * 30'000 + machine.key * 30'000 * 15'000;
+  const double work =
+      machine.token * 30'000 + machine.key * 30'000 * 15'000 + machine.read * steps * 15'000;
   EXPECT_LT(steps, 1.2 * work / (target - machine.Seconds(decoding)));
 }
 
