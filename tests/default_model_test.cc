@@ -5,11 +5,13 @@
 
 #include <cstring>
 
+#include "api/ledger.h"
 #include "app/chat_history.h"
 #include "app/explain_measure.h"
 #include "app/generate.h"
 #include "app/perplexity.h"
 #include "base/memory_limits.h"
+#include "base/rng.h"
 #include "default_model.h"
 #include "test_model.h"
 
@@ -163,6 +165,51 @@ TEST_F(DefaultModel, ASecondTurnFromTheCacheGivesTheTokensOfAColdOne) {
   const Reply cold = run(warm_engine.get(), text);
   EXPECT_EQ(cold.stats.cached_tokens, 0);
   EXPECT_EQ(warm.ids(), cold.ids());
+}
+
+TEST_F(DefaultModel, EveryByteHasAnOwnerAfterALongMixedRun) {
+  const auto model = LoadTestModel(
+      DefaultModelPath(),
+      {.step_tokens = 256, .logit_rows = 8, .context = 2048, .kv_bytes = uint64_t{96} << 20});
+  ASSERT_NE(model, nullptr);
+  const auto engine = model->MakeEngine();
+  const std::vector<int32_t> text = SomeTokens(*model, 1600);
+  const RandomStream random{7, 0};
+  std::vector<Event> events;
+  std::vector<RequestId> open;
+  // Shared prefixes, several answers, cancels, more than the pool holds.
+  for (uint64_t i = 0; i < 60; ++i) {
+    const auto draw = [&](uint64_t k) { return random.Uniform(8 * i + k); };
+    const auto first = static_cast<ptrdiff_t>(draw(0) * 4) * 100;
+    const auto count = static_cast<ptrdiff_t>(20 + draw(1) * 1100);
+    Request request{.prompt = {text.begin() + first, text.begin() + first + count},
+                    .max_tokens = static_cast<int32_t>(1 + draw(2) * 30)};
+    request.n = draw(3) < 0.2 ? 3 : 1;
+    request.tenant = i % 3;
+    request.sampling.temperature = 1;
+    const auto id = engine->Submit(std::move(request));
+    ASSERT_TRUE(id.ok()) << id.error().message;
+    open.push_back(*id);
+    if (draw(4) < 0.2)
+      engine->Cancel(open[static_cast<size_t>(draw(5) * static_cast<double>(open.size()))]);
+    for (int step = 0; step < 6; ++step) engine->Step(&events);
+    events.clear();
+  }
+  EXPECT_GT(engine->kv().index().evicted_blocks(), 0);
+  const auto check = [&](const char* when) {
+    const Ledger ledger = ReadLedger(*model, *engine);
+    EXPECT_NEAR(static_cast<double>(ledger.total()) / static_cast<double>(ledger.resident_bytes), 1,
+                0.02)
+        << when << "\n"
+        << LedgerText(ledger);
+    uint64_t weights = 0;
+    for (const LedgerEntry& e : ledger.entries) weights += e.owner == "weights" ? e.bytes : 0;
+    EXPECT_NEAR(static_cast<double>(weights), static_cast<double>(model->plan().weights_bytes),
+                0.03 * static_cast<double>(weights));
+  };
+  check("while requests run");
+  while (engine->Step(&events)) events.clear();
+  check("when all have ended");
 }
 
 }  // namespace

@@ -19,6 +19,7 @@ struct LoadedModel::State {
   MemoryRequest request;
   std::unique_ptr<Backend> backend;
   std::optional<Model> model;
+  uint64_t text_bytes = 0;
   AlignedBuffer kv_memory;
   KvStorage kv;
   std::vector<int32_t> end_of_generation;
@@ -42,6 +43,7 @@ LoadedModel::LoadedModel(std::unique_ptr<State> state) : state_(std::move(state)
 LoadedModel::~LoadedModel() = default;
 
 Result<std::unique_ptr<LoadedModel>> LoadedModel::Load(const LoadOptions& options) {
+  const uint64_t heap_before = HeapInUse();
   KV_ASSIGN(OpenedModel opened, OpenModel(options.path));
   auto s = std::make_unique<State>(State{.opened = std::move(opened), .request = options.memory});
   // A template that Kvasir cannot use is no reason to refuse the model: raw prompts still work.
@@ -53,6 +55,7 @@ Result<std::unique_ptr<LoadedModel>> LoadedModel::Load(const LoadOptions& option
     s->chat_template_error =
         options.path + ": tokenizer.chat_template: " + compiled.error().message;
   }
+  s->text_bytes = HeapInUse() - std::min(HeapInUse(), heap_before);
   for (int32_t id = 0; id < s->opened.tokenizer->vocab_size(); ++id) {
     if (s->opened.tokenizer->IsEndOfGeneration(id)) s->end_of_generation.push_back(id);
   }
@@ -66,7 +69,8 @@ Result<std::unique_ptr<LoadedModel>> LoadedModel::Load(const LoadOptions& option
                                      .max_logit_rows = options.memory.max_logit_rows,
                                      .max_tokens = s->plan.context},
                                     s->backend.get()));
-  KV_ASSIGN(s->kv_memory, AlignedBuffer::Allocate(s->plan.kv_bytes, "the KV pool"));
+  KV_ASSIGN(s->kv_memory,
+            AlignedBuffer::Allocate(s->plan.kv_bytes, MemoryOwner::kKv, "the KV pool"));
   s->kv = {.layout = &s->plan.layout, .base = s->kv_memory.data(), .blocks = s->plan.kv_blocks};
   s->executor.emplace(&*s->model, s->kv, s->end_of_generation);
   return std::unique_ptr<LoadedModel>(new LoadedModel(std::move(s)));
@@ -82,6 +86,7 @@ const std::string& LoadedModel::chat_template_error() const { return state_->cha
 const MemoryPlan& LoadedModel::plan() const { return state_->plan; }
 int32_t LoadedModel::max_step_tokens() const { return state_->request.max_step_tokens; }
 int LoadedModel::threads() const { return state_->backend->threads(); }
+uint64_t LoadedModel::text_bytes() const { return state_->text_bytes; }
 Backend& LoadedModel::backend() { return *state_->backend; }
 Executor& LoadedModel::executor() { return *state_->executor; }
 KvStorage& LoadedModel::kv_storage() { return state_->kv; }

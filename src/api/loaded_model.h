@@ -55,6 +55,8 @@ class LoadedModel {
   const MemoryPlan& plan() const;
   int32_t max_step_tokens() const;  ///< rows of one step at most
   int threads() const;
+  /// What the vocabulary, the merges and the chat template took of the heap.
+  uint64_t text_bytes() const;
   Backend& backend();
   Executor& executor();
   KvStorage& kv_storage();  ///< the pool's bytes, for `explain`'s test that damages a key

@@ -4,6 +4,7 @@
 
 #include <ctime>
 
+#include "api/ledger.h"
 #include "app/line_editor.h"
 #include "app/model_path.h"
 #include "app/terminal.h"
@@ -15,6 +16,7 @@ constexpr char kHelp[] =
     "/help           this text\n"
     "/clear          forget the conversation\n"
     "/system TEXT    set the system message, and forget the conversation\n"
+    "/memory         whose the memory is\n"
     "/exit           leave (also Ctrl-D)\n"
     "\"\"\"             starts and ends a message of several lines\n"
     "Ctrl-C          stops a reply\n";
@@ -120,6 +122,8 @@ class Talk {
     } else if (command == "/system" || command.starts_with("/system ")) {
       history_.SetSystem(Trim(command.substr(7)));
       WriteErr("[a new conversation]\n");
+    } else if (command == "/memory") {
+      WriteErr(LedgerText(ReadLedger(*model_, *engine_)));
     } else if (command == "/help" || command == "/?") {
       WriteErr(kHelp);
     } else {

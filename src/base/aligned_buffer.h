@@ -8,11 +8,15 @@
 
 namespace kvasir {
 
+/// Whose bytes they are.
+enum class MemoryOwner { kWeights, kScratch, kKv, kProbe };
+
 /// Zeroed memory straight from the system (mmap), page-aligned, counted only when touched. Owns it;
-/// move-only. Asking for more than the machine has is an Error, not an abort.
+/// move-only. Asking for more than the machine has is an Error, not an abort. All of the process
+/// are known by owner: see ResidentOf.
 class AlignedBuffer {
  public:
-  static Result<AlignedBuffer> Allocate(size_t bytes, const char* what);
+  static Result<AlignedBuffer> Allocate(size_t bytes, MemoryOwner owner, const char* what);
 
   AlignedBuffer() = default;
   AlignedBuffer(AlignedBuffer&& other) noexcept { *this = std::move(other); }
@@ -36,5 +40,8 @@ class AlignedBuffer {
   uint8_t* data_ = nullptr;
   size_t size_ = 0;
 };
+
+/// Bytes of all buffers of an owner that were touched and are in memory now, in whole pages.
+uint64_t ResidentOf(MemoryOwner owner);
 
 }  // namespace kvasir

@@ -1,5 +1,6 @@
 #include "base/memory_limits.h"
 
+#include <malloc.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -110,6 +111,13 @@ MemoryLimits ReadMemoryLimits(const std::string& root) {
   }
   return limits;
 }
+
+uint64_t HeapInUse() {
+  const struct mallinfo2 info = ::mallinfo2();
+  return info.uordblks + info.hblkhd;
+}
+
+uint64_t HeapSlack() { return ::mallinfo2().fordblks; }
 
 uint64_t ResidentBytes() {
   std::ifstream in("/proc/self/statm");

@@ -20,4 +20,9 @@ MemoryLimits ReadMemoryLimits(const std::string& root = "");
 /// Resident bytes of this process now (/proc/self/statm).
 uint64_t ResidentBytes();
 
+/// Bytes of the heap that the program holds, with the allocator's own headers; what it has given
+/// back but the allocator keeps.
+uint64_t HeapInUse();
+uint64_t HeapSlack();
+
 }  // namespace kvasir

@@ -323,6 +323,18 @@ void PrefixIndex::Clear(BlockPool& pool) {
   (void)pool;
 }
 
+uint64_t PrefixIndex::bytes() const {
+  constexpr uint64_t kHeader = 16;                          // of the allocator, for each object
+  constexpr uint64_t kLinks = 4 * sizeof(void*) + kHeader;  // of an entry of a map
+  const uint64_t node = sizeof(PrefixNode) + kHeader + block_tokens_ * sizeof(int32_t) + kHeader +
+                        windows_.size() * sizeof(BlockRef) + kHeader +
+                        sizeof(PrefixNode::Children::value_type) + kLinks +  // in its parent
+                        sizeof(std::pair<uint64_t, void*>) + kLinks;         // by id
+  return by_id_.size() * node + candidates_.size() * (sizeof(void*) + kLinks) +
+         graves_.size() * (sizeof(std::pair<uint64_t, Grave>) + kLinks + sizeof(uint64_t)) +
+         fell_out_.size() * sizeof(fell_out_.front());
+}
+
 void PrefixIndex::CheckInvariants(const BlockPool& pool) const {
   int64_t idle = 0;
   for (const auto& [id, node] : by_id_) {

@@ -113,6 +113,8 @@ class PrefixIndex {
   int64_t evicted_blocks() const { return evicted_blocks_; }
   /// Token slots of held blocks that hold no token: ends of sequences that do not fill a block.
   int64_t unfilled_slots() const { return unfilled_slots_; }
+  /// What the index itself takes on the heap, about: nodes, their tokens, maps, what was evicted.
+  uint64_t bytes() const;
 
   /// CHECKs counts and links against a walk over the whole tree.
   void CheckInvariants(const BlockPool& pool) const;

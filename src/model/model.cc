@@ -102,7 +102,8 @@ Result<Model> Model::Create(ModelConfig config, ModelWeights weights, StepLimits
   KV_RETURN_IF_ERROR(backend->ReserveScratch(limits.max_rows, WidestInput(c), c.heads, c.head_dim,
                                              limits.max_tokens));
   const BufferSizes sizes(c, limits);
-  KV_ASSIGN(m.memory_, AlignedBuffer::Allocate(sizes.bytes(), "the activations of a step"));
+  KV_ASSIGN(m.memory_, AlignedBuffer::Allocate(sizes.bytes(), MemoryOwner::kScratch,
+                                               "the activations of a step"));
   float** const views[] = {&m.x_,        &m.normed_,    &m.q_,         &m.k_,         &m.v_,
                            &m.attended_, &m.gate_,      &m.up_,        &m.projected_, &m.cos_,
                            &m.sin_,      &m.cos_local_, &m.sin_local_, &m.logits_};

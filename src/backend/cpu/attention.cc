@@ -86,7 +86,7 @@ Status CpuAttention::ReserveScratch(int32_t head_dim, int64_t max_tokens) {
   head_dim_padded_ = static_cast<int32_t>(RoundUp(head_dim, 16));
   max_tokens_ = max_tokens;
   KV_ASSIGN(scratch_, AlignedBuffer::Allocate(ScratchBytes(pool_->size(), head_dim, max_tokens),
-                                              "the scratch of attention"));
+                                              MemoryOwner::kScratch, "the scratch of attention"));
   open_ = std::vector<std::atomic<int32_t>>(static_cast<size_t>(pool_->size()) * kPieces);
   return {};
 }

@@ -40,7 +40,7 @@ class Cache {
     EXPECT_TRUE(backend_->ReserveScratch(tokens, 64, shape.heads, shape.head_dim, tokens).ok());
     const KvLayout& l = manager_.layout();
     const size_t bytes = l.block_bytes * static_cast<size_t>(manager_.pool().total());
-    memory_ = std::move(*AlignedBuffer::Allocate(bytes, "a test"));
+    memory_ = std::move(*AlignedBuffer::Allocate(bytes, MemoryOwner::kKv, "a test"));
     std::memset(memory_.data(), 0xFF, bytes);
     storage_ = {&l, memory_.data(), manager_.pool().total()};
   }

@@ -87,7 +87,7 @@ Result<Matrix> CpuMatMul::Pack(const TensorView& source) {
   m.rows = source.rows;
   m.cols = source.cols;
   m.format = static_cast<int32_t>(PackFormatOf(source.dtype));
-  KV_ASSIGN(m.data, AlignedBuffer::Allocate(bytes, "weights"));
+  KV_ASSIGN(m.data, AlignedBuffer::Allocate(bytes, MemoryOwner::kWeights, "weights"));
   const size_t panels = DivUp(static_cast<size_t>(source.rows), kPanel);
   const size_t panel_bytes = PanelBytes(FormatOf(m), source.cols);
   std::atomic<size_t> next{0};
@@ -112,8 +112,8 @@ Status CpuMatMul::ReserveScratch(int32_t max_rows, int64_t max_cols) {
   if (max_rows <= max_rows_ && max_cols <= max_cols_) return {};
   max_rows_ = std::max(max_rows, max_rows_);
   max_cols_ = std::max(max_cols, max_cols_);
-  KV_ASSIGN(scratch_,
-            AlignedBuffer::Allocate(ScratchBytes(max_rows_, max_cols_), "quantized activations"));
+  KV_ASSIGN(scratch_, AlignedBuffer::Allocate(ScratchBytes(max_rows_, max_cols_),
+                                              MemoryOwner::kScratch, "quantized activations"));
   return {};
 }
 

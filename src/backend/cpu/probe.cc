@@ -11,7 +11,8 @@ namespace kvasir {
 
 Result<double> ReadBandwidthProbe(int threads, const Clock* clock) {
   constexpr size_t kBytes = size_t{512} << 20;
-  KV_ASSIGN(const AlignedBuffer buffer, AlignedBuffer::Allocate(kBytes, "the bandwidth probe"));
+  KV_ASSIGN(const AlignedBuffer buffer,
+            AlignedBuffer::Allocate(kBytes, MemoryOwner::kProbe, "the bandwidth probe"));
   ThreadPool pool(threads);
   const size_t words = kBytes / sizeof(uint64_t);
   const uint64_t* data = buffer.as<uint64_t>();
