@@ -63,8 +63,8 @@ class Folder {
 TEST(CommandLine, EverySubcommandHasHelp) {
   EXPECT_EQ(Kvasir("--help").code, 0);
   EXPECT_NE(Kvasir("--version").text.find("kvasir "), std::string::npos);
-  for (const char* name : {"run", "explain", "plan", "simulate", "batch", "show", "tokenize",
-                           "perplexity", "doctor", "completion"}) {
+  for (const char* name : {"run", "explain", "plan", "simulate", "batch", "bench batch", "show",
+                           "tokenize", "perplexity", "doctor", "completion"}) {
     const Output help = Kvasir(std::string(name) + " --help");
     EXPECT_EQ(help.code, 0) << name;
     EXPECT_NE(help.text.find("--help"), std::string::npos);
@@ -178,6 +178,40 @@ TEST(CommandLine, ExplainShowPlanTokenizeDoctorGiveJson) {
   for (const int id : tokens["tokens"]) ids += (ids.empty() ? "" : ",") + std::to_string(id);
   EXPECT_EQ(Kvasir(Quiet("tokenize " + kTiny + " --decode " + ids)).text, "the hat");
   EXPECT_GE(Kvasir(Quiet("doctor --json --no-probe")).json()["physical"], 1);
+}
+
+TEST(CommandLine, SimulateGivesTheDocumentedJson) {
+  const auto r = Kvasir(Quiet("simulate --workload chats --requests 50 --json")).json();
+  for (const char* key :
+       {"requests", "prompt_tokens", "cached_tokens", "hit_rate", "kv_waste_pct", "preemptions",
+        "evicted_blocks", "ttft_ms", "itl_ms", "steps", "scheduler_us_per_step"})
+    EXPECT_TRUE(r.contains(key)) << key;
+  EXPECT_EQ(r.value("requests", 0), 50);
+  for (const char* key : {"p50", "p90", "p99"}) {
+    EXPECT_TRUE(r["ttft_ms"].contains(key));
+    EXPECT_TRUE(r["itl_ms"].contains(key));
+  }
+  EXPECT_NEAR(r.value("hit_rate", 0.0),
+              r.value("cached_tokens", 0.0) / r.value("prompt_tokens", 1.0), 1e-3);
+}
+
+TEST(CommandLine, BenchBatchGivesARowForEachBatchAndAProfileThatSimulateReads) {
+  const Folder folder;
+  const std::string profile = folder.path() + "/profile.json";
+  const auto bench = Kvasir(Quiet("bench batch --model " + kTiny +
+                                  " --pp 24 --tg 8 -b 1,3 --json --profile " + profile))
+                         .json();
+  ASSERT_EQ(bench["rows"].size(), 2u) << bench;
+  for (const auto& row : bench["rows"]) {
+    EXPECT_EQ(row["pp"], 24);
+    EXPECT_EQ(row["tg"], 8);
+    for (const char* key : {"pp_tok_s", "tg_tok_s", "pp_limit_pct", "tg_limit_pct"})
+      EXPECT_GT(row.value(key, 0.0), 0) << key;
+  }
+  EXPECT_EQ(bench["rows"][1]["batch"], 3);
+  const auto r =
+      Kvasir(Quiet("simulate --workload shared --requests 20 --json --profile " + profile)).json();
+  EXPECT_EQ(r.value("requests", 0), 20) << r;
 }
 
 TEST(CommandLine, CompletionsNameEverySubcommandAndAreValidShell) {
