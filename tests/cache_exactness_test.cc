@@ -111,6 +111,13 @@ void CheckEveryWay(const std::string& path, KvDType dtype, int32_t context, int3
     EXPECT_GT(together[7].cached, 0) << "in flight";
     compare(RunAll(engine.get(), requests, 3), "again, arriving one by one");
   }
+  {
+    // A target that nothing can keep: prompts pass a layer or two at a time beside those that
+    // decode.
+    const auto engine = model->MakeEngine({.itl_target_s = 1e-7});
+    compare(RunAll(engine.get(), requests, 2), "layer by layer");
+    EXPECT_GT(engine->scheduler().counters().layered, 0u);
+  }
 }
 
 std::vector<int32_t> Text(int32_t size) {

@@ -121,6 +121,55 @@ TEST_P(TinyModels, SequencesOfABatchDoNotTouchOneAnother) {
   }
 }
 
+TEST_P(TinyModels, AChunkThatPassesLayerByLayerBesideOthersHasTheSameBits) {
+  const Golden golden = ReadGolden(GetParam());
+  const auto model = LoadTestModel(TinyPath(GetParam() + ".gguf"),
+                                   {.step_tokens = 64, .kv_bytes = uint64_t{4} << 20});
+  ASSERT_NE(model, nullptr);
+  const std::vector<float> expected = LogitsInChunks(model.get(), golden.tokens, 64, 1);
+  const int32_t all = model->plan().layout.layers();
+  for (int32_t layers = 1; layers < all; ++layers) {
+    KvManager kv(model->plan().layout, model->plan().kv_blocks);
+    DirectSequence layered(&model->executor(), &kv, golden.tokens);
+    std::vector<int32_t> reversed(golden.tokens.rbegin(), golden.tokens.rend());
+    DirectSequence other(&model->executor(), &kv, reversed);
+    std::vector<float> others_logits;
+    std::span<const float> logits;
+    const auto size = static_cast<int32_t>(golden.tokens.size());
+    for (int32_t first = 0, step = 0; first < all; first += layers, ++step) {
+      // The other sequence computes a token in each step but every third, which has none.
+      std::vector<DirectSequence*> sequences;
+      StepPlan plan;
+      if (step % 3 != 2) {
+        const auto slice = other.Plan(1, 1);
+        ASSERT_TRUE(slice.ok());
+        plan.slices.push_back(*slice);
+        sequences.push_back(&other);
+      }
+      const bool last = first + layers >= all;
+      auto slice = layered.Plan(size, last ? 1 : 0);
+      ASSERT_TRUE(slice.ok());
+      slice->sequence = 1;
+      slice->first_layer = first;
+      slice->layers = last ? 0 : layers;
+      plan.slices.push_back(*slice);
+      sequences.push_back(&layered);
+      for (size_t g = 0; g < kv.layout().groups.size(); ++g) {
+        for (const DirectSequence* s : sequences) plan.tables.push_back(s->kv().tables[g].view());
+      }
+      model->executor().Submit(plan);
+      logits = model->executor().Collect().logits;
+      if (sequences.size() > 1) {
+        other.Commit(plan.slices[0]);
+        others_logits.assign(logits.begin(), logits.begin() + golden.vocab);
+      }
+    }
+    EXPECT_TRUE(SameBits(expected, {logits.end() - golden.vocab, logits.end()})) << layers;
+    reversed.resize(static_cast<size_t>(other.computed()));
+    EXPECT_TRUE(SameBits(LogitsInChunks(model.get(), reversed, 64, 1), others_logits)) << layers;
+  }
+}
+
 TEST_P(TinyModels, EveryInstructionSetGivesTheSameBits) {
   const Golden golden = ReadGolden(GetParam());
   std::vector<float> scalar;

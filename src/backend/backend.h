@@ -25,10 +25,12 @@ struct Batch {
   std::span<const int32_t> positions;  ///< [rows]
   std::span<const BatchSlice> slices;
   std::span<const TableView> tables;  ///< [group][slice]
+  int32_t table_slices = 0;  ///< slices of each group in `tables`, where more than these; 0: these
 
   int32_t rows() const { return static_cast<int32_t>(tokens.size()); }
   const TableView& table(int32_t group, int32_t slice) const {
-    return tables[static_cast<size_t>(group) * slices.size() + slice];
+    const size_t stride = table_slices > 0 ? static_cast<size_t>(table_slices) : slices.size();
+    return tables[static_cast<size_t>(group) * stride + slice];
   }
 };
 

@@ -26,6 +26,7 @@ std::span<float> ModelExecutor::RunForward() {
     CHECK_LE(static_cast<size_t>(s.first_pos) + s.count, s.tokens.size());
     CHECK(s.wanted_begin >= 0 && s.wanted_begin <= s.wanted_end && s.wanted_end <= s.count);
     CHECK(s.sampling == nullptr || s.wanted_end == s.count);
+    CHECK(!s.layered() || &s == &plan_->slices.back());
     slices_.push_back({static_cast<int32_t>(tokens_.size()), s.count, s.first_pos});
     wanted_.push_back({s.wanted_begin, s.wanted_end});
     for (int32_t i = 0; i < s.count; ++i) {
@@ -33,8 +34,20 @@ std::span<float> ModelExecutor::RunForward() {
       positions_.push_back(s.first_pos + i);
     }
   }
-  const Batch batch{tokens_, positions_, slices_, plan_->tables};
-  return model_->Forward(batch, wanted_, kv_);
+  const Batch batch{.tokens = tokens_,
+                    .positions = positions_,
+                    .slices = slices_,
+                    .tables = plan_->tables,
+                    .table_slices = 0};
+  const SeqSlice& last = plan_->slices.back();
+  if (last.layered()) {
+    // The rows that the model holds are those of the slice that goes on, or the plan is wrong.
+    CHECK_EQ(last.first_layer, last.first_layer == 0 ? 0 : held_.layers);
+    CHECK(last.first_layer == 0 || (held_.sequence == last.sequence &&
+                                    held_.first_pos == last.first_pos && held_.rows == last.count));
+    held_ = {last.sequence, last.first_pos, last.count, last.first_layer + last.layers};
+  }
+  return model_->Forward(batch, wanted_, kv_, {last.first_layer, last.layers});
 }
 
 SliceResult ModelExecutor::SampleSlice(const SeqSlice& slice, std::span<float> rows) {

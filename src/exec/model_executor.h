@@ -27,6 +27,12 @@ class ModelExecutor final : public Executor {
   std::vector<int32_t> end_of_generation_;
   const StepPlan* plan_ = nullptr;
   SamplerScratch scratch_;
+  /// Whose rows the model holds between its layers, after how many of them.
+  struct Held {
+    SequenceId sequence = 0;
+    int32_t first_pos = 0, rows = 0, layers = 0;
+  };
+  Held held_;
   std::vector<float> logits_copy_;  // for all samples of a row but the last
   // Flat arrays of the current step, kept to reuse their memory.
   std::vector<int32_t> tokens_, positions_;

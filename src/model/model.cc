@@ -7,6 +7,7 @@
 
 #include "base/check.h"
 #include "base/checked.h"
+#include "sched/step.h"
 #include "tensor/dequant.h"
 
 namespace kvasir {
@@ -14,13 +15,14 @@ namespace {
 
 /// Floats of each buffer of a step. Sizes are those of ModelConfig, already checked to be sane.
 struct BufferSizes {
-  size_t x, normed, q, k, v, attended, gate, up, projected, rope, rope_local, logits;
+  size_t x, held, normed, q, k, v, attended, gate, up, projected, rope, rope_local, logits;
 
   BufferSizes(const ModelConfig& c, const StepLimits& l) {
     const size_t rows = l.max_rows;
     const size_t q_dim = static_cast<size_t>(c.heads) * c.head_dim;
     const size_t kv_dim = static_cast<size_t>(c.kv_heads) * c.head_dim;
     x = normed = rows * c.dim;
+    held = std::min<size_t>(rows, kMostLayeredRows) * c.dim;
     projected = c.post_norms ? rows * c.dim : 0;
     q = attended = rows * q_dim;
     k = v = rows * kv_dim;
@@ -29,9 +31,9 @@ struct BufferSizes {
     rope_local = rows * (c.rope_local.dims / 2);
     logits = static_cast<size_t>(l.max_logit_rows) * c.vocab;
   }
-  std::array<size_t, 14> all() const {
-    return {x,  normed,    q,    k,    v,          attended,   gate,
-            up, projected, rope, rope, rope_local, rope_local, logits};
+  std::array<size_t, 15> all() const {
+    return {x,  held,      normed, q,    k,          v,          attended, gate,
+            up, projected, rope,   rope, rope_local, rope_local, logits};
   }
   /// Each buffer begins on a cache line.
   static size_t Padded(size_t floats) { return RoundUp(floats, 16); }
@@ -104,9 +106,9 @@ Result<Model> Model::Create(ModelConfig config, ModelWeights weights, StepLimits
   const BufferSizes sizes(c, limits);
   KV_ASSIGN(m.memory_, AlignedBuffer::Allocate(sizes.bytes(), MemoryOwner::kScratch,
                                                "the activations of a step"));
-  float** const views[] = {&m.x_,        &m.normed_,    &m.q_,         &m.k_,         &m.v_,
-                           &m.attended_, &m.gate_,      &m.up_,        &m.projected_, &m.cos_,
-                           &m.sin_,      &m.cos_local_, &m.sin_local_, &m.logits_};
+  float** const views[] = {&m.x_,   &m.held_,     &m.normed_,    &m.q_,         &m.k_,
+                           &m.v_,   &m.attended_, &m.gate_,      &m.up_,        &m.projected_,
+                           &m.cos_, &m.sin_,      &m.cos_local_, &m.sin_local_, &m.logits_};
   float* next = m.memory_.as<float>();
   const auto all = sizes.all();
   for (size_t i = 0; i < all.size(); ++i) {
@@ -256,21 +258,53 @@ void Model::LastAttentionBlock(const Batch& batch, std::span<const WantedRows> w
 }
 
 std::span<float> Model::Forward(const Batch& batch, std::span<const WantedRows> wanted,
-                                const KvStorage& kv) {
+                                const KvStorage& kv, LayerRange last) {
   CHECK_LE(batch.rows(), limits_.max_rows);
   CHECK_EQ(wanted.size(), batch.slices.size());
-  int32_t count = 0;
-  for (const WantedRows& r : wanted) count += r.count();
-  CHECK_LE(count, limits_.max_logit_rows);
+  const bool whole = last.first == 0 && last.count == 0;
+  const int32_t end = last.count == 0 ? config_.layers : last.first + last.count;
+  CHECK(last.first >= 0 && last.first < end && end <= config_.layers);
+  // What passes through the layers that the last slice does not: all but its rows.
+  Batch others = batch;
+  std::span<const WantedRows> others_wanted = wanted;
+  const auto dim = static_cast<size_t>(config_.dim);
+  float* rows = nullptr;  // of the last slice, at the end of x_
+  size_t bytes = 0;
+  if (!whole) {
+    const BatchSlice& slice = batch.slices.back();
+    CHECK_EQ(slice.first_row + slice.rows, batch.rows());
+    CHECK_LE(slice.rows, kMostLayeredRows);
+    CHECK(end == config_.layers || wanted.back().count() == 0);
+    others.tokens = batch.tokens.first(slice.first_row);
+    others.positions = batch.positions.first(slice.first_row);
+    others.slices = batch.slices.first(batch.slices.size() - 1);
+    others.table_slices = static_cast<int32_t>(batch.slices.size());
+    others_wanted = wanted.first(wanted.size() - 1);
+    rows = x_ + slice.first_row * dim;
+    bytes = slice.rows * dim * sizeof(float);
+  }
+  const auto at_layer = [&](int32_t layer) -> const Batch& {
+    return layer >= last.first && layer < end ? batch : others;
+  };
 
   rope_.Fill(batch.positions, cos_, sin_);
   rope_local_.Fill(batch.positions, cos_local_, sin_local_);
-  Embed(batch);
+  Embed(at_layer(0));
+  if (last.first > 0) std::memcpy(rows, held_, bytes);
   for (int32_t layer = 0; layer + 1 < config_.layers; ++layer) {
-    AttentionBlock(layer, batch, kv);
-    FeedForward(weights_.layers[layer], batch.rows(), x_);
+    const Batch& b = at_layer(layer);
+    if (b.rows() == 0) continue;
+    AttentionBlock(layer, b, kv);
+    FeedForward(weights_.layers[layer], b.rows(), x_);
+    if (layer + 1 == end) std::memcpy(held_, rows, bytes);
   }
-  LastAttentionBlock(batch, wanted, kv);
+  const Batch& b = at_layer(config_.layers - 1);
+  const std::span<const WantedRows> b_wanted = end == config_.layers ? wanted : others_wanted;
+  if (b.rows() == 0) return {};
+  int32_t count = 0;
+  for (const WantedRows& r : b_wanted) count += r.count();
+  CHECK_LE(count, limits_.max_logit_rows);
+  LastAttentionBlock(b, b_wanted, kv);
   if (count == 0) return {};
   FeedForward(weights_.layers.back(), count, x_);
   backend_->RmsNorm(x_, count, config_.dim, weights_.output_norm.data(), config_.norm_eps, normed_);

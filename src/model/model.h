@@ -19,6 +19,12 @@ struct WantedRows {
   int32_t count() const { return end - begin; }
 };
 
+/// Layers of the last slice that a pass computes: from `first` on, `count` of them; 0: all that are
+/// left. The other slices pass through all layers.
+struct LayerRange {
+  int32_t first = 0, count = 0;
+};
+
 /// How large a step may be.
 struct StepLimits {
   int32_t max_rows = 512;      ///< tokens of one step
@@ -42,8 +48,10 @@ class Model {
   /// Computes the rows of `batch`: appends their K and V to the cache, and returns the logits of
   /// the wanted rows, [sum of wanted[i].count()][vocab], valid until the next call. At the last
   /// layer only K and V are computed for rows whose logits nobody wants: Cache = Dec_kv(x).
+  /// With `last`, the last slice passes through some of the layers only, and its rows are kept for
+  /// the pass that goes on with them: it must be the next that has such a range.
   std::span<float> Forward(const Batch& batch, std::span<const WantedRows> wanted,
-                           const KvStorage& kv);
+                           const KvStorage& kv, LayerRange last = {});
 
  private:
   Model() = default;
@@ -63,10 +71,10 @@ class Model {
   RopeTable rope_, rope_local_;
   AlignedBuffer memory_;
   // Views into memory_, [rows][width]; BufferSizes in model.cc has the widths.
-  float *x_ = nullptr, *normed_ = nullptr, *q_ = nullptr, *k_ = nullptr, *v_ = nullptr,
-        *attended_ = nullptr, *gate_ = nullptr, *up_ = nullptr, *projected_ = nullptr,
-        *cos_ = nullptr, *sin_ = nullptr, *cos_local_ = nullptr, *sin_local_ = nullptr,
-        *logits_ = nullptr;
+  float *x_ = nullptr, *held_ = nullptr, *normed_ = nullptr, *q_ = nullptr, *k_ = nullptr,
+        *v_ = nullptr, *attended_ = nullptr, *gate_ = nullptr, *up_ = nullptr,
+        *projected_ = nullptr, *cos_ = nullptr, *sin_ = nullptr, *cos_local_ = nullptr,
+        *sin_local_ = nullptr, *logits_ = nullptr;
   std::vector<int32_t> first_wanted_;
 };
 

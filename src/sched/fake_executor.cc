@@ -45,8 +45,31 @@ StepResult FakeExecutor::Collect() {
   }
   largest_step_ = std::max(largest_step_, plan_->rows());
   const size_t n = plan_->slices.size();
+  // What failed, or has passed through some layers only, leaves what is of no use to anybody.
+  const auto spoil = [&](size_t i) {
+    const SeqSlice& s = plan_->slices[i];
+    for (size_t g = 0; g < layout_.groups.size(); ++g) {
+      for (int32_t p = s.first_pos; p < s.first_pos + s.count; ++p)
+        Slot(plan_->tables[g * n + i], p) = ~0ull;
+    }
+  };
   for (size_t i = 0; i < n; ++i) {
     const SeqSlice& s = plan_->slices[i];
+    if (s.layered()) {
+      CHECK_EQ(i + 1, n);
+      CHECK_LE(s.count, kMostLayeredRows);
+      if (s.first_layer > 0) {
+        CHECK(held_.sequence == s.sequence && held_.first_pos == s.first_pos);
+        CHECK(held_.rows == s.count && held_.layers == s.first_layer);
+      }
+      held_ = {s.sequence, s.first_pos, s.count, s.first_layer + s.layers};
+      CHECK_LT(s.complete() ? s.first_layer : held_.layers, layout_.layers());
+    }
+    if (!s.complete()) {
+      CHECK(!s.has_result());
+      spoil(i);
+      continue;
+    }
     computed_tokens_ += s.count;
     uint64_t hash = 0;
     for (size_t g = 0; g < layout_.groups.size(); ++g) {
@@ -72,11 +95,14 @@ StepResult FakeExecutor::Collect() {
         r.tokens.push_back({.token = static_cast<int32_t>(token), .logprob = 0, .top = {}});
       }
     }
-    if (failing_ != 0 && Mix(failing_, hash) % 64 == 0)
+    if (failing_ != 0 && Mix(failing_, hash) % 64 == 0) {
       r.error = MakeError(ErrorCode::kInvalid, "a planned failure");
+      spoil(i);
+    }
     result.slices.push_back(std::move(r));
   }
   if (failing_ != 0 && Mix(failing_, plan_->step) % 64 == 0) {
+    for (size_t i = 0; i < n; ++i) spoil(i);
     result.slices.clear();
     result.error = MakeError(ErrorCode::kIo, "a planned failure of the step");
   }

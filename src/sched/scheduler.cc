@@ -1,6 +1,7 @@
 #include "sched/scheduler.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "base/check.h"
@@ -15,6 +16,11 @@ constexpr double kLeastPrefill = 0.2;
 /// While prompts are computed under a target, every so many steps one only decodes, so that what
 /// decoding costs by now is measured and not carried forward from when the prompts came.
 constexpr int32_t kDecodeOnlyEvery = 16;
+
+/// Where less of a prompt than this fits into a step, so that the keys before it would be read for
+/// few tokens, a larger chunk is computed some layers a step; so many that this many layers fit.
+constexpr int32_t kLeastChunk = 16;
+constexpr double kLayersAStep = 2;
 
 /// Pairs of a token and a key for tokens [first, first + count).
 double Keys(int32_t first, int32_t count) { return count * (first + (count + 1) / 2.0); }
@@ -290,6 +296,7 @@ void Scheduler::Preempt(Sequence* victim) {
   places_ -= s->places;
   kv_->Release(s->kv, s->tokens, true);
   s->kv = SequenceKv{};
+  s->layered = s->layers_done = 0;
   ++s->preemptions;
   ++counters_.preemptions;
   Enqueue(std::move(s));  // with its old arrival: before all that came later
@@ -336,7 +343,9 @@ bool Scheduler::MakeRoom(Sequence* s, int32_t tokens) {
   return true;
 }
 
-bool Scheduler::PlanSlice(Sequence* s, int32_t count) {
+/// `layers`: how many of those that are left; 0: all. What was begun in layers goes on in them.
+bool Scheduler::PlanSlice(Sequence* s, int32_t count, int32_t layers) {
+  if (s->layered > 0) count = s->layered;
   const bool wants_prompt = s->prompt_logprobs >= 0 && s->logprobs_done < s->prompt_tokens - 1;
   if (wants_prompt) {
     // Its rows' logits are as many as the step has room for.
@@ -350,7 +359,9 @@ bool Scheduler::PlanSlice(Sequence* s, int32_t count) {
                  .count = count,
                  .tokens = s->tokens,
                  .prompt_tokens = s->prompt_tokens};
-  if (count == s->pending()) {
+  if (s->layered > 0) slice.first_layer = s->layers_done;
+  if (layers < kv_->layout().layers() - slice.first_layer) slice.layers = layers;
+  if (count == s->pending() && slice.complete()) {
     slice.wanted_begin = count - 1;
     slice.wanted_end = count;
     slice.sampling = &s->sampling;
@@ -369,23 +380,74 @@ bool Scheduler::PlanSlice(Sequence* s, int32_t count) {
   return true;
 }
 
-int32_t Scheduler::PrefillBudget(int32_t decoding) {
-  const int32_t rows = options_.max_step_tokens - decoding;
-  if (decoding == 0 || options_.itl_target_s <= 0 || !cost_.known()) return rows;
+/// How long this step may take, by the latency target, with what is planned of it; < 0: no limit.
+double Scheduler::StepLimit(int32_t decoding) {
+  if (decoding == 0 || options_.itl_target_s <= 0 || !cost_.known()) return -1;
   if (++mixed_steps_ >= kDecodeOnlyEvery) {
     mixed_steps_ = 0;
     return 0;
   }
+  return std::max(options_.itl_target_s, (1 + kLeastPrefill) * cost_.Predict(PlannedWork()));
+}
+
+/// What `count` tokens of a prompt add to a step.
+double Scheduler::PromptSeconds(const Sequence& s, int32_t count) const {
+  CostModel::Work work;
+  work.prompt = count;
+  work.prompt_keys = Keys(s.kv.computed, count);
+  work.prompt_context = s.kv.computed;
+  return cost_.Prompts(work);
+}
+
+/// Some layers of a chunk of at most `rows` rows, as many as fit into `limit` seconds.
+bool Scheduler::PlanLayers(Sequence* s, int32_t rows, double limit) {
   const CostModel::Work work = PlannedWork();
-  double context = 0;
-  for (const auto& s : running_) {
-    if (s->pending() > 1) {
-      context = s->kv.computed;
-      break;
-    }
+  const double decoding = cost_.Predict(work), left = limit - decoding;
+  const int32_t all = kv_->layout().layers();
+  int32_t count = s->layered;
+  if (count == 0) {
+    const double seconds = decoding + left * all / kLayersAStep;
+    count = std::clamp(cost_.TokensWithin(seconds, work, s->kv.computed), 1,
+                       std::min({rows, s->pending(), kMostLayeredRows}));
   }
-  const double seconds = std::max(options_.itl_target_s, (1 + kLeastPrefill) * cost_.Predict(work));
-  return std::clamp(cost_.TokensWithin(seconds, work, context), 1, rows);
+  const double each = PromptSeconds(*s, count) / all;
+  const double fit = each > 0 ? std::round(std::min<double>(left / each, all)) : all;
+  return PlanSlice(s, count, std::max(1, static_cast<int32_t>(fit)));
+}
+
+void Scheduler::PlanPrompts(int32_t decoding) {
+  const double limit = StepLimit(decoding);
+  std::vector<Sequence*> prompts;
+  for (const auto& s : running_) {
+    if (s->pending() > 1) prompts.push_back(s.get());
+  }
+  // What is between its layers goes on first: nobody else can be until it has ended.
+  std::stable_sort(prompts.begin(), prompts.end(), [&](const Sequence* a, const Sequence* b) {
+    if ((a->layered > 0) != (b->layered > 0)) return a->layered > 0;
+    if (tenants_.size() <= 1) return false;
+    return a->priority != b->priority ? a->priority > b->priority
+                                      : tenants_[a->tenant].served < tenants_[b->tenant].served;
+  });
+  int32_t rows = options_.max_step_tokens - decoding;
+  for (Sequence* s : prompts) {
+    if (rows <= 0 || limit == 0) break;
+    // It may have been preempted for one before it.
+    if (std::none_of(running_.begin(), running_.end(), [s](const auto& r) { return r.get() == s; }))
+      continue;
+    int32_t count = options_.chunked_prefill ? std::min(s->pending(), rows) : s->pending();
+    if (s->layered > rows) break;
+    if (limit > 0 && options_.chunked_prefill) {
+      const bool first = static_cast<int32_t>(planned_.size()) == decoding;
+      const int32_t fits = cost_.TokensWithin(limit, PlannedWork(), s->kv.computed);
+      if (s->layered > 0 || (fits < std::min(count, kLeastChunk) && s->prompt_logprobs < 0)) {
+        if (first) PlanLayers(s, rows, limit);
+        break;
+      }
+      count = std::clamp(fits, first ? 1 : 0, count);
+    }
+    if (count > 0 && PlanSlice(s, count)) rows -= plan_.slices.back().count;
+    if (!plan_.slices.empty() && plan_.slices.back().layered()) break;
+  }
 }
 
 void Scheduler::GetUnstuck() {
@@ -425,25 +487,7 @@ const StepPlan& Scheduler::Plan(int64_t now_ns) {
     Sequence* s = running_[i].get();
     if (s->pending() == 1 && PlanSlice(s, 1)) ++decoding;
   }
-  int32_t budget = PrefillBudget(decoding);
-  std::vector<Sequence*> prompts;
-  for (const auto& s : running_) {
-    if (s->pending() > 1) prompts.push_back(s.get());
-  }
-  if (tenants_.size() > 1) {
-    std::stable_sort(prompts.begin(), prompts.end(), [&](const Sequence* a, const Sequence* b) {
-      return a->priority != b->priority ? a->priority > b->priority
-                                        : tenants_[a->tenant].served < tenants_[b->tenant].served;
-    });
-  }
-  for (Sequence* s : prompts) {
-    if (budget <= 0) break;
-    // It may have been preempted for one before it.
-    if (std::none_of(running_.begin(), running_.end(), [s](const auto& r) { return r.get() == s; }))
-      continue;
-    const int32_t count = options_.chunked_prefill ? std::min(s->pending(), budget) : s->pending();
-    if (PlanSlice(s, count)) budget -= count;
-  }
+  PlanPrompts(decoding);
   if (plan_.slices.empty()) GetUnstuck();
   for (size_t g = 0; g < kv_->layout().groups.size(); ++g) {
     for (const Sequence* s : planned_) plan_.tables.push_back(s->kv.tables[g].view());
@@ -456,10 +500,15 @@ CostModel::Work Scheduler::PlannedWork() const {
   for (size_t i = 0; i < planned_.size(); ++i) {
     const SeqSlice& slice = plan_.slices[i];
     const double keys = Keys(slice.first_pos, slice.count);
-    const bool prompt = planned_[i]->pending() > 1;
-    (prompt ? work.prompt : work.decoding) += slice.count;
-    (prompt ? work.prompt_keys : work.decoding_keys) += keys;
-    if (prompt) work.prompt_context += slice.first_pos;
+    if (planned_[i]->pending() == 1) {
+      work.decoding += slice.count;
+      work.decoding_keys += keys;
+      continue;
+    }
+    const double share = slice.Share(kv_->layout().layers());
+    work.prompt += share * slice.count;
+    work.prompt_keys += share * keys;
+    work.prompt_context += share * slice.first_pos;
   }
   return work;
 }
@@ -482,7 +531,8 @@ void Scheduler::AccountStep() {
       continue;
     }
     const SeqSlice& slice = plan_.slices[s->slice];
-    const double own_prompt = s->pending() > 1 ? slice.count : 0;
+    const double own_prompt =
+        s->pending() > 1 ? slice.Share(kv_->layout().layers()) * slice.count : 0;
     const double others = all.prompt == 0 ? 0 : added * (1 - own_prompt / all.prompt) * seconds;
     s->times.others += others;
     const bool prompt = slice.first_pos < s->prompt_tokens;
@@ -513,10 +563,15 @@ std::vector<Scheduler::Progress> Scheduler::Commit(const StepResult& result, int
       p.prompt_logprobs = r.prompt_logprobs;
       p.error = r.error;
     }
+    counters_.layered += slice.layered() ? 1 : 0;
+    if (!p.error) kv_->CopiesDone(s->kv);
     // What failed leaves nothing behind: its K and V are not shared, nor counted as computed.
-    if (!p.error) {
+    if (!p.error && !slice.complete()) {
+      s->layered = slice.count;
+      s->layers_done = slice.first_layer + slice.layers;
+    } else if (!p.error) {
+      s->layered = s->layers_done = 0;
       const int32_t computed = slice.first_pos + slice.count;
-      kv_->CopiesDone(s->kv);
       kv_->Publish(s->kv, s->tokens, computed);
       kv_->Advance(s->kv, computed);
       if (slice.prompt_logprobs >= 0)

@@ -37,6 +37,7 @@ struct TenantOptions {
 struct SchedulerCounters {
   uint64_t steps = 0, preemptions = 0, admitted = 0;
   uint64_t prompt_tokens = 0, cached_tokens = 0;  ///< of first admissions
+  uint64_t layered = 0;                           ///< slices that passed through some layers only
   uint64_t misses[5] = {};                        ///< by MissReason, of first admissions
 };
 
@@ -122,7 +123,10 @@ class Scheduler {
   Admission TryAdmit(Sequence* sequence);
   bool WaitsForPrefix(Sequence* sequence, const PrefixMatch& match);
   bool StillWaits(Sequence* sequence);
-  bool PlanSlice(Sequence* sequence, int32_t count);
+  bool PlanSlice(Sequence* sequence, int32_t count, int32_t layers = 0);
+  void PlanPrompts(int32_t decoding);
+  bool PlanLayers(Sequence* sequence, int32_t rows, double limit);
+  double PromptSeconds(const Sequence& sequence, int32_t count) const;
   int64_t ExpectedGrowth(const Sequence& sequence) const;
   int64_t HeldBlocks(uint64_t tenant) const;
   bool MakeQuota(Sequence* sequence, int32_t tokens);
@@ -132,7 +136,7 @@ class Scheduler {
   CostModel::Work PlannedWork() const;
   bool MakeRoom(Sequence* sequence, int32_t tokens);
   void Preempt(Sequence* sequence);
-  int32_t PrefillBudget(int32_t decoding);
+  double StepLimit(int32_t decoding);
   void Enqueue(std::unique_ptr<Sequence> sequence);
 
   SchedulerOptions options_;

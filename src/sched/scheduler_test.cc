@@ -60,6 +60,12 @@ struct Rig {
     if (plan.slices.empty()) return false;
     executor.Submit(plan);
     const StepResult result = executor.Collect();
+    // A step takes a millisecond, and one more for each row and for each 100 keys.
+    double ms = 1;
+    for (const SeqSlice& s : plan.slices)
+      ms += s.Share(kv.layout().layers()) * s.count * (1 + s.first_pos / 100.0);
+    longest_ms = std::max(longest_ms, ms);
+    scheduler.Measured(ms * 1e-3);
     for (const auto& p : scheduler.Commit(result)) {
       const Sequence& s = *p.sequence;
       if (p.error) {
@@ -105,6 +111,7 @@ struct Rig {
   FakeExecutor executor;
   SequenceId next_id = 1;
   int failed = 0;
+  double longest_ms = 0;
   std::vector<SequenceId> forks;
   std::map<SequenceId, std::vector<int32_t>> prompt_rows;
   std::map<SequenceId, std::vector<int32_t>> outputs;
@@ -406,6 +413,35 @@ TEST(Scheduler, ATimesCauseIsItsOwnAndTheSumIsAllTime) {
   EXPECT_EQ(times[ids[0]].queue, 0);
 }
 
+TEST(Scheduler, WhatIsLongerThanAStepIsComputedSomeLayersAtATime) {
+  std::map<SequenceId, std::vector<int32_t>> free;
+  for (const double target_ms : {0.0, 7.0, 12.0}) {
+    Rig rig(true, 200,
+            {.max_step_tokens = 64, .max_sequences = 4, .itl_target_s = target_ms * 1e-3});
+    std::mt19937 random(16);
+    for (int i = 0; i < 3; ++i) rig.Add(RandomPrompt(random, 10), 400);
+    for (int i = 0; i < 8; ++i) rig.Step();
+    rig.longest_ms = 0;
+    // Near its end a token takes as long as five: more than the target leaves.
+    const SequenceId last = rig.Add(RandomPrompt(random, 300), 5);
+    int steps = 0;
+    while (rig.outputs.count(last) == 0) {
+      ASSERT_TRUE(rig.Step());
+      ++steps;
+    }
+    if (target_ms == 0) {
+      free = rig.outputs;
+      EXPECT_GT(rig.longest_ms, 100);
+      EXPECT_EQ(rig.scheduler.counters().layered, 0u);
+    } else {
+      EXPECT_EQ(rig.outputs.at(last), free.at(last));
+      EXPECT_LT(rig.longest_ms, 1.4 * std::max(target_ms, 1.2 * 13));
+      EXPECT_GT(rig.scheduler.counters().layered, static_cast<uint64_t>(steps / 4));
+      EXPECT_LT(steps, 400);
+    }
+  }
+}
+
 TEST(Scheduler, RandomTrafficWithCancelsKeepsEveryInvariant) {
   const char* more = std::getenv("KVASIR_SIMULATIONS");
   const uint32_t seeds = more != nullptr ? static_cast<uint32_t>(std::atoi(more)) : 2000;
@@ -414,6 +450,7 @@ TEST(Scheduler, RandomTrafficWithCancelsKeepsEveryInvariant) {
     Rig rig(random() % 2 == 0, static_cast<int32_t>(20 + random() % 60),
             {.max_step_tokens = static_cast<int32_t>(1 + random() % 70),
              .max_sequences = static_cast<int32_t>(1 + random() % 5),
+             .itl_target_s = random() % 2 == 0 ? 0 : 1e-3 * static_cast<double>(1 + random() % 20),
              .max_logit_rows = static_cast<int32_t>(5 + random() % 20),
              .max_wait_steps = static_cast<int32_t>(1 + random() % 100)});
     const bool failing = random() % 4 == 0;

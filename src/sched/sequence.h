@@ -50,6 +50,9 @@ struct Sequence {
   int32_t logprobs_done = 0;  ///< rows whose prompt_logprobs were given
   int32_t answered = 0;       ///< chosen_outside: how many tokens it had when it last gave logits
   int32_t slice = -1;         ///< its slice in the planned step
+  /// > 0: this many tokens after kv.computed have passed through `layers_done` layers.
+  int32_t layered = 0;
+  int32_t layers_done = 0;
   int32_t preemptions = 0;
   MissReason miss = MissReason::kNone;  ///< why no more of the prompt was cached
   PrefixMatch match;                    ///< numbers of the match at admission; its nodes are empty

@@ -33,10 +33,24 @@ struct SeqSlice {
   /// >= 0: the wanted rows also give the log probabilities of the prompt's own next tokens, with so
   /// many most likely ones beside each.
   int32_t prompt_logprobs = -1;
+  /// Layered prefill: a chunk that would take longer than a step may is computed over several
+  /// steps, some layers in each: from `first_layer` on, `layers` of them; 0: all that are left.
+  /// Such a slice is its plan's last, and has at most kMostLayeredRows rows. The executor keeps its
+  /// rows between the layers from one such step to the next, for one slice at a time.
+  int32_t first_layer = 0, layers = 0;
 
+  /// False: other layers follow in a later step.
+  bool complete() const { return layers == 0; }
+  bool layered() const { return first_layer > 0 || layers > 0; }
+  /// The part of its work that this step does, if the model has so many layers.
+  double Share(int32_t all_layers) const {
+    return static_cast<double>(complete() ? all_layers - first_layer : layers) / all_layers;
+  }
   /// True if the step's result has something for this slice.
   bool has_result() const { return sampling != nullptr || prompt_logprobs >= 0; }
 };
+
+inline constexpr int32_t kMostLayeredRows = 64;
 
 /// One forward pass over a batch of slices: made by the scheduler, immutable, moves no bytes
 /// itself.

@@ -17,7 +17,7 @@ namespace {
 /// Does nothing but choose tokens that no other sequence has, and say how long a step would take.
 class SimExecutor final : public Executor {
  public:
-  explicit SimExecutor(const MachineProfile& machine) : machine_(machine) {}
+  SimExecutor(const MachineProfile& machine, int32_t layers) : machine_(machine), layers_(layers) {}
 
   void Submit(const StepPlan& plan) override { plan_ = &plan; }
 
@@ -25,11 +25,12 @@ class SimExecutor final : public Executor {
     StepResult result{.step = plan_->step, .slices = {}, .error = {}, .logits = {}};
     double tokens = 0, keys = 0, prompt_keys = 0;
     for (const SeqSlice& s : plan_->slices) {
-      tokens += s.count;
+      const double share = s.Share(layers_);
+      tokens += share * s.count;
       if (s.count == 1) {
-        keys += s.first_pos + 1;
+        keys += share * (s.first_pos + 1);
       } else {
-        prompt_keys += s.count * (s.first_pos + s.count / 2.0);
+        prompt_keys += share * s.count * (s.first_pos + s.count / 2.0);
       }
       if (s.sampling == nullptr) continue;
       SampledToken token;
@@ -46,6 +47,7 @@ class SimExecutor final : public Executor {
 
  private:
   MachineProfile machine_;
+  int32_t layers_;
   const StepPlan* plan_ = nullptr;
   int32_t next_token_ = 0;  // below zero: in no prompt
   double seconds_ = 0;
@@ -59,7 +61,7 @@ class Simulator {
         options_(options),
         kv_(std::move(layout), static_cast<int32_t>(blocks), options.kv),
         scheduler_(options.scheduler, &kv_),
-        executor_(options.machine) {
+        executor_(options.machine, kv_.layout().layers()) {
     result_.pool_blocks = blocks;
     result_.requests.resize(trace.size());
     if (options.scheduler.itl_target_s > 0) {
