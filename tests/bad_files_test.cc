@@ -194,6 +194,17 @@ TEST_F(BadFiles, AFileThatIsCutIsRefused) {
   }
 }
 
+TEST_F(BadFiles, AnArrayOfAnotherTypeIsRefused) {
+  // Each has the other's name, which is as long: the words are numbers, the scores words.
+  std::string bytes = ReadFile("gemma3.gguf");
+  const std::string words = "tokenizer.ggml.tokens", scores = "tokenizer.ggml.scores";
+  const size_t a = bytes.find(words), b = bytes.find(scores);
+  ASSERT_TRUE(a != std::string::npos && b != std::string::npos);
+  bytes.replace(a, scores.size(), scores);
+  bytes.replace(b, words.size(), words);
+  EXPECT_FALSE(Works(bytes));
+}
+
 TEST_F(BadFiles, Version2WorksAndOthersAreNamed) {
   std::string copy = ReadFile("llama.gguf");
   copy[4] = 2;
