@@ -194,6 +194,32 @@ TEST_F(BadFiles, AFileThatIsCutIsRefused) {
   }
 }
 
+TEST_F(BadFiles, AnAlignmentIsAPowerOfTwoWithinItsBound) {
+  const std::string good = ReadFile("llama.gguf");
+  const size_t header = FieldFinder(good).header_bytes();
+  const auto with_alignment = [&](uint32_t value) {
+    // One more entry, before all others; the tensors' data go on from the next multiple of 32.
+    const std::string key = "general.alignment";
+    const uint64_t length = key.size();
+    const uint32_t type = 4;  // uint32
+    std::string entry(16, '\0');
+    std::memcpy(entry.data(), &length, 8);
+    entry.insert(8, key);
+    std::memcpy(entry.data() + 8 + key.size(), &type, 4);
+    std::memcpy(entry.data() + 12 + key.size(), &value, 4);
+    std::string file = good.substr(0, 24) + entry + good.substr(24, header - 24);
+    uint64_t count = 0;
+    std::memcpy(&count, file.data() + 16, 8);
+    ++count;
+    std::memcpy(file.data() + 16, &count, 8);
+    file.resize((file.size() + 31) / 32 * 32, '\0');
+    return file + good.substr((header + 31) / 32 * 32);
+  };
+  EXPECT_TRUE(Works(with_alignment(32)));
+  for (const uint32_t value : {0u, 3u, 48u, 1u << 21, 1u << 31, ~0u})
+    EXPECT_FALSE(Works(with_alignment(value))) << value;
+}
+
 TEST_F(BadFiles, AnArrayOfAnotherTypeIsRefused) {
   // Each has the other's name, which is as long: the words are numbers, the scores words.
   std::string bytes = ReadFile("gemma3.gguf");

@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <string>
 
@@ -63,8 +64,9 @@ class Folder {
 TEST(CommandLine, EverySubcommandHasHelp) {
   EXPECT_EQ(Kvasir("--help").code, 0);
   EXPECT_NE(Kvasir("--version").text.find("kvasir "), std::string::npos);
-  for (const char* name : {"run", "explain", "plan", "simulate", "batch", "bench batch", "show",
-                           "tokenize", "perplexity", "doctor", "completion"}) {
+  for (const char* name :
+       {"run", "explain", "plan", "simulate", "batch", "bench batch", "bench kernel", "show",
+        "tokenize", "perplexity", "doctor", "completion"}) {
     const Output help = Kvasir(std::string(name) + " --help");
     EXPECT_EQ(help.code, 0) << name;
     EXPECT_NE(help.text.find("--help"), std::string::npos);
@@ -212,6 +214,23 @@ TEST(CommandLine, BenchBatchGivesARowForEachBatchAndAProfileThatSimulateReads) {
   const auto r =
       Kvasir(Quiet("simulate --workload shared --requests 20 --json --profile " + profile)).json();
   EXPECT_EQ(r.value("requests", 0), 20) << r;
+}
+
+TEST(CommandLine, BenchKernelMeasuresWhatItIsAskedFor) {
+  const auto bench = Kvasir(Quiet("bench kernel --inputs 256 --outputs 32 --rows 1,3 --format "
+                                  "Q4_0,BF16 --kv-dtype int8 --context 40 --json"))
+                         .json();
+  for (const char* key : {"bandwidth_gb_s", "int8_gops", "float_gflops"})
+    EXPECT_GT(bench.value(key, 0.0), 0) << key;
+  std::map<std::string, int> count;
+  for (const auto& row : bench["rows"]) {
+    ++count[row["op"]];
+    EXPECT_GT(row.value("us", 0.0), 0) << row;
+  }
+  EXPECT_EQ(count["matmul"], 4);
+  EXPECT_EQ(count["attention, decode"], 2);
+  EXPECT_EQ(count["attention, prefill"], 1);
+  EXPECT_EQ(Kvasir(Quiet("bench kernel --format Q9")).code, 1);
 }
 
 TEST(CommandLine, CompletionsNameEverySubcommandAndAreValidShell) {

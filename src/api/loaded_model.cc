@@ -67,7 +67,8 @@ Result<std::unique_ptr<LoadedModel>> LoadedModel::Load(const LoadOptions& option
   KV_ASSIGN(s->model, Model::Create(s->opened.config, std::move(weights),
                                     {.max_rows = options.memory.max_step_tokens,
                                      .max_logit_rows = options.memory.max_logit_rows,
-                                     .max_tokens = s->plan.context},
+                                     .max_tokens = s->plan.context,
+                                     .max_layered_rows = kMostLayeredRows},
                                     s->backend.get()));
   KV_ASSIGN(s->kv_memory,
             AlignedBuffer::Allocate(s->plan.kv_bytes, MemoryOwner::kKv, "the KV pool"));

@@ -94,7 +94,8 @@ Result<BatchBenchRow> RunRow(LoadedModel* model, const BatchBenchOptions& o, int
   const int64_t prompt = o.shared_prompt ? int64_t{o.pp} * batch : meter.prompt.tokens;
   row.pp_tok_s = Rate(static_cast<double>(prompt), row.pp_s);
   row.tg_tok_s = Rate(static_cast<double>(meter.decode.tokens), row.tg_s);
-  const OpCounters &p = meter.prompt.work, &d = meter.decode.work;
+  const OpCounters& p = row.pp_work = meter.prompt.work;
+  const OpCounters& d = row.tg_work = meter.decode.work;
   row.pp_limit_pct = Rate(static_cast<double>(p.matmul_flops + p.attention_flops), row.pp_s);
   row.tg_limit_pct = Rate(static_cast<double>(d.weight_bytes + d.kv_bytes_read), row.tg_s);
   return row;

@@ -17,6 +17,7 @@ struct BatchBenchRow {
   double pp_tok_s = 0, tg_tok_s = 0;
   double pp_limit_pct = 0;  ///< of the compute probe
   double tg_limit_pct = 0;  ///< of the bandwidth probe: weights and K and V read
+  OpCounters pp_work, tg_work;
 };
 
 struct BatchBenchOptions {

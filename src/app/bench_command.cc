@@ -4,6 +4,7 @@
 #include <fstream>
 
 #include "app/bench_batch.h"
+#include "app/bench_kernel.h"
 #include "app/commands.h"
 #include "app/flags.h"
 #include "app/json_output.h"
@@ -16,7 +17,7 @@ struct BenchBatchFlags {
   ModelFlags model;
   BatchBenchOptions bench;
   std::string profile;
-  bool json = false;
+  bool breakdown = false, json = false;
 };
 
 Status WriteProfile(const std::string& path, const std::string& model_path, LoadedModel* model) {
@@ -47,6 +48,47 @@ std::string Table(const std::vector<BatchBenchRow>& rows) {
   return out;
 }
 
+/// Seconds of the steps of a phase by op; what is left is sampling and the plan.
+std::vector<std::pair<std::string, double>> Breakdown(const OpCounters& work, double seconds) {
+  std::vector<std::pair<std::string, double>> out;
+  double left = seconds;
+  for (int op = 0; op < kOps; ++op) {
+    const double s = static_cast<double>(work.op_ns[op]) * 1e-9;
+    out.emplace_back(NameOf(static_cast<Op>(op)), s);
+    left -= s;
+  }
+  out.emplace_back("sampling, rest", left);
+  return out;
+}
+
+std::string BreakdownText(const BatchBenchRow& r) {
+  std::string out =
+      fmt::format("\nPP {} TG {} B {:<14} prefill            decode\n", r.pp, r.tg, r.batch);
+  const auto p = Breakdown(r.pp_work, r.pp_s), d = Breakdown(r.tg_work, r.tg_s);
+  for (size_t i = 0; i < p.size(); ++i) {
+    out +=
+        fmt::format("{:<16} {:>9.3f} s {:>5.1f}% {:>9.3f} s {:>5.1f}%\n", p[i].first, p[i].second,
+                    100 * p[i].second / r.pp_s, d[i].second, 100 * d[i].second / r.tg_s);
+  }
+  const auto rates = [](const OpCounters& w, double s) {
+    return fmt::format(
+        "{:.0f} GFLOP/s in matmul, {:.0f} in attention; {:.1f} GB/s of weights and K, V",
+        static_cast<double>(w.matmul_flops) /
+            std::max<double>(1, static_cast<double>(w.op_ns[static_cast<int>(Op::kMatMul)])),
+        static_cast<double>(w.attention_flops) /
+            std::max<double>(1, static_cast<double>(w.op_ns[static_cast<int>(Op::kAttention)])),
+        static_cast<double>(w.weight_bytes + w.kv_bytes_read) / s * 1e-9);
+  };
+  return out + "prefill: " + rates(r.pp_work, r.pp_s) + "\ndecode: " + rates(r.tg_work, r.tg_s) +
+         "\n";
+}
+
+nlohmann::ordered_json BreakdownJson(const OpCounters& work, double seconds) {
+  nlohmann::ordered_json out;
+  for (const auto& [name, s] : Breakdown(work, seconds)) out[name] = s;
+  return out;
+}
+
 nlohmann::ordered_json RowsJson(const std::vector<BatchBenchRow>& rows) {
   nlohmann::ordered_json out = nlohmann::ordered_json::array();
   for (const BatchBenchRow& r : rows) {
@@ -59,7 +101,9 @@ nlohmann::ordered_json RowsJson(const std::vector<BatchBenchRow>& rows) {
                    {"tg_s", r.tg_s},
                    {"tg_tok_s", r.tg_tok_s},
                    {"pp_limit_pct", r.pp_limit_pct},
-                   {"tg_limit_pct", r.tg_limit_pct}});
+                   {"tg_limit_pct", r.tg_limit_pct},
+                   {"pp_breakdown_s", BreakdownJson(r.pp_work, r.pp_s)},
+                   {"tg_breakdown_s", BreakdownJson(r.tg_work, r.tg_s)}});
   }
   return out;
 }
@@ -98,14 +142,120 @@ Result<int> BenchBatch(BenchBatchFlags flags) {
                {"kv_dtype", flags.model.kv_dtype}});
   } else {
     WriteOut(Table(rows));
+    if (flags.breakdown) {
+      for (const BatchBenchRow& row : rows) WriteOut(BreakdownText(row));
+    }
   }
   return kExitOk;
+}
+
+struct BenchKernelFlags {
+  KernelBenchOptions bench;
+  std::vector<std::string> formats, kv_dtypes;
+  bool json = false;
+};
+
+std::string KernelText(const KernelBench& b) {
+  std::string out = fmt::format(
+      "{}: reads {:.1f} GB/s, int8 {:.0f} GOP/s, f32 {:.0f} GFLOP/s\n\n{:<19} {:<20} {:>5} {:>11} "
+      "{:>9} {:>8} {:>7}\n",
+      b.backend, b.bandwidth_gb_s, b.peak.int8_gops, b.peak.float_gops, "op", "of", "rows", "us",
+      "GOP/s", "GB/s", "limit%");
+  for (const KernelBenchRow& r : b.rows) {
+    out += fmt::format("{:<19} {:<20} {:>5} {:>11.1f} {:>9.1f} {:>8.1f} {:>7.1f}\n", r.op, r.what,
+                       r.rows, r.us, r.gops, r.gb_s, r.limit_pct);
+  }
+  return out;
+}
+
+nlohmann::ordered_json KernelJson(const KernelBench& b) {
+  nlohmann::ordered_json rows = nlohmann::ordered_json::array();
+  for (const KernelBenchRow& r : b.rows) {
+    rows.push_back({{"op", r.op},
+                    {"of", r.what},
+                    {"rows", r.rows},
+                    {"us", r.us},
+                    {"gops", r.gops},
+                    {"gb_s", r.gb_s},
+                    {"limit_pct", r.limit_pct}});
+  }
+  return {{"backend", b.backend},
+          {"bandwidth_gb_s", b.bandwidth_gb_s},
+          {"int8_gops", b.peak.int8_gops},
+          {"float_gflops", b.peak.float_gops},
+          {"rows", std::move(rows)}};
+}
+
+/// A weight format by its name, as `show` prints it.
+Result<DType> ParseWeightFormat(const std::string& name) {
+  for (uint32_t number = 0; number < 64; ++number) {
+    const auto info = FindDType(number);
+    if (info && info->name == name) return info->dtype;
+  }
+  return MakeError(ErrorCode::kInvalid,
+                   "the weight format {} is not known; use Q4_0, Q8_0, BF16 ...", name);
+}
+
+Result<int> BenchKernel(BenchKernelFlags flags) {
+  KernelBenchOptions& o = flags.bench;
+  const auto within = [](const char* name, int64_t value, int64_t least, int64_t most) -> Status {
+    if (value >= least && value <= most) return {};
+    return MakeError(ErrorCode::kInvalid, "{} is {}; use {} to {}", name, value, least, most);
+  };
+  KV_RETURN_IF_ERROR(within("--inputs", o.inputs, 256, 1 << 16));
+  KV_RETURN_IF_ERROR(within("--outputs", o.outputs, 16, 1 << 18));
+  if (o.inputs % 256 != 0)
+    return MakeError(ErrorCode::kInvalid, "--inputs is {}; use a multiple of 256", o.inputs);
+  for (const int32_t rows : o.rows) KV_RETURN_IF_ERROR(within("--rows", rows, 1, 4096));
+  for (const int32_t context : o.contexts)
+    KV_RETURN_IF_ERROR(within("--context", context, 1, 1 << 17));
+  if (!flags.formats.empty()) o.formats.clear();
+  for (const std::string& name : flags.formats) {
+    KV_ASSIGN(const DType format, ParseWeightFormat(name));
+    o.formats.push_back(format);
+  }
+  if (!flags.kv_dtypes.empty()) o.kv_dtypes.clear();
+  for (const std::string& name : flags.kv_dtypes) {
+    KV_ASSIGN(const KvDType dtype, ParseKvDType(name));
+    o.kv_dtypes.push_back(dtype);
+  }
+  KV_ASSIGN(const KernelBench bench, RunKernelBench(o));
+  if (flags.json) {
+    PrintJson(KernelJson(bench));
+  } else {
+    WriteOut(KernelText(bench));
+  }
+  return kExitOk;
+}
+
+Command AddBenchKernel(CLI::App* bench) {
+  auto flags = std::make_shared<BenchKernelFlags>();
+  CLI::App* app = bench->add_subcommand(
+      "kernel", "Each operation of the forward pass, as a share of this machine's limits");
+  app->add_option("-t,--threads", flags->bench.threads, "0: one for each physical core")
+      ->type_name("N");
+  app->add_option("--inputs", flags->bench.inputs, "of the products")->type_name("K");
+  app->add_option("--outputs", flags->bench.outputs, "of the products")->type_name("N");
+  app->add_option("--rows", flags->bench.rows, "rows of a step; a list gives a line each")
+      ->delimiter(',')
+      ->type_name("R[,R]");
+  app->add_option("--format", flags->formats, "weight formats, such as Q4_0,BF16")
+      ->delimiter(',')
+      ->type_name("F[,F]");
+  app->add_option("--kv-dtype", flags->kv_dtypes, "of the attention: bf16, f16, f32, int8")
+      ->delimiter(',')
+      ->type_name("T[,T]");
+  app->add_option("--context", flags->bench.contexts, "tokens before those that attend")
+      ->delimiter(',')
+      ->type_name("N[,N]");
+  app->add_flag("--json", flags->json, "one JSON object on stdout");
+  return [flags] { return BenchKernel(*flags); };
 }
 
 }  // namespace
 
 Command AddBenchCommand(CLI::App* root) {
-  CLI::App* bench = root->add_subcommand("bench", "Measure: batch");
+  CLI::App* bench = root->add_subcommand("bench", "Measure: batch, kernel");
   bench->require_subcommand(1);
   auto flags = std::make_shared<BenchBatchFlags>();
   CLI::App* batch = bench->add_subcommand(
@@ -118,10 +268,12 @@ Command AddBenchCommand(CLI::App* root) {
       ->delimiter(',')
       ->type_name("B[,B]");
   batch->add_flag("--shared", flags->bench.shared_prompt, "all have the same prompt");
+  batch->add_flag("--breakdown", flags->breakdown, "also where the time of the steps went");
   batch->add_option("--profile", flags->profile, "also writes what steps cost here, for simulate")
       ->type_name("FILE");
   batch->add_flag("--json", flags->json, "one JSON object on stdout");
-  return [flags] { return BenchBatch(*flags); };
+  const Command run_kernel = AddBenchKernel(bench);
+  return [flags, batch, run_kernel] { return batch->parsed() ? BenchBatch(*flags) : run_kernel(); };
 }
 
 }  // namespace kvasir

@@ -2,6 +2,12 @@
 
 namespace kvasir {
 
+const char* NameOf(Op op) {
+  constexpr const char* kNames[kOps] = {"embed",       "norm",      "matmul",
+                                        "rope+append", "attention", "activation"};
+  return kNames[static_cast<int>(op)];
+}
+
 OpCounters& OpCounters::operator+=(const OpCounters& o) {
   projections += o.projections;
   matmul_flops += o.matmul_flops;
@@ -10,6 +16,7 @@ OpCounters& OpCounters::operator+=(const OpCounters& o) {
   attention_flops += o.attention_flops;
   kv_bytes_read += o.kv_bytes_read;
   kv_bytes_written += o.kv_bytes_written;
+  for (int i = 0; i < kOps; ++i) op_ns[i] += o.op_ns[i];
   return *this;
 }
 
@@ -21,6 +28,7 @@ OpCounters operator-(OpCounters a, const OpCounters& b) {
   a.attention_flops -= b.attention_flops;
   a.kv_bytes_read -= b.kv_bytes_read;
   a.kv_bytes_written -= b.kv_bytes_written;
+  for (int i = 0; i < kOps; ++i) a.op_ns[i] -= b.op_ns[i];
   return a;
 }
 

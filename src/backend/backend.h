@@ -34,6 +34,11 @@ struct Batch {
   }
 };
 
+enum class Op { kEmbed, kNorm, kMatMul, kRopeAppend, kAttention, kActivation };
+inline constexpr int kOps = 6;
+/// "matmul" and so on.
+const char* NameOf(Op op);
+
 /// What the ops really did, added up by the backend. `explain` and the benchmarks read it.
 struct OpCounters {
   uint64_t projections = 0;      ///< (row, matrix) products of Q, K, V, output, FFN and head
@@ -44,6 +49,7 @@ struct OpCounters {
   uint64_t kv_bytes_read =
       0;  ///< K and V bytes that the scored tokens occupy, once a kv head, query tile not counted
   uint64_t kv_bytes_written = 0;
+  int64_t op_ns[kOps] = {};  ///< time by Op
 
   OpCounters& operator+=(const OpCounters& o);
   friend OpCounters operator-(OpCounters a, const OpCounters& b);

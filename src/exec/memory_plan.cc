@@ -7,6 +7,7 @@
 #include "kv/manager.h"
 #include "model/model.h"
 #include "model/weights.h"
+#include "sched/step.h"
 
 namespace kvasir {
 namespace {
@@ -54,7 +55,8 @@ Result<MemoryPlan> PlanMemory(const GgufFile& file, const ModelConfig& config,
     return Model::ScratchBytes(config,
                                {.max_rows = request.max_step_tokens,
                                 .max_logit_rows = request.max_logit_rows,
-                                .max_tokens = context},
+                                .max_tokens = context,
+                                .max_layered_rows = kMostLayeredRows},
                                backend);
   };
   int64_t context = request.context > 0 ? request.context : config.context;

@@ -7,7 +7,6 @@
 
 #include "base/check.h"
 #include "base/checked.h"
-#include "sched/step.h"
 #include "tensor/dequant.h"
 
 namespace kvasir {
@@ -22,7 +21,7 @@ struct BufferSizes {
     const size_t q_dim = static_cast<size_t>(c.heads) * c.head_dim;
     const size_t kv_dim = static_cast<size_t>(c.kv_heads) * c.head_dim;
     x = normed = rows * c.dim;
-    held = std::min<size_t>(rows, kMostLayeredRows) * c.dim;
+    held = static_cast<size_t>(std::min(l.max_rows, l.max_layered_rows)) * c.dim;
     projected = c.post_norms ? rows * c.dim : 0;
     q = attended = rows * q_dim;
     k = v = rows * kv_dim;
@@ -273,7 +272,7 @@ std::span<float> Model::Forward(const Batch& batch, std::span<const WantedRows> 
   if (!whole) {
     const BatchSlice& slice = batch.slices.back();
     CHECK_EQ(slice.first_row + slice.rows, batch.rows());
-    CHECK_LE(slice.rows, kMostLayeredRows);
+    CHECK_LE(slice.rows, limits_.max_layered_rows);
     CHECK(end == config_.layers || wanted.back().count() == 0);
     others.tokens = batch.tokens.first(slice.first_row);
     others.positions = batch.positions.first(slice.first_row);

@@ -27,9 +27,10 @@ struct LayerRange {
 
 /// How large a step may be.
 struct StepLimits {
-  int32_t max_rows = 512;      ///< tokens of one step
-  int32_t max_logit_rows = 1;  ///< rows of one step whose logits are wanted
-  int64_t max_tokens = 0;      ///< longest sequence
+  int32_t max_rows = 512;        ///< tokens of one step
+  int32_t max_logit_rows = 1;    ///< rows of one step whose logits are wanted
+  int64_t max_tokens = 0;        ///< longest sequence
+  int32_t max_layered_rows = 0;  ///< rows of a slice that passes some layers only; 0: none does
 };
 
 /// A decoder: one forward pass for all architectures, written once over the backend's ops. What

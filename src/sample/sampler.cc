@@ -76,25 +76,31 @@ void KeepTopK(std::vector<Candidate>* c, size_t k) {
   c->resize(k);
 }
 
-/// The smallest set of the most likely whose probability reaches `p`. Sorts only as far as needed.
+/// The smallest set of the most likely whose probability reaches `p`. Nothing is sorted but a few
+/// around where it ends: a flat distribution over 128,256 tokens took 29 ms when all were, which is
+/// longer than a step (2026-11-24).
 void KeepTopP(std::vector<Candidate>* c, double p) {
   if (p >= 1.0) return;
   const double wanted = p * Sum(*c);
-  double reached = 0;
-  size_t sorted = 0;
-  for (size_t kept = 0; kept < c->size(); ++kept) {
-    if (kept == sorted) {
-      const size_t more = std::min(c->size(), std::max<size_t>(256, sorted * 4));
-      std::partial_sort(c->begin() + static_cast<ptrdiff_t>(sorted),
-                        c->begin() + static_cast<ptrdiff_t>(more), c->end(), MoreLikely);
-      sorted = more;
-    }
-    reached += (*c)[kept].weight;
-    if (reached >= wanted) {
-      c->resize(kept + 1);
-      return;
+  const auto at = [c](size_t i) { return c->begin() + static_cast<ptrdiff_t>(i); };
+  double reached = 0;  // by those before `begin`, all of which are kept; `end` and on are not
+  size_t begin = 0, end = c->size();
+  constexpr size_t kFew = 64;
+  while (end - begin > kFew) {
+    const size_t middle = begin + (end - begin) / 8;  // most distributions are steep
+    std::nth_element(at(begin), at(middle), at(end), MoreLikely);
+    double sum = 0;
+    for (size_t i = begin; i < middle; ++i) sum += (*c)[i].weight;
+    if (reached + sum >= wanted) {
+      end = middle;
+    } else {
+      reached += sum;
+      begin = middle;
     }
   }
+  std::sort(at(begin), at(end), MoreLikely);
+  while (begin < end && reached < wanted) reached += (*c)[begin++].weight;
+  c->resize(std::max<size_t>(begin, 1));
 }
 
 /// The smallest set of those whose surprise is closest to the entropy and whose probability reaches

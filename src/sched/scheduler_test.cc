@@ -259,6 +259,16 @@ TEST(Scheduler, SaltsKeepTenantsApart) {
   }
   EXPECT_EQ(rig.cached[other], 0);
   EXPECT_EQ(rig.cached[same], 63);
+  // And the other way round: what a salt has computed is its own.
+  const auto second = RandomPrompt(random, 64);
+  std::vector<int32_t> cached;
+  for (const uint64_t salt : {2, 0, 3, 2}) {
+    const SequenceId id = rig.Add(second, 2, {.tenant = salt, .salt = salt});
+    while (rig.Step()) {
+    }
+    cached.push_back(rig.cached[id]);
+  }
+  EXPECT_EQ(cached, (std::vector<int32_t>{0, 0, 0, 63}));
 }
 
 TEST(Scheduler, AMissNamesItsReason) {

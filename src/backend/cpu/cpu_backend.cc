@@ -8,6 +8,7 @@
 #include "backend/cpu/ops.h"
 #include "backend/cpu/vector_kernels.h"
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/thread_pool.h"
 
 namespace kvasir {
@@ -33,6 +34,20 @@ const VectorKernels& VectorKernelsFor(Isa isa) {
 /// Rows of cheap work below which waking the other threads costs more than it saves (about 5 us
 /// against a microsecond for a row of a few hundred elements).
 constexpr int32_t kRowsToShare = 8;
+
+/// Adds the time of a scope to its op.
+class OpTimer {
+ public:
+  OpTimer(OpCounters* counters, Op op)
+      : ns_(&counters->op_ns[static_cast<int>(op)]), begin_(SystemClock().NowNs()) {}
+  OpTimer(const OpTimer&) = delete;
+  OpTimer& operator=(const OpTimer&) = delete;
+  ~OpTimer() { *ns_ += SystemClock().NowNs() - begin_; }
+
+ private:
+  int64_t* ns_;
+  int64_t begin_;
+};
 
 class CpuBackend final : public Backend {
  public:
@@ -67,6 +82,7 @@ class CpuBackend final : public Backend {
 
   void Embed(const Matrix& table, std::span<const int32_t> tokens, float scale,
              float* out) override {
+    const OpTimer timer(&counters_, Op::kEmbed);
     for (size_t i = 0; i < tokens.size(); ++i) {
       matmul_.Row(table, tokens[i], scale, out + i * static_cast<size_t>(table.cols));
     }
@@ -74,6 +90,7 @@ class CpuBackend final : public Backend {
 
   void RmsNorm(const float* x, int32_t rows, int32_t dim, const float* weight, float eps,
                float* out, bool add) override {
+    const OpTimer timer(&counters_, Op::kNorm);
     ForRows(rows, [&](int32_t r) {
       RmsNormRow(x + int64_t{r} * dim, dim, weight, eps, out + int64_t{r} * dim, add);
     });
@@ -81,10 +98,12 @@ class CpuBackend final : public Backend {
 
   void MatMul(const float* x, int64_t x_stride, int32_t rows,
               std::span<const MatMulOutput> outputs) override {
+    const OpTimer timer(&counters_, Op::kMatMul);
     matmul_.Run(x, x_stride, rows, outputs, counters_);
   }
 
   void RopeAppend(const RopeAppendArgs& args) override {
+    const OpTimer timer(&counters_, Op::kRopeAppend);
     CHECK_EQ(args.kv_heads, args.kv->layout->kv_heads);
     CHECK_EQ(args.head_dim, args.kv->layout->head_dim);
     const std::span<const BatchSlice> slices = args.batch->slices;
@@ -99,10 +118,14 @@ class CpuBackend final : public Backend {
                                   (args.kv->layout->layer_bytes / args.kv->layout->block_tokens);
   }
 
-  void Attention(const AttentionArgs& args) override { attention_.Run(args, counters_); }
+  void Attention(const AttentionArgs& args) override {
+    const OpTimer timer(&counters_, Op::kAttention);
+    attention_.Run(args, counters_);
+  }
 
   void GatedActivation(float* gate, const float* up, int32_t rows, int32_t dim, int64_t stride,
                        GateActivation activation) override {
+    const OpTimer timer(&counters_, Op::kActivation);
     auto* const kernel = activation == GateActivation::kSilu ? kernels_.silu : kernels_.gelu;
     ForRows(rows, [&](int32_t r) { kernel(gate + r * stride, up + r * stride, dim); });
   }

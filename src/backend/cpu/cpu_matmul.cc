@@ -35,7 +35,11 @@ struct Scratch {
   }
 };
 
-const MatMulKernels& KernelsFor(Isa isa) {
+PackFormat FormatOf(const Matrix& m) { return static_cast<PackFormat>(m.format); }
+
+}  // namespace
+
+const MatMulKernels& MatMulKernelsFor(Isa isa) {
   switch (isa) {
 #if defined(__x86_64__)
     case Isa::kAvx2:
@@ -52,10 +56,6 @@ const MatMulKernels& KernelsFor(Isa isa) {
       return scalar::kMatMul;
   }
 }
-
-PackFormat FormatOf(const Matrix& m) { return static_cast<PackFormat>(m.format); }
-
-}  // namespace
 
 CpuMatMul::CpuMatMul(Isa isa, ThreadPool* pool) : isa_(isa), pool_(pool) {}
 
@@ -127,7 +127,7 @@ void CpuMatMul::Row(const Matrix& m, int64_t r, float scale, float* out) const {
 void CpuMatMul::Run(const float* x, int64_t x_stride, int32_t rows,
                     std::span<const MatMulOutput> outputs, OpCounters& counters) {
   if (rows == 0 || outputs.empty()) return;
-  const MatMulKernels& kernels = KernelsFor(isa_);
+  const MatMulKernels& kernels = MatMulKernelsFor(isa_);
   const int64_t k = outputs[0].weight->cols;
   bool quantized = false;
   int64_t panels = 0;  // of all outputs

@@ -8,6 +8,10 @@
 
 namespace kvasir {
 
+struct MatMulKernels;
+/// The kernels of an instruction set that the machine has.
+const MatMulKernels& MatMulKernelsFor(Isa isa);
+
 /// Packing of weights and products with them: the CpuBackend's part for matrices. Stateless but for
 /// its scratch (quantized activations).
 class CpuMatMul {

@@ -75,6 +75,8 @@ void Panels(const PanelArgs& a) {
   if (configured != 0) ReleaseTiles();
 }
 
+uint64_t Int8Peak(int64_t rounds) { return TilePeak(rounds); }
+
 }  // namespace
 
 const MatMulKernels kMatMul = {
@@ -82,6 +84,8 @@ const MatMulKernels kMatMul = {
     {FloatPanels<PackFormat::kF32>, FloatPanels<PackFormat::kF16>, FloatPanels<PackFormat::kBF16>,
      Panels<PackFormat::kQ4>, Panels<PackFormat::kQ4M>, Panels<PackFormat::kQ4K>,
      Panels<PackFormat::kQ8>, Panels<PackFormat::kQ8M>, Panels<PackFormat::kQ8F>,
-     Panels<PackFormat::kQ8FM>, Panels<PackFormat::kQ8F2>, Panels<PackFormat::kQ8FM2>}};
+     Panels<PackFormat::kQ8FM>, Panels<PackFormat::kQ8F2>, Panels<PackFormat::kQ8FM2>},
+    Int8Peak,
+    FloatPeak};
 
 }  // namespace kvasir::amx

@@ -174,3 +174,16 @@ void FloatPanels(const PanelArgs& a) {
     for (; r < a.rows; ++r) FloatRows<F, 1>(a, panel, r, p * 16);
   }
 }
+
+uint64_t FloatPeak(int64_t rounds) {
+  __m512 acc[16];
+  for (__m512& v : acc) v = _mm512_setzero_ps();
+  __m512 a = _mm512_set1_ps(0.5f), b = _mm512_set1_ps(2);
+  asm volatile("" : "+v"(a), "+v"(b));
+  for (int64_t i = 0; i < rounds; ++i) {
+    for (__m512& v : acc) v = _mm512_fmadd_ps(a, b, v);
+    asm volatile("" : "+v"(a), "+v"(b));
+  }
+  for (__m512& v : acc) asm volatile("" : "+v"(v));
+  return static_cast<uint64_t>(rounds) * 16 * 16 * 2;
+}

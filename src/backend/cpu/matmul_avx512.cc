@@ -16,6 +16,20 @@ void Panels(const PanelArgs& a) {
   }
 }
 
+/// Registers that an asm statement claims to change cannot be computed ahead of it.
+uint64_t Int8Peak(int64_t rounds) {
+  __m512i acc[16];
+  for (__m512i& v : acc) v = _mm512_setzero_si512();
+  __m512i a = _mm512_set1_epi8(1), b = _mm512_set1_epi8(2);
+  asm volatile("" : "+v"(a), "+v"(b));
+  for (int64_t i = 0; i < rounds; ++i) {
+    for (__m512i& v : acc) v = _mm512_dpbusd_epi32(v, a, b);
+    asm volatile("" : "+v"(a), "+v"(b));
+  }
+  for (__m512i& v : acc) asm volatile("" : "+v"(v));
+  return static_cast<uint64_t>(rounds) * 16 * 64 * 2;
+}
+
 }  // namespace
 
 const MatMulKernels kMatMul = {
@@ -23,6 +37,8 @@ const MatMulKernels kMatMul = {
     {FloatPanels<PackFormat::kF32>, FloatPanels<PackFormat::kF16>, FloatPanels<PackFormat::kBF16>,
      Panels<PackFormat::kQ4>, Panels<PackFormat::kQ4M>, Panels<PackFormat::kQ4K>,
      Panels<PackFormat::kQ8>, Panels<PackFormat::kQ8M>, Panels<PackFormat::kQ8F>,
-     Panels<PackFormat::kQ8FM>, Panels<PackFormat::kQ8F2>, Panels<PackFormat::kQ8FM2>}};
+     Panels<PackFormat::kQ8FM>, Panels<PackFormat::kQ8F2>, Panels<PackFormat::kQ8FM2>},
+    Int8Peak,
+    FloatPeak};
 
 }  // namespace kvasir::avx512

@@ -47,6 +47,10 @@ struct MatMulKernels {
   /// A group with a NaN or an infinity gets d = NaN, so that it shows in every product.
   Quantize quantize = nullptr;
   Panels panels[12] = {};  ///< by PackFormat
+  /// The limits of the arithmetic: `rounds` rounds of multiply-adds on registers alone, of int8 and
+  /// of f32. Returns the operations done, two for each multiply-add.
+  using Peak = uint64_t (*)(int64_t rounds);
+  Peak int8_peak = nullptr, float_peak = nullptr;
 };
 
 namespace scalar {

@@ -202,6 +202,31 @@ void FloatPanels(const PanelArgs& a) {
   }
 }
 
+/// Registers that an asm statement claims to change cannot be computed ahead of it.
+uint64_t Int8Peak(int64_t rounds) {
+  int32x4_t acc[8];
+  for (int32x4_t& v : acc) v = vdupq_n_s32(0);
+  int16x4_t a = vdup_n_s16(1), b = vdup_n_s16(2);
+  for (int64_t i = 0; i < rounds; ++i) {
+    for (int32x4_t& v : acc) v = vmlal_s16(v, a, b);
+    asm volatile("" : "+w"(a), "+w"(b));
+  }
+  for (int32x4_t& v : acc) asm volatile("" : "+w"(v));
+  return static_cast<uint64_t>(rounds) * 8 * 4 * 2;
+}
+
+uint64_t FloatPeak(int64_t rounds) {
+  float32x4_t acc[8];
+  for (float32x4_t& v : acc) v = vdupq_n_f32(0);
+  float32x4_t a = vdupq_n_f32(0.5f), b = vdupq_n_f32(2);
+  for (int64_t i = 0; i < rounds; ++i) {
+    for (float32x4_t& v : acc) v = vfmaq_f32(v, a, b);
+    asm volatile("" : "+w"(a), "+w"(b));
+  }
+  for (float32x4_t& v : acc) asm volatile("" : "+w"(v));
+  return static_cast<uint64_t>(rounds) * 8 * 4 * 2;
+}
+
 }  // namespace
 
 const MatMulKernels kMatMul = {
@@ -209,6 +234,8 @@ const MatMulKernels kMatMul = {
     {FloatPanels<PackFormat::kF32>, FloatPanels<PackFormat::kF16>, FloatPanels<PackFormat::kBF16>,
      Panels<PackFormat::kQ4>, Panels<PackFormat::kQ4M>, Panels<PackFormat::kQ4K>,
      Panels<PackFormat::kQ8>, Panels<PackFormat::kQ8M>, Panels<PackFormat::kQ8F>,
-     Panels<PackFormat::kQ8FM>, Panels<PackFormat::kQ8F2>, Panels<PackFormat::kQ8FM2>}};
+     Panels<PackFormat::kQ8FM>, Panels<PackFormat::kQ8F2>, Panels<PackFormat::kQ8FM2>},
+    Int8Peak,
+    FloatPeak};
 
 }  // namespace kvasir::neon

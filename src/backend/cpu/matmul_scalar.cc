@@ -154,6 +154,22 @@ void FloatPanels(const PanelArgs& a) {
   }
 }
 
+template <typename T>
+uint64_t ScalarPeak(int64_t rounds) {
+  T acc[4] = {};
+  volatile T a = 1, b = 2;
+  for (int64_t i = 0; i < rounds; ++i) {
+    const T x = a, y = b;
+    for (T& v : acc) v += x * y;
+  }
+  volatile T sink = acc[0] + acc[1] + acc[2] + acc[3];
+  (void)sink;
+  return static_cast<uint64_t>(rounds) * 4 * 2;
+}
+
+uint64_t Int8Peak(int64_t rounds) { return ScalarPeak<int32_t>(rounds); }
+uint64_t FloatPeak(int64_t rounds) { return ScalarPeak<float>(rounds); }
+
 }  // namespace
 
 const MatMulKernels kMatMul = {
@@ -161,6 +177,8 @@ const MatMulKernels kMatMul = {
     {FloatPanels<PackFormat::kF32>, FloatPanels<PackFormat::kF16>, FloatPanels<PackFormat::kBF16>,
      Panels<PackFormat::kQ4>, Panels<PackFormat::kQ4M>, Panels<PackFormat::kQ4K>,
      Panels<PackFormat::kQ8>, Panels<PackFormat::kQ8M>, Panels<PackFormat::kQ8F>,
-     Panels<PackFormat::kQ8FM>, Panels<PackFormat::kQ8F2>, Panels<PackFormat::kQ8FM2>}};
+     Panels<PackFormat::kQ8FM>, Panels<PackFormat::kQ8F2>, Panels<PackFormat::kQ8FM2>},
+    Int8Peak,
+    FloatPeak};
 
 }  // namespace kvasir::scalar

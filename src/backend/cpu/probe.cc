@@ -4,17 +4,18 @@
 #include <atomic>
 #include <cstring>
 
+#include "backend/cpu/cpu_matmul.h"
+#include "backend/cpu/matmul_kernels.h"
 #include "base/aligned_buffer.h"
 #include "base/thread_pool.h"
 
 namespace kvasir {
 
-Result<double> ReadBandwidthProbe(int threads, const Clock* clock) {
-  constexpr size_t kBytes = size_t{512} << 20;
+Result<double> ReadBandwidthProbe(int threads, const Clock* clock, size_t bytes) {
   KV_ASSIGN(const AlignedBuffer buffer,
-            AlignedBuffer::Allocate(kBytes, MemoryOwner::kProbe, "the bandwidth probe"));
+            AlignedBuffer::Allocate(bytes, MemoryOwner::kProbe, "the bandwidth probe"));
   ThreadPool pool(threads);
-  const size_t words = kBytes / sizeof(uint64_t);
+  const size_t words = bytes / sizeof(uint64_t);
   const uint64_t* data = buffer.as<uint64_t>();
   std::atomic<uint64_t> sink{0};
   const auto pass = [&](int worker) {
@@ -37,9 +38,27 @@ Result<double> ReadBandwidthProbe(int threads, const Clock* clock) {
     const int64_t start = clock->NowNs();
     pool.Run(pass);
     const double seconds = SecondsBetween(start, clock->NowNs());
-    best = std::max(best, static_cast<double>(kBytes) / seconds * 1e-9);
+    best = std::max(best, static_cast<double>(bytes) / seconds * 1e-9);
   }
   return best;
+}
+
+PeakRates PeakProbe(Isa isa, int threads, const Clock* clock) {
+  const MatMulKernels& kernels = MatMulKernelsFor(isa);
+  ThreadPool pool(threads);
+  const auto rate = [&](MatMulKernels::Peak peak) {
+    constexpr int64_t kRounds = 200'000;  // some milliseconds
+    double best = 0;
+    for (int repeat = 0; repeat < 8; ++repeat) {
+      std::atomic<uint64_t> ops{0};
+      const int64_t start = clock->NowNs();
+      pool.Run([&](int) { ops += peak(kRounds); });
+      const double seconds = SecondsBetween(start, clock->NowNs());
+      best = std::max(best, static_cast<double>(ops) / seconds * 1e-9);
+    }
+    return best;
+  };
+  return {rate(kernels.int8_peak), rate(kernels.float_peak)};
 }
 
 }  // namespace kvasir

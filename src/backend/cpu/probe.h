@@ -1,12 +1,21 @@
 #pragma once
 
 #include "base/clock.h"
+#include "base/cpu.h"
 #include "base/result.h"
 
 namespace kvasir {
 
 /// GB/s (1e9 bytes) at which `threads` threads together read a buffer larger than the caches: the
-/// limit of decoding, which reads every weight once a token. Best of a few passes over 512 MiB.
-Result<double> ReadBandwidthProbe(int threads, const Clock* clock);
+/// limit of decoding, which reads every weight once a token. Best of a few passes over `bytes`.
+Result<double> ReadBandwidthProbe(int threads, const Clock* clock,
+                                  size_t bytes = size_t{512} << 20);
+
+/// GOP/s of `threads` threads together in registers alone, with the instructions that the products
+/// of an instruction set use: of int8, and of f32.
+struct PeakRates {
+  double int8_gops = 0, float_gops = 0;
+};
+PeakRates PeakProbe(Isa isa, int threads, const Clock* clock);
 
 }  // namespace kvasir

@@ -42,5 +42,30 @@ inline void TileProduct(const int8_t* a, size_t a_stride, const uint8_t* b, int3
       : "memory");
 }
 
+/// `rounds` rounds of four independent products of whole tiles; returns their operations.
+inline uint64_t TilePeak(int64_t rounds) {
+  struct alignas(64) Config {
+    uint8_t palette, start_row, reserved[14];
+    uint16_t row_bytes[16];
+    uint8_t rows[16];
+  } config = {};
+  config.palette = 1;
+  for (int i = 0; i < 8; ++i) {
+    config.rows[i] = 16;
+    config.row_bytes[i] = 64;
+  }
+  asm volatile("ldtilecfg %0" ::"m"(config) : "memory");
+  for (int64_t i = 0; i < rounds; ++i) {
+    asm volatile(
+        "tdpbssd %%tmm6, %%tmm4, %%tmm0\n\t"
+        "tdpbssd %%tmm7, %%tmm4, %%tmm1\n\t"
+        "tdpbssd %%tmm6, %%tmm5, %%tmm2\n\t"
+        "tdpbssd %%tmm7, %%tmm5, %%tmm3\n\t" ::
+            : "memory");
+  }
+  ReleaseTiles();
+  return static_cast<uint64_t>(rounds) * 4 * 16 * 16 * 64 * 2;
+}
+
 }  // namespace
 }  // namespace kvasir::amx

@@ -1,0 +1,249 @@
+#include "app/bench_kernel.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+
+#include "backend/cpu/pack.h"
+#include "base/aligned_buffer.h"
+#include "base/clock.h"
+#include "kv/manager.h"
+#include "sample/sampler.h"
+
+namespace kvasir {
+namespace {
+
+/// Bytes of which every format makes finite numbers of ordinary size.
+constexpr int kByte = 0x2c;
+constexpr double kLeastSeconds = 0.05;  // of an operation's runs together
+constexpr int kLeastRuns = 3;
+
+class Bench {
+ public:
+  Bench(const KernelBenchOptions& options, std::unique_ptr<Backend> backend, Isa isa)
+      : o_(options), backend_(std::move(backend)), isa_(isa) {}
+
+  Result<KernelBench> Run() {
+    out_.backend = backend_->description();
+    KV_ASSIGN(out_.bandwidth_gb_s,
+              ReadBandwidthProbe(backend_->threads(), &SystemClock(), size_t{2} << 30));
+    out_.peak = PeakProbe(isa_, backend_->threads(), &SystemClock());
+    const int32_t most = *std::max_element(o_.rows.begin(), o_.rows.end());
+    const int64_t longest = *std::max_element(o_.contexts.begin(), o_.contexts.end()) + kChunk;
+    KV_RETURN_IF_ERROR(backend_->ReserveScratch(std::max(most, kChunk), o_.inputs, o_.heads,
+                                                o_.head_dim, longest));
+    x_.assign(static_cast<size_t>(most) * o_.inputs, 0.5f);
+    y_.assign(static_cast<size_t>(most) * o_.outputs, 0.5f);
+    for (const DType format : o_.formats) KV_RETURN_IF_ERROR(MatMul(format));
+    for (const KvDType dtype : o_.kv_dtypes) {
+      for (const int32_t context : o_.contexts) KV_RETURN_IF_ERROR(Attention(dtype, context));
+    }
+    for (const int32_t rows : o_.rows) RowOps(rows);
+    Sampling();
+    return std::move(out_);
+  }
+
+ private:
+  static constexpr int32_t kChunk = 512;  // rows of a prefill step
+  static constexpr int32_t kSequences = 8;
+
+  /// Seconds of the fastest of several runs.
+  template <typename F>
+  static double Best(const F& run) {
+    double best = std::numeric_limits<double>::infinity(), all = 0;
+    for (int i = 0; i < kLeastRuns || all < kLeastSeconds; ++i) {
+      const int64_t begin = SystemClock().NowNs();
+      run();
+      const double seconds = SecondsBetween(begin, SystemClock().NowNs());
+      best = std::min(best, seconds);
+      all += seconds;
+    }
+    return best;
+  }
+
+  void Add(const std::string& op, const std::string& what, int32_t rows, double seconds,
+           double operations, double peak_gops, double bytes) {
+    const double least = std::max(bytes / (out_.bandwidth_gb_s * 1e9),
+                                  peak_gops > 0 ? operations / (peak_gops * 1e9) : 0);
+    out_.rows.push_back({.op = op,
+                         .what = what,
+                         .rows = rows,
+                         .us = seconds * 1e6,
+                         .gops = operations / seconds * 1e-9,
+                         .gb_s = bytes / seconds * 1e-9,
+                         .limit_pct = 100 * least / seconds});
+  }
+
+  Status MatMul(DType format) {
+    TensorView view{.dtype = format, .rows = o_.outputs, .cols = o_.inputs};
+    const std::vector<uint8_t> bytes(view.bytes(), kByte);
+    view.data = bytes.data();
+    // Several matrices in turn, more than the caches hold: in a model each is read once a token.
+    constexpr size_t kBeyondCaches = size_t{256} << 20, kMostMatrices = 128;
+    std::vector<Matrix> weights;
+    do {
+      KV_ASSIGN(Matrix m, backend_->Pack(view));
+      weights.push_back(std::move(m));
+    } while (weights.size() < kMostMatrices && weights.size() * weights[0].bytes() < kBeyondCaches);
+    const double peak =
+        IsQuantized(PackFormatOf(format)) ? out_.peak.int8_gops : out_.peak.float_gops;
+    for (const int32_t rows : o_.rows) {
+      size_t next = 0;
+      const double seconds = Best([&] {
+        const MatMulOutput output{&weights[next++ % weights.size()], nullptr, y_.data(), o_.outputs,
+                                  false};
+        backend_->MatMul(x_.data(), o_.inputs, rows, {&output, 1});
+      });
+      const double operations =
+          2.0 * rows * static_cast<double>(o_.inputs) * static_cast<double>(o_.outputs);
+      Add("matmul", std::string(NameOf(format)), rows, seconds, operations, peak,
+          static_cast<double>(weights[0].bytes()));
+    }
+    return {};
+  }
+
+  Status Attention(KvDType dtype, int32_t context) {
+    KV_ASSIGN(const KvLayout layout, KvLayout::Create({.window = {0},
+                                                       .kv_heads = o_.kv_heads,
+                                                       .head_dim = o_.head_dim,
+                                                       .block_tokens = 32,
+                                                       .dtype = dtype}));
+    const int32_t blocks = kSequences * ((context + kChunk) / layout.block_tokens + 1);
+    KvManager manager(layout, blocks);
+    KV_ASSIGN(const AlignedBuffer memory,
+              AlignedBuffer::Allocate(layout.block_bytes * static_cast<size_t>(blocks),
+                                      MemoryOwner::kProbe, "the keys and values of a benchmark"));
+    const KvStorage storage{&layout, memory.data(), blocks};
+    std::vector<SequenceKv> sequences;
+    for (int32_t i = 0; i < kSequences; ++i) {
+      sequences.push_back(manager.NewSequence());
+      CHECK(manager.Grow(sequences.back(), context + kChunk));
+    }
+    const int64_t q_dim = int64_t{o_.heads} * o_.head_dim,
+                  kv_dim = int64_t{o_.kv_heads} * o_.head_dim;
+    std::vector<float> q(static_cast<size_t>(kChunk * q_dim), 0.1f), out(q.size());
+    std::vector<float> k(static_cast<size_t>(kChunk * kv_dim), 0.1f), v(k);
+    const std::vector<float> cos(static_cast<size_t>(kChunk) * o_.head_dim / 2, 1),
+        sin(cos.size(), 0);
+    // `rows` tokens after `position` of the first `count` sequences.
+    std::vector<int32_t> tokens, positions;
+    std::vector<BatchSlice> slices;
+    std::vector<TableView> tables;
+    const auto batch_of = [&](int32_t count, int32_t position, int32_t rows) {
+      tokens.assign(static_cast<size_t>(count * rows), 0);
+      positions.clear();
+      slices.clear();
+      tables.clear();
+      for (int32_t s = 0; s < count; ++s) {
+        slices.push_back({s * rows, rows, position});
+        tables.push_back(sequences[s].tables[0].view());
+        for (int32_t r = 0; r < rows; ++r) positions.push_back(position + r);
+      }
+      return Batch{.tokens = tokens, .positions = positions, .slices = slices, .tables = tables};
+    };
+    const auto append = [&](const Batch& batch) {
+      backend_->RopeAppend({.batch = &batch,
+                            .kv = &storage,
+                            .heads = o_.heads,
+                            .kv_heads = o_.kv_heads,
+                            .head_dim = o_.head_dim,
+                            .q = q.data(),
+                            .k = k.data(),
+                            .v = v.data(),
+                            .q_stride = q_dim,
+                            .kv_stride = kv_dim,
+                            .cos = cos.data(),
+                            .sin = sin.data(),
+                            .rope_dims = o_.head_dim});
+    };
+    for (int32_t s = 0; s < kSequences; ++s) {
+      std::swap(sequences[0], sequences[s]);
+      for (int32_t at = 0; at < context + kChunk; at += kChunk)
+        append(batch_of(1, at, std::min(kChunk, context + kChunk - at)));
+      std::swap(sequences[0], sequences[s]);
+    }
+    const auto measure = [&](const char* name, const Batch& batch) {
+      const OpCounters before = backend_->counters();
+      int64_t runs = 0;
+      const double seconds = Best([&] {
+        backend_->Attention({.batch = &batch,
+                             .kv = &storage,
+                             .heads = o_.heads,
+                             .q = q.data(),
+                             .out = out.data(),
+                             .q_stride = q_dim,
+                             .out_stride = q_dim});
+        ++runs;
+      });
+      const OpCounters work = backend_->counters() - before;
+      const auto each = [&](uint64_t n) {
+        return static_cast<double>(n) / static_cast<double>(runs);
+      };
+      Add(name, fmt::format("{} after {}", NameOf(dtype), context), batch.rows(), seconds,
+          each(work.attention_flops), out_.peak.float_gops, each(work.kv_bytes_read));
+    };
+    measure("attention, decode", batch_of(1, context, 1));
+    measure("attention, decode", batch_of(kSequences, context, 1));
+    measure("attention, prefill", batch_of(1, context, kChunk));
+    const Batch chunk = batch_of(1, context, kChunk);
+    const double bytes = static_cast<double>(kChunk) * layout.bytes_per_token();
+    Add("rope+append", std::string(NameOf(dtype)), kChunk, Best([&] { append(chunk); }), 0, 0,
+        bytes);
+    return {};
+  }
+
+  void RowOps(int32_t rows) {
+    const auto dim = static_cast<int32_t>(o_.inputs);
+    const std::vector<float> weight(static_cast<size_t>(dim), 1);
+    std::vector<float> out(static_cast<size_t>(rows) * dim);
+    const double bytes = 8.0 * rows * dim;
+    Add("norm", "f32", rows,
+        Best([&] { backend_->RmsNorm(x_.data(), rows, dim, weight.data(), 1e-5f, out.data()); }), 0,
+        0, bytes);
+    const auto wide = static_cast<int32_t>(o_.outputs);
+    std::vector<float> gate(static_cast<size_t>(rows) * wide, 0.5f);
+    Add("activation", "f32", rows, Best([&] {
+          backend_->GatedActivation(gate.data(), y_.data(), rows, wide, wide,
+                                    GateActivation::kSilu);
+        }),
+        0, 0, 1.5 * bytes / dim * wide);
+  }
+
+  void Sampling() {
+    constexpr size_t kVocab = 128'256;  // of the 1B shape
+    std::vector<float> logits(kVocab);
+    SamplerScratch scratch;
+    const int32_t prompt = 1;
+    for (const double temperature : {0.0, 0.8}) {
+      SamplingParams p;
+      p.temperature = static_cast<float>(temperature);
+      p.top_p = temperature > 0 ? 0.95f : 1.0f;
+      const double seconds = Best([&] {
+        for (size_t i = 0; i < kVocab; ++i)
+          logits[i] = static_cast<float>(i * 2654435761u % 1000) * 0.01f;
+        const SampleContext context{{&prompt, 1}, 1, {}};
+        CHECK(Sample(logits, p, context, scratch).ok());
+      });
+      Add("sampling", temperature > 0 ? "temperature, top-p" : "greedy", 1, seconds, 0, 0,
+          4.0 * kVocab);
+    }
+  }
+
+  const KernelBenchOptions& o_;
+  std::unique_ptr<Backend> backend_;
+  Isa isa_;
+  KernelBench out_;
+  std::vector<float> x_, y_;
+};
+
+}  // namespace
+
+Result<KernelBench> RunKernelBench(const KernelBenchOptions& options) {
+  KV_ASSIGN(const Isa isa, ChooseIsa());
+  KV_ASSIGN(std::unique_ptr<Backend> backend, MakeCpuBackend({.threads = options.threads}));
+  return Bench(options, std::move(backend), isa).Run();
+}
+
+}  // namespace kvasir
