@@ -220,6 +220,17 @@ TEST_F(BadFiles, AnAlignmentIsAPowerOfTwoWithinItsBound) {
     EXPECT_FALSE(Works(with_alignment(value))) << value;
 }
 
+TEST_F(BadFiles, AStringThatLeavesTheFilesLastPageIsRefused) {
+  // Behind a file that fills its pages there is no memory that a wrong length could be read from.
+  const std::string good = ReadFile("llama.gguf");
+  for (const uint64_t length : {uint64_t{4096}, uint64_t{60'000}}) {
+    std::string file = good.substr(0, 24);
+    file.append(reinterpret_cast<const char*>(&length), 8);
+    file.resize(4096, 'k');
+    EXPECT_FALSE(Works(file)) << length;
+  }
+}
+
 TEST_F(BadFiles, AnArrayOfAnotherTypeIsRefused) {
   // Each has the other's name, which is as long: the words are numbers, the scores words.
   std::string bytes = ReadFile("gemma3.gguf");

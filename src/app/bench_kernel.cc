@@ -132,7 +132,7 @@ class Bench {
     std::vector<BatchSlice> slices;
     std::vector<TableView> tables;
     const auto batch_of = [&](int32_t count, int32_t position, int32_t rows) {
-      tokens.assign(static_cast<size_t>(count * rows), 0);
+      tokens.assign(static_cast<size_t>(count) * rows, 0);
       positions.clear();
       slices.clear();
       tables.clear();

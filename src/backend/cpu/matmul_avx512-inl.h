@@ -117,7 +117,8 @@ KV_INLINE void PanelRows(const PanelArgs& a, const uint8_t* panel, int64_t r, in
   for (int64_t g = 0; g < a.k / 32; ++g) {
     Scales s;
     const uint8_t* group = GroupOf<F>(panel, g, &s);
-    if constexpr (R == 1) {
+    // Whoever comes first brings the panel from memory; the others find it in the cache.
+    if (r == 0) {
       for (size_t line = 0; line < (kFourBit<F> ? 320 : 576); line += 64) {
         _mm_prefetch(reinterpret_cast<const char*>(group) + 4096 + line, _MM_HINT_T0);
       }
