@@ -66,6 +66,11 @@ TEST(ChatTemplate, WhatATemplateMayUseIsBounded) {
       "{{ strftime_now('%Y' * 1000) }}",
   };
   for (const char* source : kHungry) EXPECT_NE(RenderError(source), "") << source;
+  // Long work that needs little memory is bounded by steps.
+  EXPECT_NE(RenderError("{% set l = range(100) %}{% for a in l %}{% for b in l %}{% for c in l %}"
+                        "{% for d in l %}{% endfor %}{% endfor %}{% endfor %}{% endfor %}")
+                .find("steps"),
+            std::string::npos);
 }
 
 TEST(ChatTemplate, DeepNestingIsRefusedWithoutUsingTheStackUp) {
