@@ -220,6 +220,22 @@ TEST_F(BadFiles, AnAlignmentIsAPowerOfTwoWithinItsBound) {
     EXPECT_FALSE(Works(with_alignment(value))) << value;
 }
 
+TEST_F(BadFiles, ATokenThatTheVocabularyDoesNotHaveIsRefused) {
+  const std::string good = ReadFile("llama.gguf");
+  const FieldFinder finder(good);
+  int found = 0;
+  for (const Field& f : finder.fields()) {
+    if (f.name != "tokenizer.ggml.bos_token_id" && f.name != "tokenizer.ggml.eos_token_id")
+      continue;
+    std::string bad = good;
+    const uint32_t id = 1 << 20;
+    std::memcpy(bad.data() + f.offset, &id, f.bytes);
+    EXPECT_FALSE(Works(bad)) << f.name;
+    ++found;
+  }
+  EXPECT_EQ(found, 2);
+}
+
 TEST_F(BadFiles, AStringThatLeavesTheFilesLastPageIsRefused) {
   // Behind a file that fills its pages there is no memory that a wrong length could be read from.
   const std::string good = ReadFile("llama.gguf");
