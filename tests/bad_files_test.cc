@@ -244,6 +244,11 @@ TEST_F(BadFiles, AStringThatLeavesTheFilesLastPageIsRefused) {
     file.append(reinterpret_cast<const char*>(&length), 8);
     file.resize(4096, 'k');
     EXPECT_FALSE(Works(file)) << length;
+    // It is the length that is refused, not what happens to lie in memory behind the file.
+    const auto opened = GgufFile::Open(path_);
+    ASSERT_FALSE(opened.ok());
+    EXPECT_NE(opened.error().message.find("length " + std::to_string(length)), std::string::npos)
+        << opened.error().message;
   }
 }
 
