@@ -214,6 +214,29 @@ TEST(Scheduler, PreemptsWhereThePoolIsTooSmallAndLosesNothing) {
   }
 }
 
+TEST(Scheduler, AnOlderOneIsNeverPreemptedForAYounger) {
+  // The younger tenant was served less, so it decodes while the older prompt is still computed, and
+  // soon both want the last blocks: in the one case the one asks first, in the next the other.
+  uint64_t preemptions = 0;
+  for (size_t length = 2; length < 40; ++length) {
+    Rig rig(false, 12, {.max_step_tokens = 8, .max_sequences = 2});
+    std::mt19937 random(17);
+    const SequenceId old = rig.Add(RandomPrompt(random, 175), 4, {.tenant = 1});
+    for (int i = 0; i < 2; ++i) rig.Step();
+    rig.Add(RandomPrompt(random, length), 120, {.tenant = 2});
+    int steps = 0;
+    while (rig.outputs.size() < 2) {
+      ASSERT_TRUE(rig.Step());
+      ASSERT_LT(++steps, 1000);
+      if (const Sequence* s = rig.scheduler.Find(old); s != nullptr) {
+        ASSERT_EQ(s->preemptions, 0) << length;
+      }
+    }
+    preemptions += rig.scheduler.counters().preemptions;
+  }
+  EXPECT_GT(preemptions, 10u);
+}
+
 TEST(Scheduler, APrefixIsSharedWhileItsOwnerStillRuns) {
   Rig rig(false, 100, {.max_step_tokens = 64, .max_sequences = 4});
   std::mt19937 random(6);
