@@ -77,9 +77,16 @@ KV_INLINE void GroupRows(const uint8_t* group, const Scales& s, const PanelArgs&
                          int64_t g, __m512 acc[R]) {
   const __m512i low = _mm512_set1_epi8(15), flip = _mm512_set1_epi8(-128);
   constexpr int kQuads = 8 / kHalves<F>;
+  constexpr int32_t kOffset = F == PackFormat::kQ4 ? 8 : kFourBit<F> ? 0 : 128;
   for (int h = 0; h < kHalves<F>; ++h) {
+    // The offset of the weights times the sum of the activations is taken off beforehand.
     __m512i dot[R];
-    for (int i = 0; i < R; ++i) dot[i] = _mm512_setzero_si512();
+    int32_t sum[R];
+    for (int i = 0; i < R; ++i) {
+      const int64_t at = (r + i) * (a.k / 32) + g;
+      sum[i] = kHalves<F> == 2 ? a.sum[2 * at + h] : a.sum[2 * at] + a.sum[2 * at + 1];
+      dot[i] = _mm512_set1_epi32(-kOffset * sum[i]);
+    }
     if constexpr (kFourBit<F>) {
       for (int j = 0; j < 4; ++j) {
         const __m512i v = _mm512_loadu_si512(group + j * 64);
@@ -101,11 +108,7 @@ KV_INLINE void GroupRows(const uint8_t* group, const Scales& s, const PanelArgs&
     }
     for (int i = 0; i < R; ++i) {
       const int64_t at = (r + i) * (a.k / 32) + g;
-      const int32_t sum = kHalves<F> == 2 ? a.sum[2 * at + h] : a.sum[2 * at] + a.sum[2 * at + 1];
-      constexpr int32_t kOffset = F == PackFormat::kQ4 ? 8 : kFourBit<F> ? 0 : 128;
-      if constexpr (kOffset != 0)
-        dot[i] = _mm512_sub_epi32(dot[i], _mm512_set1_epi32(kOffset * sum));
-      acc[i] = Accumulate<F>(s, h, a.d[at], sum, dot[i], acc[i]);
+      acc[i] = Accumulate<F>(s, h, a.d[at], sum[i], dot[i], acc[i]);
     }
   }
 }
@@ -131,6 +134,7 @@ KV_INLINE void PanelRows(const PanelArgs& a, const uint8_t* panel, int64_t r, in
 template <PackFormat F>
 void VnniPanel(const PanelArgs& a, const uint8_t* panel, int64_t first, int64_t r) {
   for (; r + 8 <= a.rows; r += 8) PanelRows<F, 8>(a, panel, r, first);
+  for (; r + 4 <= a.rows; r += 4) PanelRows<F, 4>(a, panel, r, first);
   for (; r + 2 <= a.rows; r += 2) PanelRows<F, 2>(a, panel, r, first);
   for (; r < a.rows; ++r) PanelRows<F, 1>(a, panel, r, first);
 }
