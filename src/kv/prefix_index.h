@@ -133,7 +133,7 @@ class PrefixIndex {
   std::map<uint64_t, std::unique_ptr<PrefixNode>> roots_;
   std::unordered_map<uint64_t, PrefixNode*> by_id_;
   uint64_t next_id_ = 1, clock_ = 0;
-  double bonus_ = 0;  // admissions of recency that a hit is worth
+  double bonus_ = 0;  // admissions of recency that a hit is worth; below 0: nothing, by far
   /// First to go first. By id where scores are equal: addresses would make each run another.
   struct GoesFirst {
     bool operator()(const PrefixNode* a, const PrefixNode* b) const {
