@@ -55,7 +55,8 @@ Result<std::unique_ptr<LoadedModel>> LoadedModel::Load(const LoadOptions& option
     s->chat_template_error =
         options.path + ": tokenizer.chat_template: " + compiled.error().message;
   }
-  s->text_bytes = HeapInUse() - std::min(HeapInUse(), heap_before);
+  const uint64_t heap_after = HeapInUse();
+  s->text_bytes = heap_after - std::min(heap_after, heap_before);
   for (int32_t id = 0; id < s->opened.tokenizer->vocab_size(); ++id) {
     if (s->opened.tokenizer->IsEndOfGeneration(id)) s->end_of_generation.push_back(id);
   }

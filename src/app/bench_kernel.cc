@@ -158,12 +158,9 @@ class Bench {
                             .sin = sin.data(),
                             .rope_dims = o_.head_dim});
     };
-    for (int32_t s = 0; s < kSequences; ++s) {
-      std::swap(sequences[0], sequences[s]);
-      for (int32_t at = 0; at < context + kChunk; at += kChunk)
-        append(batch_of(1, at, std::min(kChunk, context + kChunk - at)));
-      std::swap(sequences[0], sequences[s]);
-    }
+    constexpr int32_t kEach = kChunk / kSequences;
+    for (int32_t at = 0; at < context + kChunk; at += kEach)
+      append(batch_of(kSequences, at, std::min(kEach, context + kChunk - at)));
     const auto measure = [&](const char* name, const Batch& batch) {
       const OpCounters before = backend_->counters();
       int64_t runs = 0;

@@ -40,13 +40,7 @@ std::span<float> ModelExecutor::RunForward() {
                     .tables = plan_->tables,
                     .table_slices = 0};
   const SeqSlice& last = plan_->slices.back();
-  if (last.layered()) {
-    // The rows that the model holds are those of the slice that goes on, or the plan is wrong.
-    CHECK_EQ(last.first_layer, last.first_layer == 0 ? 0 : held_.layers);
-    CHECK(last.first_layer == 0 || (held_.sequence == last.sequence &&
-                                    held_.first_pos == last.first_pos && held_.rows == last.count));
-    held_ = {last.sequence, last.first_pos, last.count, last.first_layer + last.layers};
-  }
+  if (last.layered()) held_.Pass(last);
   return model_->Forward(batch, wanted_, kv_, {last.first_layer, last.layers});
 }
 

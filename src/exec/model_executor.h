@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "model/model.h"
+#include "sched/held_rows.h"
 #include "sched/step.h"
 
 namespace kvasir {
@@ -27,12 +28,7 @@ class ModelExecutor final : public Executor {
   std::vector<int32_t> end_of_generation_;
   const StepPlan* plan_ = nullptr;
   SamplerScratch scratch_;
-  /// Whose rows the model holds between its layers, after how many of them.
-  struct Held {
-    SequenceId sequence = 0;
-    int32_t first_pos = 0, rows = 0, layers = 0;
-  };
-  Held held_;
+  HeldRows held_;                   // of the model, between its layers
   std::vector<float> logits_copy_;  // for all samples of a row but the last
   // Flat arrays of the current step, kept to reuse their memory.
   std::vector<int32_t> tokens_, positions_;

@@ -58,11 +58,7 @@ StepResult FakeExecutor::Collect() {
     if (s.layered()) {
       CHECK_EQ(i + 1, n);
       CHECK_LE(s.count, kMostLayeredRows);
-      if (s.first_layer > 0) {
-        CHECK(held_.sequence == s.sequence && held_.first_pos == s.first_pos);
-        CHECK(held_.rows == s.count && held_.layers == s.first_layer);
-      }
-      held_ = {s.sequence, s.first_pos, s.count, s.first_layer + s.layers};
+      held_.Pass(s);
       CHECK_LT(s.complete() ? s.first_layer : held_.layers, layout_.layers());
     }
     if (!s.complete()) {

@@ -4,6 +4,7 @@
 #include <span>
 #include <vector>
 
+#include "sched/held_rows.h"
 #include "sched/step.h"
 
 namespace kvasir {
@@ -37,11 +38,7 @@ class FakeExecutor final : public Executor {
   int64_t computed_tokens_ = 0;
   int32_t largest_step_ = 0;
   uint64_t failing_ = 0;
-  struct Held {
-    SequenceId sequence = 0;
-    int32_t first_pos = 0, rows = 0, layers = 0;
-  };
-  Held held_;  // whose rows are between the layers
+  HeldRows held_;
 };
 
 }  // namespace kvasir

@@ -16,17 +16,9 @@ void Panels(const PanelArgs& a) {
   }
 }
 
-/// Registers that an asm statement claims to change cannot be computed ahead of it.
 uint64_t Int8Peak(int64_t rounds) {
-  __m512i acc[16];
-  for (__m512i& v : acc) v = _mm512_setzero_si512();
-  __m512i a = _mm512_set1_epi8(1), b = _mm512_set1_epi8(2);
-  asm volatile("" : "+v"(a), "+v"(b));
-  for (int64_t i = 0; i < rounds; ++i) {
-    for (__m512i& v : acc) v = _mm512_dpbusd_epi32(v, a, b);
-    asm volatile("" : "+v"(a), "+v"(b));
-  }
-  for (__m512i& v : acc) asm volatile("" : "+v"(v));
+  PeakLoop(rounds, _mm512_setzero_si512(), _mm512_set1_epi8(1), _mm512_set1_epi8(2),
+           [](__m512i v, __m512i a, __m512i b) { return _mm512_dpbusd_epi32(v, a, b); });
   return static_cast<uint64_t>(rounds) * 16 * 64 * 2;
 }
 

@@ -9,22 +9,26 @@
 namespace kvasir::amx {
 namespace {
 
+/// The operand of ldtilecfg: tiles' rows, and bytes of each row.
+struct alignas(64) TileConfig {
+  uint8_t palette = 1, start_row = 0, reserved[14] = {};
+  uint16_t row_bytes[16] = {};
+  uint8_t rows[16] = {};
+
+  void Load() const { asm volatile("ldtilecfg %0" ::"m"(*this) : "memory"); }
+};
+
 /// Tile 0: int32 sums [rows][16]; tile 1: A, signed bytes [rows][depth]; tile 2: B, signed bytes
 /// [depth / 4][16][4].
 inline void ConfigureTiles(int rows, int depth) {
-  struct alignas(64) Config {
-    uint8_t palette, start_row, reserved[14];
-    uint16_t row_bytes[16];
-    uint8_t rows[16];
-  } config = {};
-  config.palette = 1;
+  TileConfig config;
   config.rows[0] = static_cast<uint8_t>(rows);
   config.row_bytes[0] = 64;
   config.rows[1] = static_cast<uint8_t>(rows);
   config.row_bytes[1] = static_cast<uint16_t>(depth);
   config.rows[2] = static_cast<uint8_t>(depth / 4);
   config.row_bytes[2] = 64;
-  asm volatile("ldtilecfg %0" ::"m"(config) : "memory");
+  config.Load();
 }
 
 inline void ReleaseTiles() { asm volatile("tilerelease" ::: "memory"); }
@@ -44,17 +48,12 @@ inline void TileProduct(const int8_t* a, size_t a_stride, const uint8_t* b, int3
 
 /// `rounds` rounds of four independent products of whole tiles; returns their operations.
 inline uint64_t TilePeak(int64_t rounds) {
-  struct alignas(64) Config {
-    uint8_t palette, start_row, reserved[14];
-    uint16_t row_bytes[16];
-    uint8_t rows[16];
-  } config = {};
-  config.palette = 1;
+  TileConfig config;
   for (int i = 0; i < 8; ++i) {
     config.rows[i] = 16;
     config.row_bytes[i] = 64;
   }
-  asm volatile("ldtilecfg %0" ::"m"(config) : "memory");
+  config.Load();
   for (int64_t i = 0; i < rounds; ++i) {
     asm volatile(
         "tdpbssd %%tmm6, %%tmm4, %%tmm0\n\t"
