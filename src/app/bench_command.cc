@@ -183,6 +183,7 @@ nlohmann::ordered_json KernelJson(const KernelBench& b) {
           {"bandwidth_gb_s", b.bandwidth_gb_s},
           {"int8_gops", b.peak.int8_gops},
           {"float_gflops", b.peak.float_gops},
+          {"bf16_tile_gflops", b.peak.tile_gops},
           {"rows", std::move(rows)}};
 }
 

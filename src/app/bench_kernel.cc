@@ -87,8 +87,9 @@ class Bench {
       KV_ASSIGN(Matrix m, backend_->Pack(view));
       weights.push_back(std::move(m));
     } while (weights.size() < kMostMatrices && weights.size() * weights[0].bytes() < kBeyondCaches);
-    const double peak =
-        IsQuantized(PackFormatOf(format)) ? out_.peak.int8_gops : out_.peak.float_gops;
+    const double peak = IsQuantized(PackFormatOf(format)) ? out_.peak.Quantized()
+                        : format == DType::kBF16          ? out_.peak.BF16()
+                                                          : out_.peak.float_gops;
     for (const int32_t rows : o_.rows) {
       size_t next = 0;
       const double seconds = Best([&] {

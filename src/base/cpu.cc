@@ -146,7 +146,9 @@ std::vector<Isa> AvailableIsas() {
     isas.push_back(Isa::kAvx2);
     if (f.vnni) {
       isas.push_back(Isa::kAvx512);
-      if (f.amx_tile && f.amx_int8 && AmxPermitted()) isas.push_back(Isa::kAmx);
+      // All processors with AMX have FP16 and BF16 vectors too; the kernels use them.
+      const bool amx = f.amx_tile && f.amx_int8 && f.amx_bf16 && f.bf16 && f.fp16;
+      if (amx && AmxPermitted()) isas.push_back(Isa::kAmx);
     }
   }
 #elif defined(__aarch64__)

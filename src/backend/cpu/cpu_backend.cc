@@ -55,7 +55,7 @@ class CpuBackend final : public Backend {
       : isa_(isa),
         pool_(threads, pin),
         kernels_(VectorKernelsFor(isa)),
-        matmul_(isa, &pool_),
+        matmul_(&MatMulKernelsFor(isa), &pool_),
         attention_(&kernels_, &pool_) {}
 
   std::string description() const override {
@@ -71,7 +71,7 @@ class CpuBackend final : public Backend {
 
   size_t ScratchBytes(int32_t max_rows, int64_t max_dim, int32_t, int32_t head_dim,
                       int64_t max_tokens) const override {
-    return CpuMatMul::ScratchBytes(max_rows, max_dim) +
+    return matmul_.ScratchBytes(max_rows, max_dim) +
            CpuAttention::ScratchBytes(pool_.size(), head_dim, max_tokens);
   }
   Status ReserveScratch(int32_t max_rows, int64_t max_dim, int32_t, int32_t head_dim,

@@ -18,7 +18,8 @@ constexpr int64_t kRowBlockBytes = 192 << 10;
 /// that taking one costs nothing.
 constexpr int64_t kChunksPerThread = 8;
 
-/// Where the quantized activations of a step lie in the scratch buffer.
+/// Where the activations of a step lie in the scratch buffer: as int8 with scales and sums, or as
+/// tiles; then each thread's own scratch.
 struct Scratch {
   int8_t* q;
   int16_t* q16;
@@ -32,6 +33,11 @@ struct Scratch {
     d = reinterpret_cast<float*>(base + RoundUp(n, 64) + RoundUp(2 * n, 64));
     sum = reinterpret_cast<int32_t*>(base + RoundUp(n, 64) + RoundUp(2 * n, 64) +
                                      RoundUp(n / kGroup * 4, 64));
+  }
+  static size_t Bytes(int32_t rows, int64_t k) {
+    const size_t n = static_cast<size_t>(rows) * RoundUp(static_cast<size_t>(k), kGroup);
+    return RoundUp(n, 64) + RoundUp(2 * n, 64) + RoundUp(n / kGroup * 4, 64) +
+           RoundUp(n / kGroup * 8, 64);
   }
 };
 
@@ -57,7 +63,16 @@ const MatMulKernels& MatMulKernelsFor(Isa isa) {
   }
 }
 
-CpuMatMul::CpuMatMul(Isa isa, ThreadPool* pool) : isa_(isa), pool_(pool) {}
+/// The activations of one call as its kernels take them.
+struct CpuMatMul::Prepared {
+  Input input = Input::kFloats;
+  const float* x = nullptr;
+  int64_t x_stride = 0, k = 0;
+  int32_t rows = 0;
+};
+
+CpuMatMul::CpuMatMul(const MatMulKernels* kernels, ThreadPool* pool)
+    : kernels_(kernels), pool_(pool) {}
 
 Result<size_t> CpuMatMul::PackedBytes(DType dtype, int64_t rows, int64_t cols) {
   if (dtype == DType::kI8 || dtype == DType::kI32) {
@@ -102,18 +117,19 @@ Result<Matrix> CpuMatMul::Pack(const TensorView& source) {
   return m;
 }
 
-size_t CpuMatMul::ScratchBytes(int32_t max_rows, int64_t max_cols) {
-  const size_t n = static_cast<size_t>(max_rows) * RoundUp(static_cast<size_t>(max_cols), kGroup);
-  return RoundUp(n, 64) + RoundUp(2 * n, 64) + RoundUp(n / kGroup * 4, 64) +
-         RoundUp(n / kGroup * 8, 64);
+size_t CpuMatMul::ScratchBytes(int32_t max_rows, int64_t max_cols) const {
+  if (kernels_->to_tiles == nullptr) return Scratch::Bytes(max_rows, max_cols);
+  return TilesBytes(max_rows, max_cols) +
+         static_cast<size_t>(pool_->size()) * TileScratchBytes(max_rows, 1);
 }
 
 Status CpuMatMul::ReserveScratch(int32_t max_rows, int64_t max_cols) {
   if (max_rows <= max_rows_ && max_cols <= max_cols_) return {};
   max_rows_ = std::max(max_rows, max_rows_);
   max_cols_ = std::max(max_cols, max_cols_);
-  KV_ASSIGN(scratch_, AlignedBuffer::Allocate(ScratchBytes(max_rows_, max_cols_),
-                                              MemoryOwner::kScratch, "quantized activations"));
+  KV_ASSIGN(scratch_,
+            AlignedBuffer::Allocate(ScratchBytes(max_rows_, max_cols_), MemoryOwner::kScratch,
+                                    "the activations of products"));
   return {};
 }
 
@@ -124,53 +140,74 @@ void CpuMatMul::Row(const Matrix& m, int64_t r, float scale, float* out) const {
                static_cast<int>(r % kPanel), m.cols, scale, out);
 }
 
-void CpuMatMul::Run(const float* x, int64_t x_stride, int32_t rows,
-                    std::span<const MatMulOutput> outputs, OpCounters& counters) {
-  if (rows == 0 || outputs.empty()) return;
-  const MatMulKernels& kernels = MatMulKernelsFor(isa_);
-  const int64_t k = outputs[0].weight->cols;
-  bool quantized = false;
-  int64_t panels = 0;  // of all outputs
-  for (const MatMulOutput& o : outputs) {
-    CHECK_EQ(o.weight->cols, k);
-    quantized = quantized || IsQuantized(FormatOf(*o.weight));
-    panels += static_cast<int64_t>(DivUp(static_cast<size_t>(o.weight->rows), kPanel));
-    counters.projections += static_cast<uint64_t>(rows);
-    counters.matmul_flops +=
-        2 * static_cast<uint64_t>(rows) * static_cast<uint64_t>(o.weight->rows * k);
-    counters.weight_bytes += o.weight->bytes();
-  }
-  if (quantized) {
-    CHECK_LE(rows, max_rows_);
-    CHECK_LE(k, max_cols_);
-  }
-  const Scratch s(scratch_.data(), rows, quantized ? k : 0);
+CpuMatMul::Input CpuMatMul::InputOf(const Matrix& m) const {
+  const PackFormat format = FormatOf(m);
+  const bool tiles = kernels_->to_tiles != nullptr;
+  if (IsQuantized(format)) return tiles ? Input::kPackedTiles : Input::kInt8;
+  return tiles && format == PackFormat::kBF16 ? Input::kAscendingTiles : Input::kFloats;
+}
+
+CpuMatMul::Prepared CpuMatMul::Prepare(Input input, const float* x, int64_t x_stride, int32_t rows,
+                                       int64_t k) {
+  const Prepared prepared{input, x, x_stride, k, rows};
+  if (input == Input::kFloats) return prepared;
+  CHECK_LE(rows, max_rows_);
+  CHECK_LE(k, max_cols_);
   const int64_t groups = k / kGroup;
-  const auto quantize = [&](int64_t r) {
-    kernels.quantize(x + r * x_stride, k, s.q + r * k, s.q16 + r * k, s.d + r * groups,
-                     s.sum + r * groups * 2);
+  const Scratch s(scratch_.data(), rows, k);
+  const auto convert = [&](int64_t i) {
+    if (input == Input::kInt8) {
+      kernels_->quantize(x + i * x_stride, k, s.q + i * k, s.q16 + i * k, s.d + i * groups,
+                         s.sum + i * groups * 2);
+    } else {
+      kernels_->to_tiles(x, x_stride, rows, k,
+                         input == Input::kPackedTiles ? TileOrder::kPacked : TileOrder::kAscending,
+                         i, scratch_.data());
+    }
   };
-  if (quantized && rows < 8) {  // waking the others takes longer
-    for (int64_t r = 0; r < rows; ++r) quantize(r);
-  } else if (quantized) {
+  const auto items = input == Input::kInt8 ? static_cast<size_t>(rows)
+                                           : DivUp(static_cast<size_t>(rows), kTileRows);
+  if (rows < 8) {  // waking the others takes longer
+    for (size_t i = 0; i < items; ++i) convert(static_cast<int64_t>(i));
+  } else {
     pool_->Run([&](int worker) {
-      const Range range = Split(static_cast<size_t>(rows), worker, pool_->size());
-      for (size_t r = range.begin; r < range.end; ++r) quantize(static_cast<int64_t>(r));
+      const Range range = Split(items, worker, pool_->size());
+      for (size_t i = range.begin; i < range.end; ++i) convert(static_cast<int64_t>(i));
     });
   }
+  return prepared;
+}
 
+void CpuMatMul::Multiply(const Prepared& in, std::span<const MatMulOutput> outputs) {
+  const int64_t k = in.k, rows = in.rows, groups = k / kGroup;
+  const Scratch s(scratch_.data(), in.rows, k);
+  const bool tiles = in.input == Input::kPackedTiles || in.input == Input::kAscendingTiles;
+  int64_t panels = 0;  // of all outputs
+  for (const MatMulOutput& o : outputs) {
+    if (InputOf(*o.weight) == in.input)
+      panels += static_cast<int64_t>(DivUp(static_cast<size_t>(o.weight->rows), kPanel));
+  }
+  // Tile kernels unpack weights once for a block of rows.
+  const auto tile_blocks = static_cast<int64_t>(DivUp(rows, MostTileRows(k)));
   const int64_t row_block =
-      std::clamp<int64_t>(kRowBlockBytes / (quantized ? k : 4 * k) / 16 * 16, 16, 1 << 20);
+      tiles ? static_cast<int64_t>(RoundUp(DivUp(rows, tile_blocks), 2 * kTileRows))
+            : std::clamp<int64_t>(kRowBlockBytes / (in.input == Input::kInt8 ? k : 4 * k) / 16 * 16,
+                                  16, 1 << 20);
   const int64_t row_blocks = (rows + row_block - 1) / row_block;
-  const int64_t chunk = std::max<int64_t>(1, panels / (kChunksPerThread * pool_->size()));
+  int64_t chunk = std::max<int64_t>(1, panels / (kChunksPerThread * pool_->size()));
+  if (tiles) {  // which take two panels together, and so many at most that their sums fit
+    chunk += chunk % 2;
+    if (rows > kTileRows) chunk = std::min<int64_t>(chunk, kTilePanels);
+  }
   const int64_t chunks = (panels + chunk - 1) / chunk;
   // Work item: a chunk of panels (counted over all outputs) and a block of rows, panels fastest, so
   // that a block of activations stays in the cache while the weights stream past it.
-  const auto run_item = [&](int64_t item) {
+  const auto run_item = [&](int64_t item, int worker) {
     const int64_t row0 = item / chunks * row_block;
     const int64_t block_rows = std::min(row_block, rows - row0);
     int64_t begin = item % chunks * chunk, end = std::min(panels, begin + chunk);
     for (const MatMulOutput& o : outputs) {
+      if (InputOf(*o.weight) != in.input) continue;
       const auto count = static_cast<int64_t>(DivUp(static_cast<size_t>(o.weight->rows), kPanel));
       const int64_t from = std::max<int64_t>(begin, 0), to = std::min(end, count);
       if (from < to) {
@@ -185,23 +222,50 @@ void CpuMatMul::Run(const float* x, int64_t x_stride, int32_t rows,
         a.q16 = s.q16 + row0 * k;
         a.d = s.d + row0 * groups;
         a.sum = s.sum + row0 * groups * 2;
-        a.x = x + row0 * x_stride;
-        a.x_stride = x_stride;
+        if (tiles) {
+          a.tiles = scratch_.data();
+          a.first_block = row0 / kTileRows;
+          a.tile_blocks = static_cast<int64_t>(DivUp(rows, kTileRows));
+          a.scratch = scratch_.data() + TilesBytes(max_rows_, max_cols_) +
+                      static_cast<size_t>(worker) * TileScratchBytes(max_rows_, 1);
+        }
+        a.x = in.x + row0 * in.x_stride;
+        a.x_stride = in.x_stride;
         a.out = o.out + row0 * o.out_stride + from * kPanel;
         a.out_stride = o.out_stride;
         a.bias = o.bias == nullptr ? nullptr : o.bias + from * kPanel;
         a.add = o.add;
-        kernels.panels[o.weight->format](a);
+        kernels_->panels[o.weight->format](a);
       }
       begin -= count;
       end -= count;
     }
   };
   std::atomic<int64_t> next{0};
-  pool_->Run([&](int) {
+  pool_->Run([&](int worker) {
     for (int64_t item = next.fetch_add(1); item < chunks * row_blocks; item = next.fetch_add(1))
-      run_item(item);
+      run_item(item, worker);
   });
+}
+
+void CpuMatMul::Run(const float* x, int64_t x_stride, int32_t rows,
+                    std::span<const MatMulOutput> outputs, OpCounters& counters) {
+  if (rows == 0 || outputs.empty()) return;
+  const int64_t k = outputs[0].weight->cols;
+  for (const MatMulOutput& o : outputs) {
+    CHECK_EQ(o.weight->cols, k);
+    counters.projections += static_cast<uint64_t>(rows);
+    counters.matmul_flops +=
+        2 * static_cast<uint64_t>(rows) * static_cast<uint64_t>(o.weight->rows * k);
+    counters.weight_bytes += o.weight->bytes();
+  }
+  for (const Input input :
+       {Input::kFloats, Input::kInt8, Input::kAscendingTiles, Input::kPackedTiles}) {
+    const bool wanted = std::any_of(outputs.begin(), outputs.end(), [&](const MatMulOutput& o) {
+      return InputOf(*o.weight) == input;
+    });
+    if (wanted) Multiply(Prepare(input, x, x_stride, rows, k), outputs);
+  }
 }
 
 }  // namespace kvasir

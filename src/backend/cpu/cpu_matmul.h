@@ -13,14 +13,14 @@ struct MatMulKernels;
 const MatMulKernels& MatMulKernelsFor(Isa isa);
 
 /// Packing of weights and products with them: the CpuBackend's part for matrices. Stateless but for
-/// its scratch (quantized activations).
+/// its scratch (activations as the kernels want them).
 class CpuMatMul {
  public:
-  CpuMatMul(Isa isa, ThreadPool* pool);  ///< `pool` must outlive this
+  CpuMatMul(const MatMulKernels* kernels, ThreadPool* pool);  ///< both must outlive this
 
   static Result<size_t> PackedBytes(DType dtype, int64_t rows, int64_t cols);
   Result<Matrix> Pack(const TensorView& source);
-  static size_t ScratchBytes(int32_t max_rows, int64_t max_cols);
+  size_t ScratchBytes(int32_t max_rows, int64_t max_cols) const;
   Status ReserveScratch(int32_t max_rows, int64_t max_cols);
 
   /// out[0..cols) = row `r` of the packed matrix, widened: bit-equal to Dequantize of that row in
@@ -32,7 +32,16 @@ class CpuMatMul {
            OpCounters& counters);
 
  private:
-  Isa isa_;
+  enum class Input { kFloats, kInt8, kAscendingTiles, kPackedTiles };
+  struct Prepared;
+
+  /// What the kernels of a packed format take.
+  Input InputOf(const Matrix& m) const;
+  Prepared Prepare(Input input, const float* x, int64_t x_stride, int32_t rows, int64_t k);
+  /// The products of the outputs that take this input.
+  void Multiply(const Prepared& prepared, std::span<const MatMulOutput> outputs);
+
+  const MatMulKernels* kernels_;
   ThreadPool* pool_;
   AlignedBuffer scratch_;
   int32_t max_rows_ = 0;

@@ -10,82 +10,395 @@ namespace {
 
 #include "backend/cpu/matmul_avx512-inl.h"
 
-/// Fewer rows than this are computed with vpdpbusd, which has the same bits: a tile product costs
-/// as much for one row as for sixteen.
-constexpr int64_t kMinTileRows = 4;
+/// Up to so many rows the weights are unpacked one tile at a time, just before its only use.
+constexpr int64_t kStreamedRows = 2 * kTileRows;
 
-/// The signed bytes of a group as B tiles: eight rows of 64 bytes, [k/4][column][k%4].
+/// A bf16 tile's element of an f16 weight: rounded to 8 bits, and 2^kTileExponent times as large.
+KV_INLINE __m512i TileBits(__m512h w) {
+  const __m512i rounded = _mm512_add_epi16(_mm512_castph_si512(w), _mm512_set1_epi16(4));
+  return _mm512_and_si512(_mm512_srai_epi16(rounded, 3),
+                          _mm512_set1_epi16(static_cast<int16_t>(0x8fff)));
+}
+
+/// 16 numbers as f16, each twice: for the two inputs of its column in a tile's row.
+KV_INLINE __m512h Twice(__m512 v) {
+  const __m512i twice =
+      _mm512_set_epi32(0x000f000f, 0x000e000e, 0x000d000d, 0x000c000c, 0x000b000b, 0x000a000a,
+                       0x00090009, 0x00080008, 0x00070007, 0x00060006, 0x00050005, 0x00040004,
+                       0x00030003, 0x00020002, 0x00010001, 0x00000000);
+  const __m256i half = _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  return _mm512_castsi512_ph(_mm512_permutexvar_epi16(twice, _mm512_castsi256_si512(half)));
+}
+
+// The numbers 0 to 15, and -8 to 7, as f16; twice, because vpermw looks at five bits.
+alignas(64) constexpr uint16_t kNibbles[32] = {
+    0x0000, 0x3c00, 0x4000, 0x4200, 0x4400, 0x4500, 0x4600, 0x4700, 0x4800, 0x4880, 0x4900,
+    0x4980, 0x4a00, 0x4a80, 0x4b00, 0x4b80, 0x0000, 0x3c00, 0x4000, 0x4200, 0x4400, 0x4500,
+    0x4600, 0x4700, 0x4800, 0x4880, 0x4900, 0x4980, 0x4a00, 0x4a80, 0x4b00, 0x4b80};
+alignas(64) constexpr uint16_t kOffsetNibbles[32] = {
+    0xc800, 0xc700, 0xc600, 0xc500, 0xc400, 0xc200, 0xc000, 0xbc00, 0x0000, 0x3c00, 0x4000,
+    0x4200, 0x4400, 0x4500, 0x4600, 0x4700, 0xc800, 0xc700, 0xc600, 0xc500, 0xc400, 0xc200,
+    0xc000, 0xbc00, 0x0000, 0x3c00, 0x4000, 0x4200, 0x4400, 0x4500, 0x4600, 0x4700};
+
+/// Scales of a group in f16, by half of the group: w = q d + m in the range of f16.
+struct TileScales {
+  __m512h d[2], m[2];
+};
+
 template <PackFormat F>
-KV_INLINE const uint8_t* GroupTile(const uint8_t* group, uint8_t* scratch) {
-  if constexpr (!kFourBit<F>) {
-    return group;
-  } else {
-    const __m512i low = _mm512_set1_epi8(15);
-    const __m512i offset = _mm512_set1_epi8(F == PackFormat::kQ4 ? 8 : 0);
+KV_INLINE __m512i TileWeights(__m512i q, const TileScales& s, int h) {
+  const __m512h v = _mm512_castsi512_ph(q);
+  if constexpr (kHasMin<F>) return TileBits(_mm512_fmadd_ph(v, s.d[h], s.m[h]));
+  return TileBits(_mm512_mul_ph(v, s.d[h]));
+}
+
+/// Group g of a quantized panel as a B tile: [pair of inputs][column][2], pairs in
+/// TileOrder::kPacked.
+template <PackFormat F>
+KV_INLINE void UnpackTile(const uint8_t* panel, int64_t g, float in, uint8_t* tile) {
+  Scales f32;
+  const uint8_t* group = GroupOf<F>(panel, g, &f32);
+  TileScales s;
+  // Bytes are taken in the upper half of a word: 256 times as large.
+  const __m512 factor = _mm512_set1_ps(kFourBit<F> ? in : in / 256), to_f16 = _mm512_set1_ps(in);
+  for (int h = 0; h < kHalves<F>; ++h) {
+    s.d[h] = Twice(_mm512_mul_ps(f32.d[h], factor));
+    if constexpr (kHasMin<F>) s.m[h] = Twice(_mm512_mul_ps(f32.m[h], to_f16));
+  }
+  if constexpr (kFourBit<F>) {
+    const __m512i table = _mm512_load_si512(F == PackFormat::kQ4 ? kOffsetNibbles : kNibbles);
+#pragma GCC unroll 4
     for (int j = 0; j < 4; ++j) {
       const __m512i v = _mm512_loadu_si512(group + j * 64);
-      _mm512_storeu_si512(scratch + j * 64, _mm512_sub_epi8(_mm512_and_si512(v, low), offset));
-      _mm512_storeu_si512(scratch + 256 + j * 64,
-                          _mm512_sub_epi8(_mm512_and_si512(_mm512_srli_epi16(v, 4), low), offset));
+      uint8_t* to = tile + j * 256;
+      const auto put = [&](int row, __m512i index) __attribute__((always_inline)) {
+        _mm512_store_si512(to + row * 64,
+                           TileWeights<F>(_mm512_permutexvar_epi16(index, table), s, 0));
+      };
+      put(0, v);
+      put(1, _mm512_srli_epi16(v, 4));
+      put(2, _mm512_srli_epi16(v, 8));
+      put(3, _mm512_srli_epi16(v, 12));
     }
-    return scratch;
+  } else {
+    const __m512i upper = _mm512_set1_epi16(static_cast<int16_t>(0xff00));
+#pragma GCC unroll 8
+    for (int j = 0; j < 8; ++j) {
+      const __m512i v = _mm512_loadu_si512(group + j * 64);
+      const int h = kHalves<F> == 2 ? j / 4 : 0;
+      uint8_t* to = tile + j % 4 * 256 + j / 4 * 64;
+      const __m512i even = _mm512_slli_epi16(v, 8), odd = _mm512_and_si512(v, upper);
+      _mm512_store_si512(to, TileWeights<F>(_mm512_castph_si512(_mm512_cvtepi16_ph(even)), s, h));
+      _mm512_store_si512(to + 128,
+                         TileWeights<F>(_mm512_castph_si512(_mm512_cvtepi16_ph(odd)), s, h));
+    }
   }
 }
 
-/// Up to 16 rows of one panel: a tile product for each group (or half of it), whose sums then take
-/// the same way into the accumulators as everywhere.
+/// The last tile of bf16 weights whose inputs are no multiple of 32: zeros after the end.
+KV_INLINE void CopyTail(const uint8_t* panel, int64_t g, int64_t k, uint8_t* tile) {
+  const int64_t pairs = (k + 1) / 2 - g * 16;
+  for (int64_t i = 0; i < 16; ++i) {
+    _mm512_store_si512(tile + i * 64, i < pairs ? _mm512_loadu_si512(panel + g * 1024 + i * 64)
+                                                : _mm512_setzero_si512());
+  }
+}
+
+/// Brings what will be unpacked soon from memory: 4 KiB, some 300 ns at a core's share of the
+/// bandwidth, ahead.
 template <PackFormat F>
-void TileRows(const PanelArgs& a, const uint8_t* panel, int64_t first, int64_t r, int rows) {
-  alignas(64) uint8_t unpacked[512];
-  alignas(64) int32_t dots[16 * 16];
-  __m512 acc[16];
-  for (int i = 0; i < 16; ++i) acc[i] = _mm512_setzero_ps();
-  constexpr int kBytes = 32 / kHalves<F>;  // of k in one product
-  for (int64_t g = 0; g < a.k / 32; ++g) {
-    Scales s;
-    const uint8_t* tile = GroupTile<F>(GroupOf<F>(panel, g, &s), unpacked);
-    for (int h = 0; h < kHalves<F>; ++h) {
-      TileProduct(a.q + r * a.k + g * 32 + h * kBytes, static_cast<size_t>(a.k),
-                  tile + h * kBytes * 16, dots);
-      for (int i = 0; i < rows; ++i) {
-        const int64_t at = (r + i) * (a.k / 32) + g;
-        const int32_t sum = kHalves<F> == 2 ? a.sum[2 * at + h] : a.sum[2 * at] + a.sum[2 * at + 1];
-        acc[i] = Accumulate<F>(s, h, a.d[at], sum, _mm512_load_si512(dots + i * 16), acc[i]);
+KV_INLINE void PrefetchGroup(const uint8_t* panel, int64_t g) {
+  constexpr size_t kBytes = F == PackFormat::kBF16 ? 1024 : kFourBit<F> ? 320 : 576;
+  constexpr size_t kRecord = F == PackFormat::kBF16  ? 1024
+                             : F == PackFormat::kQ4K ? kQ4KBytes / 8
+                             : kFourBit<F>           ? 256 + (kHasMin<F> ? 64 : 32)
+                                                     : 544;
+  const uint8_t* at = panel + static_cast<size_t>(g) * kRecord + 4096;
+  for (size_t line = 0; line < kBytes; line += 64) {
+    _mm_prefetch(reinterpret_cast<const char*>(at + line), _MM_HINT_T0);
+  }
+}
+
+template <PackFormat F>
+KV_INLINE TileScale ScaleOf(const uint8_t* panel, size_t panel_bytes) {
+  TileScale scale;
+  if constexpr (F == PackFormat::kBF16) {
+    scale.out = 1.0f / (int64_t{1} << kTileShift);
+  } else {
+    __builtin_memcpy(&scale, panel + panel_bytes - sizeof(scale), sizeof(scale));
+  }
+  return scale;
+}
+
+/// A tile of sums as rows of the output.
+KV_INLINE void StoreSums(const PanelArgs& a, const float* sums, float scale, int64_t row,
+                         int64_t rows, int64_t first) {
+  const __m512 factor = _mm512_set1_ps(scale);
+  for (int64_t i = 0; i < rows; ++i) {
+    StoreRow(a, row + i, first, _mm512_mul_ps(_mm512_load_ps(sums + i * 16), factor));
+  }
+}
+
+// Tiles: sums of row block r and panel n are tile 2 r + n; weights 4 + n; activations 6 + r.
+
+/// `rows` up to 32 rows, all inputs, PN panels.
+template <PackFormat F, int RB, int PN>
+void StreamPanels(const PanelArgs& a, const uint8_t* panel, int64_t first) {
+  alignas(64) uint8_t unpacked[4][kTileBytes];
+  alignas(64) float sums[16 * 16];
+  const int64_t groups = (a.k + 31) / 32;
+  TileScale scale[PN];
+  for (int n = 0; n < PN; ++n) {
+    scale[n] = ScaleOf<F>(panel + static_cast<size_t>(n) * a.panel_bytes, a.panel_bytes);
+  }
+  ZeroTile<0>();
+  if constexpr (PN == 2) ZeroTile<1>();
+  if constexpr (RB == 2) ZeroTile<2>();
+  if constexpr (RB == 2 && PN == 2) ZeroTile<3>();
+  for (int64_t g = 0; g < groups; ++g) {
+    const uint8_t* b[PN];
+    for (int n = 0; n < PN; ++n) {
+      const uint8_t* from = panel + static_cast<size_t>(n) * a.panel_bytes;
+      uint8_t* to = unpacked[g % 2 * 2 + n];
+      PrefetchGroup<F>(from, g);
+      b[n] = to;
+      if constexpr (F == PackFormat::kBF16) {
+        if (g * 32 + 32 <= a.k)
+          b[n] = from + g * 1024;
+        else
+          CopyTail(from, g, a.k, to);
+      } else {
+        UnpackTile<F>(from, g, scale[n].in, to);
+      }
+    }
+    LoadTile<6>(a.tiles + TileOffset(a.first_block, g, a.tile_blocks, groups), 64);
+    if constexpr (RB == 2)
+      LoadTile<7>(a.tiles + TileOffset(a.first_block + 1, g, a.tile_blocks, groups), 64);
+    LoadTile<4>(b[0], 64);
+    Bf16Product<0, 6, 4>();
+    if constexpr (RB == 2) Bf16Product<2, 7, 4>();
+    if constexpr (PN == 2) {
+      LoadTile<5>(b[1], 64);
+      Bf16Product<1, 6, 5>();
+      if constexpr (RB == 2) Bf16Product<3, 7, 5>();
+    }
+  }
+  const int64_t low = a.rows < kTileRows ? a.rows : kTileRows;
+  StoreTile<0>(sums, 64);
+  StoreSums(a, sums, scale[0].out, 0, low, first);
+  if constexpr (PN == 2) {
+    StoreTile<1>(sums, 64);
+    StoreSums(a, sums, scale[1].out, 0, low, first + 16);
+  }
+  if constexpr (RB == 2) {
+    StoreTile<2>(sums, 64);
+    StoreSums(a, sums, scale[0].out, 16, a.rows - 16, first);
+    if constexpr (PN == 2) {
+      StoreTile<3>(sums, 64);
+      StoreSums(a, sums, scale[1].out, 16, a.rows - 16, first + 16);
+    }
+  }
+}
+
+/// Few rows: each tile of weights is unpacked for them alone.
+template <PackFormat F, int RB>
+void Streamed(const PanelArgs& a) {
+  TileConfig config;
+  for (int i = 0; i < 8; ++i) {
+    config.row_bytes[i] = 64;
+    config.rows[i] = 16;
+  }
+  // A product takes as long as it has rows.
+  const auto last = static_cast<uint8_t>(a.rows - (RB - 1) * kTileRows);
+  config.rows[2 * RB - 2] = config.rows[2 * RB - 1] = config.rows[5 + RB] = last;
+  config.Load();
+  int32_t p = 0;
+  for (; p + 2 <= a.panels; p += 2) {
+    StreamPanels<F, RB, 2>(a, a.weights + static_cast<size_t>(p) * a.panel_bytes, p * 16);
+  }
+  if (p < a.panels) {
+    StreamPanels<F, RB, 1>(a, a.weights + static_cast<size_t>(p) * a.panel_bytes, p * 16);
+  }
+  ReleaseTiles();
+}
+
+/// Weights of one slab as tiles: of panel n and group g at base + n * panel_step + g * group_step.
+struct SlabWeights {
+  const uint8_t* base;
+  size_t panel_step, group_step;
+};
+
+/// sums[r][n] (+)= activations of RB row blocks from `tiles` on, times one slab of PN panels.
+template <int RB, int PN>
+KV_INLINE void SlabProducts(const uint8_t* tiles, int64_t width, const SlabWeights& w, bool begin,
+                            uint8_t* sums) {
+  if (begin) {
+    ZeroTile<0>();
+    ZeroTile<1>();
+    ZeroTile<2>();
+    ZeroTile<3>();
+  } else {
+    LoadTile<0>(sums, 64);
+    if constexpr (PN == 2) LoadTile<1>(sums + kTileBytes, 64);
+    if constexpr (RB == 2) LoadTile<2>(sums + 2 * kTileBytes, 64);
+    if constexpr (RB == 2 && PN == 2) LoadTile<3>(sums + 3 * kTileBytes, 64);
+  }
+  const size_t block = static_cast<size_t>(width) * kTileBytes;
+  for (int64_t g = 0; g < width; ++g) {
+    const uint8_t* a = tiles + g * kTileBytes;
+    const uint8_t* b = w.base + static_cast<size_t>(g) * w.group_step;
+    LoadTile<6>(a, 64);
+    LoadTile<4>(b, 64);
+    Bf16Product<0, 6, 4>();
+    if constexpr (PN == 2) {
+      LoadTile<5>(b + w.panel_step, 64);
+      Bf16Product<1, 6, 5>();
+    }
+    if constexpr (RB == 2) {
+      LoadTile<7>(a + block, 64);
+      Bf16Product<2, 7, 4>();
+      if constexpr (PN == 2) Bf16Product<3, 7, 5>();
+    }
+  }
+  StoreTile<0>(sums, 64);
+  if constexpr (PN == 2) StoreTile<1>(sums + kTileBytes, 64);
+  if constexpr (RB == 2) StoreTile<2>(sums + 2 * kTileBytes, 64);
+  if constexpr (RB == 2 && PN == 2) StoreTile<3>(sums + 3 * kTileBytes, 64);
+}
+
+/// One slab of PN panels for all rows.
+template <PackFormat F, int PN>
+void SlabOfPanels(const PanelArgs& a, const uint8_t* panel, int64_t slab, uint8_t* sums) {
+  const int64_t groups = (a.k + 31) / 32, first = slab * kSlabGroups;
+  const int64_t width = groups - first < kSlabGroups ? groups - first : kSlabGroups;
+  const int64_t blocks = (a.rows + kTileRows - 1) / kTileRows;
+  SlabWeights w{a.scratch, kTileBytes, PN * kTileBytes};
+  if (F == PackFormat::kBF16 && a.k % 32 == 0) {
+    w = {panel + first * kTileBytes, a.panel_bytes, kTileBytes};
+  } else {
+    for (int n = 0; n < PN; ++n) {
+      const uint8_t* from = panel + static_cast<size_t>(n) * a.panel_bytes;
+      const float in = ScaleOf<F>(from, a.panel_bytes).in;
+      for (int64_t g = 0; g < width; ++g) {
+        uint8_t* to = a.scratch + (g * PN + n) * kTileBytes;
+        if constexpr (F == PackFormat::kBF16)
+          CopyTail(from, first + g, a.k, to);
+        else
+          UnpackTile<F>(from, first + g, in, to);
       }
     }
   }
-  for (int i = 0; i < rows; ++i) StoreRow(a, r + i, first, acc[i]);
+  const uint8_t* tiles = a.tiles + TileOffset(a.first_block, first, a.tile_blocks, groups);
+  int64_t block = 0;
+  for (; block + 2 <= blocks; block += 2) {
+    SlabProducts<2, PN>(tiles + block * width * kTileBytes, width, w, slab == 0,
+                        sums + block * 2 * kTileBytes);
+  }
+  if (block < blocks) {
+    SlabProducts<1, PN>(tiles + block * width * kTileBytes, width, w, slab == 0,
+                        sums + block * 2 * kTileBytes);
+  }
+}
+
+/// The sums of panels [begin, end) as rows of the output, a row of all of them at a time: rows are
+/// pages apart.
+template <PackFormat F>
+void StoreBlocks(const PanelArgs& a, int32_t begin, int32_t end, const uint8_t* sums) {
+  __m512 scale[kTilePanels];
+  for (int32_t p = begin; p < end; ++p) {
+    const uint8_t* panel = a.weights + static_cast<size_t>(p) * a.panel_bytes;
+    scale[p - begin] = _mm512_set1_ps(ScaleOf<F>(panel, a.panel_bytes).out);
+  }
+  const int64_t blocks = (a.rows + kTileRows - 1) / kTileRows;
+  for (int64_t row = 0; row < a.rows; ++row) {
+    const uint8_t* from = sums + row / kTileRows * 2 * kTileBytes + row % kTileRows * 64;
+    for (int32_t p = 0; p < end - begin; ++p) {
+      const uint8_t* at = from + (p / 2 * blocks * 2 + p % 2) * kTileBytes;
+      StoreRow(a, row, (begin + p) * 16, _mm512_mul_ps(_mm512_load_ps(at), scale[p]));
+    }
+  }
+}
+
+/// Many rows: a slab of two panels is unpacked once and serves all of them.
+template <PackFormat F>
+void Blocked(const PanelArgs& a) {
+  ConfigureWholeTiles();
+  const int64_t slabs = ((a.k + 31) / 32 + kSlabGroups - 1) / kSlabGroups;
+  const int64_t blocks = (a.rows + kTileRows - 1) / kTileRows;
+  uint8_t* const all_sums = a.scratch + 2 * kSlabGroups * kTileBytes;
+  const auto sums_of = [&](int64_t pair) { return all_sums + pair * blocks * 2 * kTileBytes; };
+  for (int32_t p0 = 0; p0 < a.panels; p0 += kTilePanels) {
+    const int32_t end = p0 + kTilePanels < a.panels ? p0 + kTilePanels : a.panels;
+    for (int64_t slab = 0; slab < slabs; ++slab) {
+      for (int32_t p = p0; p < end; p += 2) {
+        const uint8_t* panel = a.weights + static_cast<size_t>(p) * a.panel_bytes;
+        if (p + 2 <= end)
+          SlabOfPanels<F, 2>(a, panel, slab, sums_of((p - p0) / 2));
+        else
+          SlabOfPanels<F, 1>(a, panel, slab, sums_of((p - p0) / 2));
+      }
+    }
+    StoreBlocks<F>(a, p0, end, all_sums);
+  }
+  ReleaseTiles();
 }
 
 template <PackFormat F>
 void Panels(const PanelArgs& a) {
-  int configured = 0;
-  for (int32_t p = 0; p < a.panels; ++p) {
-    const uint8_t* panel = a.weights + static_cast<size_t>(p) * a.panel_bytes;
-    int64_t r = 0;
-    while (a.rows - r >= kMinTileRows) {
-      const int rows = static_cast<int>(a.rows - r < 16 ? a.rows - r : 16);
-      if (rows != configured) ConfigureTiles(rows, 32 / kHalves<F>);
-      configured = rows;
-      TileRows<F>(a, panel, p * 16, r, rows);
-      r += rows;
-    }
-    VnniPanel<F>(a, panel, p * 16, r);
-  }
-  if (configured != 0) ReleaseTiles();
+  if (a.rows <= kTileRows)
+    Streamed<F, 1>(a);
+  else if (a.rows <= kStreamedRows)
+    Streamed<F, 2>(a);
+  else
+    Blocked<F>(a);
 }
 
-uint64_t Int8Peak(int64_t rounds) { return TilePeak(rounds); }
+/// 32 floats of a row, those from `left` on as zeros.
+KV_INLINE __m512i RoundGroup(const float* x, int64_t left) {
+  const auto bits = static_cast<uint32_t>(left >= 32 ? 0xffffffffu : (uint32_t{1} << left) - 1);
+  const __m512 up = _mm512_set1_ps(static_cast<float>(int64_t{1} << kTileShift));
+  const __m512 low = _mm512_maskz_loadu_ps(static_cast<__mmask16>(bits), x);
+  const __m512 high = _mm512_maskz_loadu_ps(static_cast<__mmask16>(bits >> 16), x + 16);
+  const __m512bh both = _mm512_cvtne2ps_pbh(_mm512_mul_ps(high, up), _mm512_mul_ps(low, up));
+  __m512i out;
+  __builtin_memcpy(&out, &both, sizeof(out));
+  return out;
+}
+
+void ToTiles(const float* x, int64_t x_stride, int64_t rows, int64_t k, TileOrder order,
+             int64_t block, uint8_t* out) {
+  alignas(64) uint16_t index[32];
+  for (int j = 0; j < 4; ++j) {
+    constexpr int kFirst[4] = {0, 16, 1, 17};
+    for (int s = 0; s < 4; ++s) {
+      index[8 * j + 2 * s] = static_cast<uint16_t>(4 * j + kFirst[s]);
+      index[8 * j + 2 * s + 1] = static_cast<uint16_t>(4 * j + kFirst[s] + 2);
+    }
+  }
+  const __m512i permutation = _mm512_load_si512(index);
+  const int64_t blocks = (rows + kTileRows - 1) / kTileRows, groups = (k + 31) / 32;
+  for (int64_t i = 0; i < kTileRows; ++i) {
+    const int64_t row = block * kTileRows + i;
+    for (int64_t g = 0; g < groups; ++g) {
+      __m512i v = _mm512_setzero_si512();
+      if (row < rows) v = RoundGroup(x + row * x_stride + g * 32, k - g * 32);
+      if (order == TileOrder::kPacked) v = _mm512_permutexvar_epi16(permutation, v);
+      _mm512_store_si512(out + TileOffset(block, g, blocks, groups) + i * 64, v);
+    }
+  }
+}
 
 }  // namespace
 
 const MatMulKernels kMatMul = {
     avx2::QuantizeRow,
-    {FloatPanels<PackFormat::kF32>, FloatPanels<PackFormat::kF16>, FloatPanels<PackFormat::kBF16>,
+    ToTiles,
+    {FloatPanels<PackFormat::kF32>, FloatPanels<PackFormat::kF16>, Panels<PackFormat::kBF16>,
      Panels<PackFormat::kQ4>, Panels<PackFormat::kQ4M>, Panels<PackFormat::kQ4K>,
      Panels<PackFormat::kQ8>, Panels<PackFormat::kQ8M>, Panels<PackFormat::kQ8F>,
      Panels<PackFormat::kQ8FM>, Panels<PackFormat::kQ8F2>, Panels<PackFormat::kQ8FM2>},
-    Int8Peak,
-    FloatPeak};
+    TilePeak<true>,
+    FloatPeak,
+    TilePeak<false>};
 
 }  // namespace kvasir::amx

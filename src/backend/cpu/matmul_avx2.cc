@@ -341,11 +341,13 @@ uint64_t FloatPeak(int64_t rounds) {
 
 const MatMulKernels kMatMul = {
     QuantizeRow,
+    nullptr,
     {FloatPanels<PackFormat::kF32>, FloatPanels<PackFormat::kF16>, FloatPanels<PackFormat::kBF16>,
      Panels<PackFormat::kQ4>, Panels<PackFormat::kQ4M>, Panels<PackFormat::kQ4K>,
      Panels<PackFormat::kQ8>, Panels<PackFormat::kQ8M>, Panels<PackFormat::kQ8F>,
      Panels<PackFormat::kQ8FM>, Panels<PackFormat::kQ8F2>, Panels<PackFormat::kQ8FM2>},
     Int8Peak,
-    FloatPeak};
+    FloatPeak,
+    nullptr};
 
 }  // namespace kvasir::avx2

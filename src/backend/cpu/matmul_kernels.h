@@ -5,6 +5,30 @@
 
 namespace kvasir {
 
+// Activations as operands of bf16 tiles (AMX): blocks of 16 rows (the last one padded with zeros),
+// and groups of 32 inputs (the last one padded with zeros). A tile is one group of one block,
+// [16 rows][32] bf16, 1 KiB. Tiles lie by slabs of kSlabGroups groups: [slab][block][group], so
+// that what a pass over one slab reads is one run of memory.
+inline constexpr int64_t kTileBytes = 1024;
+inline constexpr int64_t kTileRows = 16;
+/// 256 inputs: what two row blocks and two weight panels of a slab read is 32 KiB and stays in the
+/// first level cache (with 16 groups prefill had 0.7 times the speed; Xeon with AMX, 2026-11-25).
+inline constexpr int64_t kSlabGroups = 8;
+/// Byte offset of a tile of activations.
+constexpr size_t TileOffset(int64_t block, int64_t group, int64_t blocks, int64_t groups) {
+  const int64_t slab = group / kSlabGroups, first = slab * kSlabGroups;
+  const int64_t width = groups - first < kSlabGroups ? groups - first : kSlabGroups;
+  return static_cast<size_t>(first * blocks + block * width + group - first) * kTileBytes;
+}
+
+/// In which order the inputs of a group are the 32 columns of a tile.
+enum class TileOrder {
+  kAscending,  ///< bf16 weights
+  /// Quantized weights: what masks and shifts of packed 16-bit words give. Columns 2 p, 2 p + 1
+  /// with p = 4 j + s hold inputs 4 j + c, 4 j + c + 2, c = {0, 16, 1, 17}[s].
+  kPacked,
+};
+
 /// Arguments of a product of some rows with consecutive panels of a packed matrix (pack.h). A leaf:
 /// pointers and strides only.
 struct PanelArgs {
@@ -19,6 +43,11 @@ struct PanelArgs {
   const int16_t* q16 = nullptr;  ///< the same, widened
   const float* d = nullptr;      ///< [rows][k / 32]
   const int32_t* sum = nullptr;  ///< [rows][k / 32][2]
+  // Formats in tiles: the activations as `to_tiles` made them, of which these rows begin with block
+  // `first_block` of `tile_blocks`.
+  const uint8_t* tiles = nullptr;
+  int64_t first_block = 0, tile_blocks = 0;
+  uint8_t* scratch = nullptr;  ///< of this thread: TileScratchBytes, 64-byte aligned
   // Float formats: the activations as they are.
   const float* x = nullptr;
   int64_t x_stride = 0;
@@ -29,32 +58,66 @@ struct PanelArgs {
   bool add = false;
 };
 
-/// The kernels of one instruction set. One arithmetic, which the scalar kernels define and every
-/// other set repeats bit for bit:
-///   quantized: acc = 0; for each group of 32 inputs in order (for each half of it, where the
-///   format
-///     has scales for halves): acc = fma(float(sum of q_w * q_x), d_w * d_x, acc), and with a
-///     minimum then acc = fma(m_w, d_x * float(sum of q_x), acc). The inner sums are exact
-///     integers.
-///   floats: acc = 0; for each input in order acc = fma(w, x, acc).
-///   Then acc + bias, then (what was there) + that.
+/// The kernels of one instruction set, in one of two arithmetics, each of which a scalar table
+/// defines and the others repeat bit for bit.
+///
+/// Integers (scalar::kMatMul): activations are int8 in groups of 32. acc = 0; for each group of 32
+/// inputs in order (for each half of it, where the format has scales for halves): acc =
+/// fma(float(sum of q_w * q_x), d_w * d_x, acc), and with a minimum then acc = fma(m_w, d_x *
+/// float(sum of q_x), acc). The inner sums are exact integers. Floats: acc = 0; for each input in
+/// order acc = fma(w, x, acc).
+///
+/// Tiles (scalar::kMatMulTiles, and AMX): quantized and bf16 weights are products of bf16 numbers
+/// in the order of TDPBF16PS (Intel SDM vol. 2): acc = 0; for each group of 32 inputs in order:
+/// even = 0, odd = 0; for each pair of columns of the tile even = fma(w[0], x[0], even), odd =
+/// fma(w[1], x[1], odd); acc = acc + (even + odd); all subnormal numbers are zero. A quantized
+/// weight w = d q + m becomes bf16 by one rounding of d q + m to f16 (11 bits) and one to bf16 (8
+/// bits, halves away from zero); see TileWeight in matmul_tiles_scalar.cc. f16 and f32 weights are
+/// computed as above.
+///
+/// Then acc + bias, then (what was there) + that.
 struct MatMulKernels {
   using Quantize = void (*)(const float* x, int64_t k, int8_t* q, int16_t* q16, float* d,
                             int32_t* sum);
   using Panels = void (*)(const PanelArgs&);
+  /// Block `block` of 16 rows of x [rows][x_stride], k inputs each, as tiles in `out`.
+  using ToTiles = void (*)(const float* x, int64_t x_stride, int64_t rows, int64_t k,
+                           TileOrder order, int64_t block, uint8_t* out);
   /// One row of k inputs (a multiple of 32) to int8 with a scale for each group of 32:
   /// d = max|x| / 127, q = x * (127 / max|x|) rounded to nearest even; sums of q for each half.
   /// A group with a NaN or an infinity gets d = NaN, so that it shows in every product.
   Quantize quantize = nullptr;
+  /// nullptr: the arithmetic is in integers.
+  ToTiles to_tiles = nullptr;
   Panels panels[12] = {};  ///< by PackFormat
-  /// The limits of the arithmetic: `rounds` rounds of multiply-adds on registers alone, of int8 and
-  /// of f32. Returns the operations done, two for each multiply-add.
+  /// The limits of the arithmetic: `rounds` rounds of multiply-adds on registers alone, of int8, of
+  /// f32, and with tiles of bf16. Returns the operations done, two for each multiply-add.
   using Peak = uint64_t (*)(int64_t rounds);
-  Peak int8_peak = nullptr, float_peak = nullptr;
+  Peak int8_peak = nullptr, float_peak = nullptr, tile_peak = nullptr;
 };
 
+/// Bytes of tiles of so many rows.
+constexpr size_t TilesBytes(int64_t rows, int64_t k) {
+  return static_cast<size_t>((rows + kTileRows - 1) / kTileRows) *
+         static_cast<size_t>((k + 31) / 32) * kTileBytes;
+}
+/// Rows that a thread takes at a time: as many as leave their tiles in half of a second level cache
+/// of 2 MiB, for up to 2,048 inputs.
+constexpr int64_t MostTileRows(int64_t k) {
+  constexpr int64_t kBytes = 1 << 20, kInputs = 2048;
+  return kBytes / 2 / (k < kInputs ? k : kInputs) / 32 * 32 + 32;
+}
+/// Panels that it takes at a time where there are many rows, and what it then needs: the unpacked
+/// weights of a slab, two panels at a time, and the sums of all rows.
+inline constexpr int32_t kTilePanels = 16;
+constexpr size_t TileScratchBytes(int64_t rows, int64_t k) {
+  const int64_t most = rows < MostTileRows(k) ? rows : MostTileRows(k);
+  return static_cast<size_t>(2 * kSlabGroups * kTileBytes) +
+         static_cast<size_t>((most + kTileRows - 1) / kTileRows) * kTilePanels * kTileBytes;
+}
+
 namespace scalar {
-extern const MatMulKernels kMatMul;
+extern const MatMulKernels kMatMul, kMatMulTiles;
 }
 #if defined(__x86_64__)
 namespace avx2 {

@@ -1,6 +1,8 @@
 #include "backend/cpu/pack.h"
 
 #include <algorithm>
+#include <bit>
+#include <cmath>
 #include <cstring>
 
 #include "base/check.h"
@@ -302,38 +304,9 @@ size_t PanelBytes(PackFormat format, int64_t k) {
     case PackFormat::kBF16:
       return RoundUp(inputs, 2) * 16 * 2;
     case PackFormat::kQ4K:
-      return inputs / 256 * kQ4KBytes;
+      return inputs / 256 * kQ4KBytes + sizeof(TileScale);
     default:
-      return inputs / 32 * RecordBytes(format);
-  }
-}
-
-void PackPanel(const TensorView& source, int64_t panel, uint8_t* out) {
-  const int64_t first = panel * kPanel;
-  const int64_t columns = std::min(kPanel, source.rows - first);
-  const PackFormat format = PackFormatOf(source.dtype);
-  switch (source.dtype) {
-    case DType::kF32:
-    case DType::kF16:
-    case DType::kBF16:
-      return PackFloats(source, first, columns, out);
-    case DType::kQ4_0:
-    case DType::kQ4_1:
-      return PackQ4(source, first, columns, out);
-    case DType::kQ4_K:
-      return PackQ4K(source, first, columns, out);
-    case DType::kQ8_0:
-      return PackQ8(source, first, columns, out);
-    default:
-      break;
-  }
-  for (int64_t g = 0; g < source.cols / kGroup; ++g) {
-    for (int64_t n = 0; n < columns; ++n) {
-      Group8 group{};
-      DecodeGroup(source.dtype, source.row(first + n), g, &group);
-      StoreGroup8(format, group, static_cast<int>(n),
-                  out + static_cast<size_t>(g) * RecordBytes(format));
-    }
+      return inputs / 32 * RecordBytes(format) + sizeof(TileScale);
   }
 }
 
@@ -398,7 +371,95 @@ bool HasMin(PackFormat format) {
          (format >= PackFormat::kQ8 && ShapeOf8(format).has_min);
 }
 
+/// The largest magnitude of 16 numbers as its bits, which are ordered as the numbers are: NaNs
+/// last.
+uint32_t MostOfHalves(const uint8_t* p) {
+  uint32_t most = 0;
+  for (int n = 0; n < kPanel; ++n) most = std::max(most, Load<uint16_t>(p + n * 2) & 0x7fffu);
+  return most;
+}
+uint32_t MostOfFloats(const uint8_t* p) {
+  uint32_t most = 0;
+  for (int n = 0; n < kPanel; ++n) most = std::max(most, Load<uint32_t>(p + n * 4) & 0x7fffffffu);
+  return most;
+}
+
+/// A bound of |w| over a panel from its largest scale and its largest minimum; NaN or infinite
+/// where one of these is.
+float BoundOfPanel(PackFormat format, const uint8_t* panel, int64_t k) {
+  uint32_t d = 0, m = 0;
+  const bool super = format == PackFormat::kQ4K;
+  const bool four = super || format == PackFormat::kQ4 || format == PackFormat::kQ4M;
+  const RecordShape s = super  ? RecordShape{1, true, true}
+                        : four ? RecordShape{1, true, format == PackFormat::kQ4M}
+                               : ShapeOf8(format);
+  const size_t scales = super ? kQ4KScalesAt : four ? 256 : 512;
+  for (int64_t record = 0; record < k / (super ? 256 : kGroup); ++record) {
+    const uint8_t* at = panel + static_cast<size_t>(record) * RecordBytes(format) + scales;
+    for (int part = 0; part < s.halves * (s.has_min ? 2 : 1); ++part) {
+      uint32_t& most = part < s.halves ? d : m;
+      most = std::max(most, s.f16 ? MostOfHalves(at + part * 32) : MostOfFloats(at + part * 64));
+    }
+  }
+  const auto value = [&s](uint32_t bits) {
+    return s.f16 ? F16ToF32(static_cast<uint16_t>(bits)) : std::bit_cast<float>(bits);
+  };
+  const float most_q = format == PackFormat::kQ4 ? 8 : four ? 15 : 128;
+  const float most_scale = super ? 63 : 1;  // Q4_K: of 6 bits
+  return value(d) * most_scale * most_q + value(m) * most_scale;
+}
+
+TileScale TileScaleOf(PackFormat format, const uint8_t* panel, int64_t k) {
+  const float bound = BoundOfPanel(format, panel, k);
+  const bool finite = std::isfinite(bound);
+  int exponent = 0;
+  if (finite && bound > 0) {
+    std::frexp(bound, &exponent);                    // bound in [2^(exponent - 1), 2^exponent)
+    exponent = std::clamp(15 - exponent, -60, 100);  // both scales stay normal numbers
+  }
+  TileScale scale;
+  scale.in = std::ldexp(1.0f, exponent);
+  scale.out = finite ? std::ldexp(1.0f, -exponent - kTileExponent - kTileShift) : NAN;
+  return scale;
+}
+
+void PackRecords(const TensorView& source, int64_t first, int64_t columns, uint8_t* out) {
+  const PackFormat format = PackFormatOf(source.dtype);
+  switch (source.dtype) {
+    case DType::kF32:
+    case DType::kF16:
+    case DType::kBF16:
+      return PackFloats(source, first, columns, out);
+    case DType::kQ4_0:
+    case DType::kQ4_1:
+      return PackQ4(source, first, columns, out);
+    case DType::kQ4_K:
+      return PackQ4K(source, first, columns, out);
+    case DType::kQ8_0:
+      return PackQ8(source, first, columns, out);
+    default:
+      break;
+  }
+  for (int64_t g = 0; g < source.cols / kGroup; ++g) {
+    for (int64_t n = 0; n < columns; ++n) {
+      Group8 group{};
+      DecodeGroup(source.dtype, source.row(first + n), g, &group);
+      StoreGroup8(format, group, static_cast<int>(n),
+                  out + static_cast<size_t>(g) * RecordBytes(format));
+    }
+  }
+}
+
 }  // namespace
+
+void PackPanel(const TensorView& source, int64_t panel, uint8_t* out) {
+  const int64_t first = panel * kPanel;
+  PackRecords(source, first, std::min(kPanel, source.rows - first), out);
+  const PackFormat format = PackFormatOf(source.dtype);
+  if (!IsQuantized(format)) return;
+  Store(out + PanelBytes(format, source.cols) - sizeof(TileScale),
+        TileScaleOf(format, out, source.cols));
+}
 
 void UnpackColumn(PackFormat format, const uint8_t* panel, int n, int64_t k, float scale,
                   float* out) {

@@ -16,6 +16,9 @@ namespace kvasir {
 /// which AMX B tiles, vpdpbusd and vpmaddubsw with broadcast activations all want; then the scales
 /// of the 16 columns. w = d * (q - offset) + m.
 /// Floats lie as [k][n], bf16 as [k/2][n][k%2]; there are no groups.
+///
+/// A panel of a quantized format ends with a TileScale: what brings its weights into the range of
+/// f16, in which the tile kernels unpack them.
 enum class PackFormat : int32_t {
   kF32,
   kF16,
@@ -34,6 +37,18 @@ inline constexpr int kPackFormats = 12;
 
 inline constexpr int64_t kPanel = 16;  ///< output columns of a panel
 inline constexpr int64_t kGroup = 32;  ///< inputs that share a scale of the activations
+
+/// The end of a quantized panel.
+struct TileScale {
+  float in = 1;   ///< 2^e: every |w| of the panel times it is at most 2^15
+  float out = 1;  ///< 2^(-e - kTileExponent): brings products back; NaN where a scale is not finite
+  float unused[6] = {};
+};
+/// Activations in tiles are multiplied by 2^kTileShift, an exact scaling, because tiles flush
+/// subnormal numbers to zero and weights in them are small:
+inline constexpr int kTileShift = 56;
+/// The bits of a positive f16 shifted right by three are those of a bf16 2^112 times smaller.
+inline constexpr int kTileExponent = -112;
 
 /// Offsets within the record of a kQ4K super-block of 256 inputs.
 inline constexpr size_t kQ4KScalesAt = 8 * 256;             ///< d [16] f16

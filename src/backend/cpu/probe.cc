@@ -58,7 +58,8 @@ PeakRates PeakProbe(Isa isa, int threads, const Clock* clock) {
     }
     return best;
   };
-  return {rate(kernels.int8_peak), rate(kernels.float_peak)};
+  return {rate(kernels.int8_peak), rate(kernels.float_peak),
+          kernels.tile_peak == nullptr ? 0 : rate(kernels.tile_peak)};
 }
 
 }  // namespace kvasir

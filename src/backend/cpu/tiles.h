@@ -18,52 +18,61 @@ struct alignas(64) TileConfig {
   void Load() const { asm volatile("ldtilecfg %0" ::"m"(*this) : "memory"); }
 };
 
-/// Tile 0: int32 sums [rows][16]; tile 1: A, signed bytes [rows][depth]; tile 2: B, signed bytes
-/// [depth / 4][16][4].
-inline void ConfigureTiles(int rows, int depth) {
-  TileConfig config;
-  config.rows[0] = static_cast<uint8_t>(rows);
-  config.row_bytes[0] = 64;
-  config.rows[1] = static_cast<uint8_t>(rows);
-  config.row_bytes[1] = static_cast<uint16_t>(depth);
-  config.rows[2] = static_cast<uint8_t>(depth / 4);
-  config.row_bytes[2] = 64;
-  config.Load();
-}
-
 inline void ReleaseTiles() { asm volatile("tilerelease" ::: "memory"); }
 
-/// dots[rows][16] = A B, exact in int32. `a_stride` is bytes between rows of A.
-inline void TileProduct(const int8_t* a, size_t a_stride, const uint8_t* b, int32_t* dots) {
-  asm volatile(
-      "tilezero %%tmm0\n\t"
-      "tileloadd (%0,%1,1), %%tmm1\n\t"
-      "tileloadd (%2,%3,1), %%tmm2\n\t"
-      "tdpbssd %%tmm2, %%tmm1, %%tmm0\n\t"
-      "tilestored %%tmm0, (%4,%3,1)\n\t"
-      :
-      : "r"(a), "r"(a_stride), "r"(b), "r"(size_t{64}), "r"(dots)
-      : "memory");
+// Tiles are numbered 0 to 7; rows lie `stride` bytes apart.
+template <int T>
+inline __attribute__((always_inline)) void LoadTile(const void* p, size_t stride) {
+  asm volatile("tileloadd (%0,%1,1), %%tmm%c2" ::"r"(p), "r"(stride), "i"(T) : "memory");
+}
+template <int T>
+inline __attribute__((always_inline)) void StoreTile(void* p, size_t stride) {
+  asm volatile("tilestored %%tmm%c2, (%0,%1,1)" ::"r"(p), "r"(stride), "i"(T) : "memory");
+}
+template <int T>
+inline __attribute__((always_inline)) void ZeroTile() {
+  asm volatile("tilezero %%tmm%c0" ::"i"(T) : "memory");
+}
+/// C += A B of bf16 pairs: C f32 [rows][16], A [rows][32], B [16 pairs][16 columns][2].
+template <int C, int A, int B>
+inline __attribute__((always_inline)) void Bf16Product() {
+  asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(C), "i"(A), "i"(B) : "memory");
 }
 
-/// `rounds` rounds of four independent products of whole tiles; returns their operations.
-inline uint64_t TilePeak(int64_t rounds) {
+/// All tiles 16 rows of 64 bytes.
+inline void ConfigureWholeTiles() {
   TileConfig config;
   for (int i = 0; i < 8; ++i) {
     config.rows[i] = 16;
     config.row_bytes[i] = 64;
   }
   config.Load();
+}
+
+/// `rounds` rounds of four independent products of whole tiles, of bytes or of bf16; returns their
+/// operations.
+template <bool kBytes>
+inline uint64_t TilePeak(int64_t rounds) {
+  ConfigureWholeTiles();
   for (int64_t i = 0; i < rounds; ++i) {
-    asm volatile(
-        "tdpbssd %%tmm6, %%tmm4, %%tmm0\n\t"
-        "tdpbssd %%tmm7, %%tmm4, %%tmm1\n\t"
-        "tdpbssd %%tmm6, %%tmm5, %%tmm2\n\t"
-        "tdpbssd %%tmm7, %%tmm5, %%tmm3\n\t" ::
-            : "memory");
+    if constexpr (kBytes) {
+      asm volatile(
+          "tdpbssd %%tmm6, %%tmm4, %%tmm0\n\t"
+          "tdpbssd %%tmm7, %%tmm4, %%tmm1\n\t"
+          "tdpbssd %%tmm6, %%tmm5, %%tmm2\n\t"
+          "tdpbssd %%tmm7, %%tmm5, %%tmm3\n\t" ::
+              : "memory");
+    } else {
+      asm volatile(
+          "tdpbf16ps %%tmm6, %%tmm4, %%tmm0\n\t"
+          "tdpbf16ps %%tmm7, %%tmm4, %%tmm1\n\t"
+          "tdpbf16ps %%tmm6, %%tmm5, %%tmm2\n\t"
+          "tdpbf16ps %%tmm7, %%tmm5, %%tmm3\n\t" ::
+              : "memory");
+    }
   }
   ReleaseTiles();
-  return static_cast<uint64_t>(rounds) * 4 * 16 * 16 * 64 * 2;
+  return static_cast<uint64_t>(rounds) * 4 * 16 * 16 * (kBytes ? 64 : 32) * 2;
 }
 
 }  // namespace

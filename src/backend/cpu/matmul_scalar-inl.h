@@ -1,0 +1,94 @@
+// Reading packed panels and storing rows in plain C++, shared by the two scalar arithmetics:
+// included once in each, inside its own namespace. No include guard.
+
+/// Scales and minima of a group for 16 columns, by half of the group.
+struct Scales {
+  float d[2][16];
+  float m[2][16];
+};
+
+float LoadHalf(const uint8_t* p) {
+  uint16_t bits = 0;
+  std::memcpy(&bits, p, 2);
+  return F16ToF32(bits);
+}
+float LoadFloat(const uint8_t* p) {
+  float value = 0;
+  std::memcpy(&value, p, 4);
+  return value;
+}
+
+/// The record's weights of group g.
+template <PackFormat F>
+const uint8_t* GroupOf(const uint8_t* panel, int64_t g, Scales* s) {
+  if constexpr (F == PackFormat::kQ4K) {
+    const uint8_t* record = panel + static_cast<size_t>(g / 8) * kQ4KBytes;
+    for (int n = 0; n < 16; ++n) {
+      const uint8_t scale = record[kQ4KSubScalesAt + g % 8 * 16 + n];
+      const uint8_t minimum = record[kQ4KSubMinsAt + g % 8 * 16 + n];
+      s->d[0][n] = LoadHalf(record + kQ4KScalesAt + n * 2) * static_cast<float>(scale);
+      s->m[0][n] = -(LoadHalf(record + kQ4KMinsAt + n * 2) * static_cast<float>(minimum));
+    }
+    return record + g % 8 * 256;
+  } else {
+    constexpr size_t kBytes = kFourBit<F> ? 256 : 512;
+    constexpr size_t kEach = kHalfScales<F> ? 2 : 4;
+    constexpr int kParts = kHalves<F> * (kHasMin<F> ? 2 : 1);
+    const uint8_t* record = panel + static_cast<size_t>(g) * (kBytes + kParts * 16 * kEach);
+    for (int part = 0; part < kParts; ++part) {
+      float* to = part < kHalves<F> ? s->d[part] : s->m[part - kHalves<F>];
+      for (int n = 0; n < 16; ++n) {
+        const uint8_t* at = record + kBytes + (static_cast<size_t>(part) * 16 + n) * kEach;
+        to[n] = kHalfScales<F> ? LoadHalf(at) : LoadFloat(at);
+      }
+    }
+    return record;
+  }
+}
+
+template <PackFormat F>
+int32_t WeightAt(const uint8_t* group, int n, int i) {
+  if constexpr (kFourBit<F>) {
+    const int c = i % 16;
+    const uint8_t byte = group[c / 4 * 64 + n * 4 + c % 4];
+    return (i < 16 ? byte & 15 : byte >> 4) - (F == PackFormat::kQ4 ? 8 : 0);
+  } else {
+    return static_cast<int8_t>(group[i / 4 * 64 + n * 4 + i % 4]);
+  }
+}
+
+void StoreRow(const PanelArgs& a, int64_t row, int64_t first, const float acc[16]) {
+  for (int n = 0; n < 16 && first + n < a.columns; ++n) {
+    float* out = a.out + row * a.out_stride + first + n;
+    float value = acc[n];
+    if (a.bias != nullptr) value += a.bias[first + n];
+    *out = a.add ? *out + value : value;
+  }
+}
+
+template <PackFormat F>
+float FloatAt(const uint8_t* panel, int64_t k, int n) {
+  const size_t at = static_cast<size_t>(k) * 16 + n;
+  if constexpr (F == PackFormat::kF32) return LoadFloat(panel + at * 4);
+  if constexpr (F == PackFormat::kF16) return LoadHalf(panel + at * 2);
+  uint16_t bits = 0;
+  std::memcpy(&bits,
+              panel + ((static_cast<size_t>(k) / 2 * 16 + n) * 2 + static_cast<size_t>(k) % 2) * 2,
+              2);
+  return Bf16ToF32(bits);
+}
+
+template <PackFormat F>
+void FloatPanels(const PanelArgs& a) {
+  for (int32_t p = 0; p < a.panels; ++p) {
+    const uint8_t* panel = a.weights + static_cast<size_t>(p) * a.panel_bytes;
+    for (int64_t r = 0; r < a.rows; ++r) {
+      float acc[16] = {};
+      for (int64_t k = 0; k < a.k; ++k) {
+        for (int n = 0; n < 16; ++n)
+          acc[n] = std::fma(FloatAt<F>(panel, k, n), a.x[r * a.x_stride + k], acc[n]);
+      }
+      StoreRow(a, r, p * kPanel, acc);
+    }
+  }
+}
