@@ -181,8 +181,7 @@ Result<int> RunSimulate(SimulateFlags flags) {
   if (flags.policy == "lru") {
     o.kv.eviction = EvictionPolicy::kLru;
   } else if (flags.policy != "worth") {
-    return MakeError(ErrorCode::kInvalid, "--policy is {}; frequency and lru are known",
-                     flags.policy);
+    return MakeError(ErrorCode::kInvalid, "--policy is {}; worth and lru are known", flags.policy);
   }
   if (!(o.machine.prefill_tokens_per_s > 0) || !(o.machine.step_s >= 0) ||
       !(flags.itl_target_ms >= 0)) {
