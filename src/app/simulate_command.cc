@@ -14,7 +14,7 @@ namespace kvasir {
 namespace {
 
 struct SimulateFlags {
-  std::string trace, csv, plot, kv_memory, profile, kv_dtype = "bf16", policy = "frequency";
+  std::string trace, csv, plot, kv_memory, profile, kv_dtype = "bf16", policy = "worth";
   std::optional<std::string> workload;
   SyntheticOptions synthetic;
   std::optional<double> prefill_tok_s, step_ms;
@@ -180,9 +180,8 @@ Result<int> RunSimulate(SimulateFlags flags) {
   KV_RETURN_IF_ERROR(ReadMachine(flags, &o));
   if (flags.policy == "lru") {
     o.kv.eviction = EvictionPolicy::kLru;
-  } else if (flags.policy != "frequency") {
-    return MakeError(ErrorCode::kInvalid, "--policy is {}; frequency and lru are known",
-                     flags.policy);
+  } else if (flags.policy != "worth") {
+    return MakeError(ErrorCode::kInvalid, "--policy is {}; worth and lru are known", flags.policy);
   }
   if (!(o.machine.prefill_tokens_per_s > 0) || !(o.machine.step_s >= 0) ||
       !(flags.itl_target_ms >= 0)) {
@@ -294,7 +293,7 @@ Command AddSimulateCommand(CLI::App* root) {
       ->type_name("SIZE");
   app->add_option("--kv-dtype", flags->kv_dtype, "for --kv-memory: bf16, f16, f32 or int8")
       ->type_name("TYPE");
-  app->add_option("--policy", flags->policy, "eviction: frequency or lru")->type_name("NAME");
+  app->add_option("--policy", flags->policy, "eviction: worth or lru")->type_name("NAME");
   app->add_flag("--baselines", flags->baselines, "also without each mechanism, and Belady's bound");
   app->add_option("--csv", flags->csv, "writes a line for each request")->type_name("FILE");
   app->add_option("--plot", flags->plot,

@@ -44,8 +44,7 @@ bool KvManager::Adopt(SequenceKv& sequence, const PrefixMatch& match,
   if (!options_.share_prefixes) return true;
   const auto whole = static_cast<int32_t>(match.nodes.size());
   // Used and held before anything is evicted, so that making room does not take them.
-  index_.Tick();
-  index_.Learn(match);
+  sequence.admission = index_.Tick();
   index_.Use(match.nodes);
   sequence.path = match.nodes;
   for (size_t g = 0; g < layout_.groups.size(); ++g) {
@@ -78,10 +77,11 @@ bool KvManager::Adopt(SequenceKv& sequence, const PrefixMatch& match,
     PrefixNode* node = index_.FindOrAdd(
         sequence.salt, parent,
         prompt.subspan(static_cast<size_t>(b) * layout_.block_tokens, layout_.block_tokens),
-        sequence.tenant);
+        sequence.tenant, sequence.admission);
     if (!node->ready && node->writer == 0) node->writer = sequence.id;
     sequence.path.push_back(node);
   }
+  index_.Learn(match, sequence.path, static_cast<int32_t>(prompt.size()));
   return true;
 }
 
@@ -91,6 +91,7 @@ SequenceKv KvManager::Fork(const SequenceKv& parent, uint64_t id) {
   child.id = id;
   child.salt = parent.salt;
   child.tenant = parent.tenant;
+  child.admission = parent.admission;
   child.computed = parent.computed;
   for (size_t g = 0; g < parent.tables.size(); ++g) {
     const BlockTable& table = parent.tables[g];
@@ -161,7 +162,7 @@ void KvManager::Publish(SequenceKv& sequence, std::span<const int32_t> tokens, i
       PrefixNode* parent = sequence.path.empty() ? nullptr : sequence.path.back();
       sequence.path.push_back(index_.FindOrAdd(sequence.salt, parent,
                                                tokens.subspan(static_cast<size_t>(b) * size, size),
-                                               sequence.tenant));
+                                               sequence.tenant, sequence.admission));
     }
     PrefixNode* node = sequence.path[b];
     if (!node->ready) {
@@ -205,6 +206,7 @@ void KvManager::Release(SequenceKv& sequence, std::span<const int32_t> tokens, b
   CopiesDone(sequence);
   const int32_t size = layout_.block_tokens, whole = sequence.computed / size;
   const int32_t rest = sequence.computed % size;
+  index_.Ended(sequence.admission, sequence.computed);
   // A block that a fork still shares is the fork's to keep.
   const bool holds_rest =
       std::all_of(sequence.tables.begin(), sequence.tables.end(), [&](const BlockTable& t) {
@@ -214,9 +216,9 @@ void KvManager::Release(SequenceKv& sequence, std::span<const int32_t> tokens, b
   if (keep && options_.share_prefixes && rest > 0 && holds_rest) {
     CHECK_GE(sequence.path.size(), static_cast<size_t>(whole));
     PrefixNode* parent = whole == 0 ? nullptr : sequence.path[whole - 1];
-    PrefixNode* end =
-        index_.FindOrAdd(sequence.salt, parent,
-                         tokens.subspan(static_cast<size_t>(whole) * size, rest), sequence.tenant);
+    PrefixNode* end = index_.FindOrAdd(sequence.salt, parent,
+                                       tokens.subspan(static_cast<size_t>(whole) * size, rest),
+                                       sequence.tenant, sequence.admission);
     if (!end->ready) index_.Publish(end, ShareBlock(sequence, whole));
     index_.Leave(end);
   }

@@ -20,6 +20,7 @@ struct SequenceKv {
   // that share nothing.
   uint64_t id = 0, salt = 0, tenant = 0;
   std::vector<PrefixNode*> path;
+  uint64_t admission = 0;  ///< PrefixIndex::Tick
   /// Blocks to copy before its next slice is computed, and the node that they are copied from.
   std::vector<BlockCopy> copies;
   PrefixNode* copied_from = nullptr;
@@ -27,7 +28,7 @@ struct SequenceKv {
 };
 
 struct KvManagerOptions {
-  EvictionPolicy eviction = EvictionPolicy::kFrequency;
+  EvictionPolicy eviction = EvictionPolicy::kWorth;
   bool share_prefixes = true;   ///< off: paging alone (a baseline of the simulator)
   bool share_in_flight = true;  ///< off: what is being computed is not waited for
 };

@@ -8,18 +8,11 @@
 namespace kvasir {
 namespace {
 
-/// Against LRU on the Mooncake conversation trace, pools of 5, 10, 20, 40% of its distinct blocks,
-/// one request after the other (2026-11-24, `kvasir simulate --sequential --pool-pct P --policy
-/// lru`): hit rates of 11.79, 20.73, 28.32, 34.42% against 10.93, 20.53, 28.10, 34.42% (the same to
-/// the token: there it never gathers the evidence to differ). A fixed bonus of 300 gains more at 5%
-/// (11.99) and loses at 40% (34.15); without the doubt it is 11.65, 20.68, 28.23, 34.39. The most
-/// that a hit is worth, in admissions of recency; by how much one miss changes it; how much
-/// evidence must be gathered before it counts; and how many hits count.
-constexpr double kMostBonus = 500;
-constexpr double kBonusStep = 1;
-constexpr double kDoubt = 20;
-constexpr uint32_t kMostHits = 8;
 constexpr size_t kMostGraves = 1 << 16;
+/// Evicted blocks that are remembered longer, one in so many tokens: what is continued after 16
+/// million tokens were evicted is still known to be continued.
+constexpr size_t kMostGhosts = 1 << 16;
+constexpr int32_t kGhostTokens = 256;
 /// Neighbours that are looked at for a partial hit when the nearest are not ready.
 constexpr int kNeighbours = 4;
 
@@ -123,7 +116,11 @@ PrefixMatch PrefixIndex::Match(uint64_t salt, std::span<const int32_t> tokens,
     at = next;
     m.tokens += block_tokens_;
   }
-  if (!m.nodes.empty()) hash = m.nodes.back()->path_hash;
+  if (!m.nodes.empty()) {
+    hash = m.nodes.back()->path_hash;
+    m.last_used = m.nodes.back()->last_used;
+  }
+  m.child_evicted = m.nodes.empty() || m.nodes.back()->child_evicted;
   // Windowed layers need their last tokens: go back to where they are all held.
   const auto known = m.nodes.size();
   while (!m.nodes.empty() && !HasWindow(m.nodes, m.tokens)) {
@@ -150,7 +147,6 @@ PrefixMatch PrefixIndex::Match(uint64_t salt, std::span<const int32_t> tokens,
       m.reason = MissReason::kEvicted;
       m.evicted_step = grave->second.step;
       m.evicted_for = grave->second.tenant;
-      m.evicted_was_hit = grave->second.was_hit;
     }
   }
   if (at != nullptr) FindPartial(at, rest, &m);
@@ -180,31 +176,42 @@ int64_t PrefixIndex::Unfilled(const PrefixNode& node) const {
 
 void PrefixIndex::Candidate(PrefixNode* node) {
   if (node->users != 0 || !node->children.empty() || !node->ready) return;
-  candidates_.erase(node);  // its score may change
-  node->score = static_cast<double>(node->last_used);
-  if (policy_ == EvictionPolicy::kFrequency) {
-    node->score += std::max(0.0, bonus_) * std::min(node->hits, kMostHits);
+  NotCandidate(node);  // its group may change
+  if (policy_ == EvictionPolicy::kWorth) {
+    const auto end = node->depth * block_tokens_ + static_cast<int32_t>(node->tokens.size());
+    node->group = reuse_.Group(node->last_used, end);
+    rank_ = std::min(rank_, reuse_.Rank(node->group, node->last_used));
   }
-  candidates_.insert(node);
+  candidates_[node->group].insert(node);
 }
 
-void PrefixIndex::NotCandidate(PrefixNode* node) { candidates_.erase(node); }
+void PrefixIndex::NotCandidate(PrefixNode* node) { candidates_[node->group].erase(node); }
 
-void PrefixIndex::Learn(const PrefixMatch& match) {
-  if (match.reason != MissReason::kEvicted) return;
-  // Each kind counts by how rare it is among what was evicted.
-  const double hit = static_cast<double>(graves_hit_) + 1,
-               other = static_cast<double>(graves_.size()) - hit + 2;
-  const double change =
-      match.evicted_was_hit ? std::max(1.0, other / hit) : -std::max(1.0, hit / other);
-  bonus_ = std::clamp(bonus_ + kBonusStep * change, -kDoubt, kMostBonus);
+int32_t PrefixIndex::GhostEvery() const { return std::max(1, kGhostTokens / block_tokens_); }
+
+void PrefixIndex::Learn(const PrefixMatch& match, std::span<PrefixNode* const> path,
+                        int32_t prompt_tokens) {
+  uint64_t previous = match.last_used;
+  int32_t reached = match.tokens, missed = match.child_evicted ? INT32_MAX : match.tokens;
+  const auto every = static_cast<size_t>(GhostEvery());
+  for (size_t b = match.nodes.size() / every * every + every - 1; b < path.size(); b += every) {
+    const int32_t end = (static_cast<int32_t>(b) + 1) * block_tokens_;
+    const auto ghost = ghosts_.find(path[b]->path_hash);
+    if (ghost == ghosts_.end()) {
+      missed = std::min(missed, end);
+      break;
+    }
+    previous = ghost->second;
+    reached = std::max(reached, end);
+  }
+  reuse_.Admitted(prompt_tokens, previous, reached, std::max(missed, reached));
 }
 
 void PrefixIndex::Use(std::span<PrefixNode* const> nodes) {
   for (PrefixNode* node : nodes) {
     NotCandidate(node);
     if (node->users++ == 0) idle_blocks_ -= HeldBlocks(*node);
-    node->last_used = clock_;
+    node->last_used = reuse_.now();
     ++node->hits;
   }
 }
@@ -217,7 +224,8 @@ void PrefixIndex::Join(std::span<PrefixNode* const> nodes) {
 }
 
 PrefixNode* PrefixIndex::FindOrAdd(uint64_t salt, PrefixNode* parent,
-                                   std::span<const int32_t> tokens, uint64_t tenant) {
+                                   std::span<const int32_t> tokens, uint64_t tenant,
+                                   uint64_t admission) {
   if (parent == nullptr) {
     auto& root = roots_[salt];
     if (root == nullptr) {
@@ -232,7 +240,7 @@ PrefixNode* PrefixIndex::FindOrAdd(uint64_t salt, PrefixNode* parent,
     PrefixNode* node = it->second.get();
     NotCandidate(node);
     if (node->users++ == 0) idle_blocks_ -= HeldBlocks(*node);
-    node->last_used = clock_;
+    node->last_used = std::max(node->last_used, admission);
     return node;
   }
   NotCandidate(parent);
@@ -244,7 +252,7 @@ PrefixNode* PrefixIndex::FindOrAdd(uint64_t salt, PrefixNode* parent,
   node->blocks.resize(windows_.size());
   node->depth = parent->depth + 1;
   node->users = 1;
-  node->last_used = clock_;
+  node->last_used = admission;
   node->path_hash = HashTokens(parent->path_hash, tokens);
   PrefixNode* raw = node.get();
   by_id_[raw->id] = raw;
@@ -304,25 +312,63 @@ void PrefixIndex::Evict(BlockPool& pool, int64_t wanted, uint64_t step, uint64_t
     block.Reset();
     ++evicted_blocks_;
   }
-  while (pool.free() < wanted && !candidates_.empty()) {
-    PrefixNode* node = *candidates_.begin();
+  while (pool.free() < wanted) {
+    PrefixNode* node = FirstToGo();
+    if (node == nullptr) return;
     evicted_blocks_ += HeldBlocks(*node);
-    if (graves_.emplace(node->path_hash, Grave{step, tenant, node->hits > 0}).second) {
-      graves_hit_ += node->hits > 0 ? 1 : 0;
-      grave_order_.push_back(node->path_hash);
-      if (grave_order_.size() > kMostGraves) {
-        const auto oldest = graves_.find(grave_order_.front());
-        graves_hit_ -= oldest->second.was_hit ? 1 : 0;
-        graves_.erase(oldest);
-        grave_order_.pop_front();
-      }
-    }
+    Bury(*node, step, tenant);
+    node->parent->child_evicted = true;
     Remove(node);
   }
 }
 
+PrefixNode* PrefixIndex::FirstToGo() {
+  if (policy_ == EvictionPolicy::kLru) {
+    return candidates_[0].empty() ? nullptr : *candidates_[0].begin();
+  }
+  const uint64_t now = reuse_.now();
+  if (ranked_at_ != now) rank_ = 0;
+  ranked_at_ = now;
+  for (const auto& order = reuse_.order(); rank_ < static_cast<int>(order.size()); ++rank_) {
+    const ReuseModel::Cell& cell = order[rank_];
+    const auto& group = candidates_[cell.group];
+    if (group.empty() || cell.from > now) continue;
+    const auto oldest = group.lower_bound(cell.to > now ? 0 : now - cell.to + 1);
+    if (oldest != group.end() && now - (*oldest)->last_used >= cell.from) return *oldest;
+  }
+  return nullptr;
+}
+
+void PrefixIndex::Bury(const PrefixNode& node, uint64_t step, uint64_t tenant) {
+  if (graves_.emplace(node.path_hash, Grave{step, tenant}).second) {
+    grave_order_.push_back(node.path_hash);
+    if (grave_order_.size() > kMostGraves) {
+      graves_.erase(grave_order_.front());
+      grave_order_.pop_front();
+    }
+  }
+  if (policy_ != EvictionPolicy::kWorth || (node.depth + 1) % GhostEvery() != 0) return;
+  ghosts_[node.path_hash] = node.last_used;
+  ghost_order_.emplace_back(node.path_hash, node.last_used);
+  if (ghost_order_.size() <= kMostGhosts) return;
+  const auto oldest = ghosts_.find(ghost_order_.front().first);
+  // Unless it was evicted once more since.
+  if (oldest != ghosts_.end() && oldest->second == ghost_order_.front().second)
+    ghosts_.erase(oldest);
+  ghost_order_.pop_front();
+}
+
 void PrefixIndex::Clear(BlockPool& pool) {
-  while (!candidates_.empty()) Remove(*candidates_.begin());
+  // The parent of what is removed may go to a group that was empty.
+  for (bool any = true; any;) {
+    any = false;
+    for (auto& group : candidates_) {
+      while (!group.empty()) {
+        Remove(*group.begin());
+        any = true;
+      }
+    }
+  }
   (void)pool;
 }
 
@@ -333,8 +379,12 @@ uint64_t PrefixIndex::bytes() const {
                         windows_.size() * sizeof(BlockRef) + kHeader +
                         sizeof(PrefixNode::Children::value_type) + kLinks +  // in its parent
                         sizeof(std::pair<uint64_t, void*>) + kLinks;         // by id
-  return by_id_.size() * node + candidates_.size() * (sizeof(void*) + kLinks) +
+  size_t candidates = 0;
+  for (const auto& group : candidates_) candidates += group.size();
+  return by_id_.size() * node + candidates * (sizeof(void*) + kLinks) + reuse_.bytes() +
          graves_.size() * (sizeof(std::pair<uint64_t, Grave>) + kLinks + sizeof(uint64_t)) +
+         ghosts_.size() * (sizeof(std::pair<uint64_t, uint64_t>) + kLinks) +
+         ghost_order_.size() * sizeof(ghost_order_.front()) +
          fell_out_.size() * sizeof(fell_out_.front());
 }
 
@@ -349,7 +399,7 @@ void PrefixIndex::CheckInvariants(const BlockPool& pool) const {
     CHECK(node->ready || node->users > 0 || !node->children.empty());
     CHECK(static_cast<int32_t>(node->tokens.size()) == block_tokens_ || node->children.empty());
     const bool candidate = node->users == 0 && node->children.empty() && node->ready;
-    CHECK_EQ(candidates_.count(node), candidate ? 1u : 0u);
+    CHECK_EQ(candidates_[node->group].count(node), candidate ? 1u : 0u);
     for (const BlockRef& block : node->blocks) {
       if (!block) continue;
       CHECK_GE(pool.refs(block.id()), 1);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <deque>
 #include <map>
@@ -10,15 +11,14 @@
 #include <vector>
 
 #include "kv/block_pool.h"
+#include "kv/reuse_model.h"
 
 namespace kvasir {
 
 /// Order in which cached blocks that nobody uses are given up.
 enum class EvictionPolicy {
-  kLru,  ///< least recently used leaf first
-  /// The same, but each hit so far makes a block look more recently used: by how much is learned
-  /// from what was evicted and missed afterwards (as in ARC, Megiddo and Modha 2003).
-  kFrequency,
+  kLru,    ///< least recently used leaf first
+  kWorth,  ///< the leaf that is the least worth keeping first, as learned (ReuseModel)
 };
 
 /// Block-sized piece of a cached prefix, a node of the index. Owned by the index; users keep plain
@@ -40,10 +40,11 @@ struct PrefixNode {
   int32_t users = 0;       ///< sequences whose path goes through it; none: may be evicted
   bool ready = false;      ///< the K and V are there. Else announced: someone is to compute them
   uint64_t writer = 0;     ///< not ready: the sequence that will; 0: nobody any more
-  uint64_t last_used = 0;  ///< admission (PrefixIndex::Tick)
+  uint64_t last_used = 0;  ///< admission of the last user (PrefixIndex::Tick)
   uint32_t hits = 0;
-  uint64_t path_hash = 0;  ///< of all tokens up to here; for diagnosis only
-  double score = 0;        ///< place among the candidates for eviction, while it is one
+  uint64_t path_hash = 0;      ///< of all tokens up to here; for diagnosis only
+  int32_t group = 0;           ///< of ReuseModel; while it is a candidate for eviction
+  bool child_evicted = false;  ///< what followed it may have been known once
 };
 
 /// Why a cached prefix ended where it did.
@@ -66,7 +67,8 @@ struct PrefixMatch {
   int32_t diverged_had = -1, diverged_got = -1;  ///< kDiverged: the tokens at position `tokens`
   uint64_t diverged_tenant = 0;                  ///< kDiverged: whose token was there
   uint64_t evicted_step = 0, evicted_for = 0;    ///< kEvicted: when, and for which tenant's need
-  bool evicted_was_hit = false;                  ///< kEvicted: had been used again before
+  uint64_t last_used = 0;      ///< admission that used the last of `nodes` before; 0: none
+  bool child_evicted = false;  ///< more may have been known
 };
 
 /// The index from token prefixes to blocks: a tree of blocks' tokens for each salt. Finding
@@ -79,19 +81,20 @@ class PrefixIndex {
   /// Looks for the first `limit` tokens. Changes nothing.
   PrefixMatch Match(uint64_t salt, std::span<const int32_t> tokens, int32_t limit) const;
 
-  /// Time goes on by one admitted sequence: what recency is counted in.
-  void Tick() { ++clock_; }
-  /// A sequence was admitted with this match: a miss of what was evicted tells whether blocks that
-  /// were hit before should have been kept longer, or those that were not.
-  void Learn(const PrefixMatch& match);
+  /// Time goes on by one admitted sequence: what recency is counted in. Returns its number.
+  uint64_t Tick() { return reuse_.Tick(); }
+  /// The sequence that is admitted now found `match` and goes `path`, its prompt's whole blocks.
+  void Learn(const PrefixMatch& match, std::span<PrefixNode* const> path, int32_t prompt_tokens);
+  /// The sequence of an admission ends, with so many tokens.
+  void Ended(uint64_t admission, int32_t tokens) { reuse_.Ended(admission, tokens); }
   /// A user now goes through the nodes of a match.
   void Use(std::span<PrefixNode* const> nodes);
   /// Another user goes the same way (a fork): no hit, since nothing was found.
   void Join(std::span<PrefixNode* const> nodes);
   /// The child of `parent` (nullptr: the root of `salt`) with these tokens, made if it is not
-  /// there, and used by the caller.
+  /// there, and used by the caller, who was admitted at `admission`.
   PrefixNode* FindOrAdd(uint64_t salt, PrefixNode* parent, std::span<const int32_t> tokens,
-                        uint64_t tenant);
+                        uint64_t tenant, uint64_t admission);
   /// The K and V of a node are computed: the index shares the blocks.
   void Publish(PrefixNode* node, std::vector<BlockRef> blocks);
   /// A user leaves; a node that is not ready and has no users goes away.
@@ -124,6 +127,9 @@ class PrefixIndex {
   void FindPartial(const PrefixNode* at, std::span<const int32_t> rest, PrefixMatch* match) const;
   void Candidate(PrefixNode* node);
   void NotCandidate(PrefixNode* node);
+  PrefixNode* FirstToGo();
+  void Bury(const PrefixNode& node, uint64_t step, uint64_t tenant);
+  int32_t GhostEvery() const;
   int64_t HeldBlocks(const PrefixNode& node) const;
   const PrefixNode* Root(uint64_t salt) const;
 
@@ -132,26 +138,32 @@ class PrefixIndex {
   EvictionPolicy policy_;
   std::map<uint64_t, std::unique_ptr<PrefixNode>> roots_;
   std::unordered_map<uint64_t, PrefixNode*> by_id_;
-  uint64_t next_id_ = 1, clock_ = 0;
-  double bonus_ = 0;  // admissions of recency that a hit is worth; below 0: nothing, by far
-  /// First to go first. By id where scores are equal: addresses would make each run another.
-  struct GoesFirst {
+  uint64_t next_id_ = 1;
+  ReuseModel reuse_;
+  /// By id where they were used at the same time: addresses would make each run another.
+  struct UsedBefore {
+    using is_transparent = void;
     bool operator()(const PrefixNode* a, const PrefixNode* b) const {
-      return a->score != b->score ? a->score < b->score : a->id < b->id;
+      return a->last_used != b->last_used ? a->last_used < b->last_used : a->id < b->id;
     }
+    bool operator()(const PrefixNode* a, uint64_t time) const { return a->last_used < time; }
   };
-  std::set<PrefixNode*, GoesFirst> candidates_;        // unused leaves
+  std::array<std::set<PrefixNode*, UsedBefore>, ReuseModel::kGroups> candidates_;  // unused leaves
+  int rank_ = 0;            // in reuse_.order(), at time `ranked_at_`: no candidate is before it
+  uint64_t ranked_at_ = 0;  // admission
   std::deque<std::pair<uint64_t, int32_t>> fell_out_;  // (node, group), oldest first
   int64_t Unfilled(const PrefixNode& node) const;
   int64_t idle_blocks_ = 0, evicted_blocks_ = 0, unfilled_slots_ = 0;
   // What was evicted lately, by path: for the reason of a miss. Bounded.
   struct Grave {
     uint64_t step, tenant;
-    bool was_hit;
   };
   std::unordered_map<uint64_t, Grave> graves_;
   std::deque<uint64_t> grave_order_;
-  int64_t graves_hit_ = 0;  // of those that had been hit before
+  // The same by admission of the last user, for `reuse_`: of one block in a few, so that it reaches
+  // further back. Bounded.
+  std::unordered_map<uint64_t, uint64_t> ghosts_;
+  std::deque<std::pair<uint64_t, uint64_t>> ghost_order_;
 };
 
 }  // namespace kvasir

@@ -57,6 +57,23 @@ TEST(Simulation, TraceAtItsOwnTimesLosesAtMostOnePercentOfTheHitsAndWastesLittle
   EXPECT_LE(r.kv_waste_pct, 2);
 }
 
+TEST(Simulation, TraceInSmallPoolsHitsMoreThanWithLru) {
+  const auto trace = ConversationTrace();
+  SKIP_WITHOUT_TRACE(trace);
+  for (const int percent : {5, 10, 20, 40}) {
+    SimulationOptions options;
+    options.sequential = true;
+    options.block_tokens = 128;
+    options.pool_blocks = DistinctBlocks(trace, options.block_tokens) * percent / 100;
+    const SimulationResult ours = Simulated(trace, options);
+    options.kv.eviction = EvictionPolicy::kLru;
+    const SimulationResult lru = Simulated(trace, options);
+    EXPECT_GT(ours.cached_tokens, lru.cached_tokens) << percent;
+    EXPECT_LE(ours.cached_tokens, BeladyHits(trace, options.pool_blocks * options.block_tokens))
+        << percent;
+  }
+}
+
 TEST(Simulation, TheSameTraceGivesTheSameResult) {
   std::vector<TraceRequest> trace;
   std::mt19937 random(3);
