@@ -134,10 +134,17 @@ def parse():
     return a
 
 
+def file_type(fmt):
+    """general.file_type: some readers want it."""
+    small = fmt + "_S" if fmt in ("Q3_K", "Q4_K", "Q5_K") else fmt
+    return gguf.LlamaFileType["ALL_F32" if fmt == "F32" else "MOSTLY_" + small]
+
+
 def main():
     a = parse()
     w = gguf.GGUFWriter(a.out, a.arch)
     w.add_name(f"random {a.preset or a.arch} {a.format} seed {a.seed}")
+    w.add_file_type(file_type(a.format))
     w.add_block_count(a.layers)
     w.add_context_length(a.context)
     w.add_embedding_length(a.dim)
