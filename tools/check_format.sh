@@ -2,4 +2,4 @@
 # Fails if clang-format would change a file.
 set -eu
 cd "$(dirname "$0")/.."
-find src tests bench include -name '*.cc' -o -name '*.h' 2> /dev/null | xargs clang-format --dry-run -Werror
+find src tests bench include -name '.?*' -prune -o '(' -name '*.cc' -o -name '*.h' ')' -print 2> /dev/null | xargs clang-format --dry-run -Werror

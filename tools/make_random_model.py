@@ -6,9 +6,9 @@
         --heads 8 --kv-heads 2 --head-dim 64 --vocab 1024 --context 4096 --format Q8_0
 
 needs `gguf` and `numpy` from PyPI. Weights are normal with a spread that keeps activations of order
-one, so that speed and memory are those of a real model; the text means nothing. Formats that `gguf`
-can write are quantized by it; for the others (Q2_K to Q6_K, IQ4_NL, IQ4_XS) the blocks are random bits
-with sane scales. The tokenizer is byte-level BPE (SentencePiece for gemma3) and can encode any text.
+one, so that speed and memory are those of a real model; the text means nothing. Blocks of quantized
+formats are random bits with sane scales, half of them negative or with a minimum that takes the mean
+away. Q4_K_M is llama.cpp's mixture of Q4_K and Q6_K. The tokenizer is byte-level BPE (SentencePiece for gemma3) and can encode any text.
 """
 import argparse
 import sys
@@ -26,12 +26,26 @@ PRESETS = {
     "gemma3-1b": dict(arch="gemma3", layers=26, dim=1152, ffn=6912, heads=4, kv_heads=1, head_dim=256, vocab=262144, context=32768, rope_base=1000000.0, tied=True, window=512),
     "tiny": dict(arch="llama", layers=2, dim=64, ffn=128, heads=4, kv_heads=2, head_dim=16, vocab=512, context=256, rope_base=10000.0, tied=True),
 }
-# Byte offsets of f16 scales in a block, for the formats that gguf cannot write.
-HALVES = {"Q2_K": [80, 82], "Q3_K": [108], "Q4_K": [0, 2], "Q5_K": [0, 2], "Q6_K": [208], "IQ4_NL": [0], "IQ4_XS": [0]}
-PLAIN = {"F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"}
-# What divides the inner quantized values' spread, so that the weights have the wanted one.
-SPREAD = {"Q2_K": 24.0, "Q3_K": 60.0, "Q4_K": 250.0, "Q5_K": 500.0, "Q6_K": 1500.0, "IQ4_NL": 60.0, "IQ4_XS": 1000.0}
+PLAIN = {"F32", "F16", "BF16"}
+# Of a block of random bits: the byte offsets of its f16 scale and of its f16 minimum, the spread that
+# its values have when the scale is 1, and the minimum that brings their mean to zero then. Formats
+# without a minimum get scales of either sign instead.
+BLOCKS = {
+    "Q4_0": (0, None, 4.6, 0), "Q5_0": (0, None, 9.2, 0), "Q8_0": (0, None, 74.0, 0),
+    "Q4_1": (0, 2, 4.6, -7.5), "Q5_1": (0, 2, 9.2, -15.5),
+    "Q2_K": (80, 82, 13.8, 1.5), "Q3_K": (108, None, 43.0, 0), "Q4_K": (0, 2, 260.0, 7.5), "Q5_K": (0, 2, 528.0, 15.5),
+    "Q6_K": (208, None, 1370.0, 0), "IQ4_NL": (0, None, 72.0, 0), "IQ4_XS": (0, None, 1330.0, 0),
+}
 FALLBACK = "Q8_0"  # for rows that are no multiple of a format's block
+
+
+def put_half(blocks, at, values):
+    blocks[:, at:at + 2] = values.astype(np.float16)[:, None].view(np.uint8)
+
+
+def more_bits(layer, layers):
+    """The layers whose attn_v and ffn_down llama.cpp's Q4_K_M keeps at six bits."""
+    return layer < layers // 8 or layer >= 7 * layers // 8 or (layer - layers // 8) % 3 == 2
 
 
 class Maker:
@@ -39,26 +53,29 @@ class Maker:
         self.w, self.a = writer, args
         self.rng = np.random.default_rng(args.seed)
 
-    def matrix(self, name, rows, cols):
+    def matrix(self, name, rows, cols, more_bits=False):
         """A matrix of `rows` outputs and `cols` inputs, in slices so that memory stays small."""
         fmt = self.a.format
+        if fmt == "Q4_K_M": fmt = "Q6_K" if more_bits else "Q4_K"
         block = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[fmt]][0]
         if cols % block: fmt = FALLBACK if cols % 32 == 0 else "F16"
         kind = gguf.GGMLQuantizationType[fmt]
-        spread = cols ** -0.5
         step = max(1, (1 << 24) // cols)
-        parts = [self.rows(fmt, kind, min(step, rows - r), cols, spread) for r in range(0, rows, step)]
+        parts = [self.rows(fmt, kind, min(step, rows - r), cols) for r in range(0, rows, step)]
         self.w.add_tensor(name, np.concatenate(parts), raw_dtype=kind)
 
-    def rows(self, fmt, kind, rows, cols, spread):
+    def rows(self, fmt, kind, rows, cols):
+        """Weights with a standard deviation of 1 / sqrt(cols)."""
         if fmt in PLAIN:
-            x = self.rng.standard_normal((rows, cols), dtype=np.float32) * np.float32(spread)
+            x = self.rng.standard_normal((rows, cols), dtype=np.float32) * np.float32(cols ** -0.5)
             return gguf.quants.quantize(x, kind) if fmt != "F32" else x
         block, size = gguf.GGML_QUANT_SIZES[kind]
-        data = self.rng.integers(0, 256, (rows, cols // block, size), dtype=np.uint8)
-        halves = (np.abs(self.rng.standard_normal((rows, cols // block))) + 0.5) * spread / SPREAD[fmt]
-        for at in HALVES[fmt]:
-            data[:, :, at:at + 2] = halves.astype(np.float16)[..., None].view(np.uint8)
+        scale_at, min_at, spread, minimum = BLOCKS[fmt]
+        data = np.frombuffer(self.rng.bytes(rows * cols // block * size), dtype=np.uint8).reshape(-1, size).copy()
+        scales = self.rng.uniform(0.6, 1.3, len(data)).astype(np.float32) * np.float32(cols ** -0.5 / spread)
+        if min_at is None: scales *= 1 - 2 * (data[:, -1] & 1).astype(np.float32)
+        else: put_half(data, min_at, scales * np.float32(minimum))
+        put_half(data, scale_at, scales)
         return data.reshape(rows, cols // block * size)
 
     def vector(self, name, size, around=1.0, spread=0.1):
@@ -67,7 +84,7 @@ class Maker:
     def tensors(self):
         a = self.a
         q, kv = a.heads * a.head_dim, a.kv_heads * a.head_dim
-        self.matrix("token_embd.weight", a.vocab, a.dim)
+        self.matrix("token_embd.weight", a.vocab, a.dim, more_bits=a.tied)
         if a.arch == "llama" and a.llama3_rope:
             pairs = np.arange(0, a.head_dim, 2)
             wavelength = 2 * np.pi * a.rope_base ** (pairs / a.head_dim)
@@ -79,7 +96,7 @@ class Maker:
             self.vector(p + "attn_norm.weight", a.dim)
             self.matrix(p + "attn_q.weight", q, a.dim)
             self.matrix(p + "attn_k.weight", kv, a.dim)
-            self.matrix(p + "attn_v.weight", kv, a.dim)
+            self.matrix(p + "attn_v.weight", kv, a.dim, more_bits(l, a.layers))
             if a.arch == "qwen2":
                 for n, size in (("q", q), ("k", kv), ("v", kv)): self.vector(f"{p}attn_{n}.bias", size, 0.0)
             if a.arch in ("qwen3", "gemma3"):
@@ -90,10 +107,10 @@ class Maker:
             self.vector(p + "ffn_norm.weight", a.dim)
             self.matrix(p + "ffn_gate.weight", a.ffn, a.dim)
             self.matrix(p + "ffn_up.weight", a.ffn, a.dim)
-            self.matrix(p + "ffn_down.weight", a.dim, a.ffn)
+            self.matrix(p + "ffn_down.weight", a.dim, a.ffn, more_bits(l, a.layers))
             if a.arch == "gemma3": self.vector(p + "post_ffw_norm.weight", a.dim)
         self.vector("output_norm.weight", a.dim)
-        if not a.tied: self.matrix("output.weight", a.vocab, a.dim)
+        if not a.tied: self.matrix("output.weight", a.vocab, a.dim, more_bits=True)
 
 
 def parse():
@@ -105,7 +122,7 @@ def parse():
         p.add_argument("--" + name, type=int)
     p.add_argument("--rope-base", type=float)
     p.add_argument("--untied", dest="tied", action="store_false", default=None)
-    p.add_argument("--format", default="Q4_0", choices=sorted(PLAIN | HALVES.keys()))
+    p.add_argument("--format", default="Q4_0", choices=sorted(PLAIN | BLOCKS.keys() | {"Q4_K_M"}))
     p.add_argument("--seed", type=int, default=0)
     a = p.parse_args()
     values = dict(arch="llama", layers=2, dim=64, ffn=128, heads=4, kv_heads=2, head_dim=16, vocab=512, context=256, rope_base=10000.0, tied=True, window=0)
@@ -117,10 +134,17 @@ def parse():
     return a
 
 
+def file_type(fmt):
+    """general.file_type: some readers want it."""
+    small = fmt + "_S" if fmt in ("Q3_K", "Q4_K", "Q5_K") else fmt
+    return gguf.LlamaFileType["ALL_F32" if fmt == "F32" else "MOSTLY_" + small]
+
+
 def main():
     a = parse()
     w = gguf.GGUFWriter(a.out, a.arch)
     w.add_name(f"random {a.preset or a.arch} {a.format} seed {a.seed}")
+    w.add_file_type(file_type(a.format))
     w.add_block_count(a.layers)
     w.add_context_length(a.context)
     w.add_embedding_length(a.dim)

@@ -63,6 +63,27 @@ class StepMeter final : public Executor {
 
 double Rate(double amount, double seconds) { return seconds > 0 ? amount / seconds : 0; }
 
+/// Computes `tokens` of output of each of the prompts of a row.
+Status Serve(Engine* engine, const LoadedModel& model, const BatchBenchOptions& o, int32_t batch,
+             int32_t tokens) {
+  for (int32_t i = 0; i < batch; ++i) {
+    Request r{.prompt = RandomTokens(model, o.pp, o.shared_prompt ? 1 : 1 + i),
+              .max_tokens = tokens};
+    r.stop.end_of_generation = false;
+    r.sampling.ignore_eos = true;
+    KV_RETURN_IF_ERROR(engine->Submit(std::move(r)));
+  }
+  std::vector<Event> events;
+  while (engine->Step(&events)) {
+    for (const Event& e : events) {
+      if (e.kind == Event::Kind::kFinished && e.reason == FinishReason::kError)
+        return MakeError(ErrorCode::kInvalid, "{}", e.error);
+    }
+    events.clear();
+  }
+  return {};
+}
+
 Result<BatchBenchRow> RunRow(LoadedModel* model, const BatchBenchOptions& o, int32_t batch) {
   StepMeter meter(model);
   Engine engine({.context = model->plan().context,
@@ -70,22 +91,8 @@ Result<BatchBenchRow> RunRow(LoadedModel* model, const BatchBenchOptions& o, int
                  .max_sequences = batch},
                 model->plan().layout, model->plan().kv_blocks, &meter, &model->tokenizer(),
                 &SystemClock());
-  for (int32_t i = 0; i < batch; ++i) {
-    // One token more than is decoded: the first comes with the prompt.
-    Request r{.prompt = RandomTokens(*model, o.pp, o.shared_prompt ? 1 : 1 + i),
-              .max_tokens = o.tg + 1};
-    r.stop.end_of_generation = false;
-    r.sampling.ignore_eos = true;
-    KV_RETURN_IF_ERROR(engine.Submit(std::move(r)));
-  }
-  std::vector<Event> events;
-  while (engine.Step(&events)) {
-    for (const Event& e : events) {
-      if (e.kind == Event::Kind::kFinished && e.reason == FinishReason::kError)
-        return MakeError(ErrorCode::kInvalid, "{}", e.error);
-    }
-    events.clear();
-  }
+  // One token more than is decoded: the first comes with the prompt.
+  KV_RETURN_IF_ERROR(Serve(&engine, *model, o, batch, o.tg + 1));
   BatchBenchRow row{.pp = o.pp, .tg = o.tg, .batch = batch};
   row.kv_tokens = int64_t{o.shared_prompt ? 1 : batch} * o.pp + int64_t{batch} * o.tg;
   row.pp_s = meter.prompt.seconds;
@@ -98,6 +105,11 @@ Result<BatchBenchRow> RunRow(LoadedModel* model, const BatchBenchOptions& o, int
   const OpCounters& d = row.tg_work = meter.decode.work;
   row.pp_limit_pct = Rate(static_cast<double>(p.matmul_flops + p.attention_flops), row.pp_s);
   row.tg_limit_pct = Rate(static_cast<double>(d.weight_bytes + d.kv_bytes_read), row.tg_s);
+  if (o.again) {
+    const int64_t begin = SystemClock().NowNs();
+    KV_RETURN_IF_ERROR(Serve(&engine, *model, o, batch, 1));
+    row.again_s = SecondsBetween(begin, SystemClock().NowNs());
+  }
   return row;
 }
 

@@ -17,6 +17,7 @@ struct BatchBenchRow {
   double pp_tok_s = 0, tg_tok_s = 0;
   double pp_limit_pct = 0;  ///< of the compute probe
   double tg_limit_pct = 0;  ///< of the bandwidth probe: weights and K and V read
+  double again_s = 0;       ///< the same prompts again, all to their first token
   OpCounters pp_work, tg_work;
 };
 
@@ -24,6 +25,7 @@ struct BatchBenchOptions {
   int32_t pp = 512, tg = 128;
   std::vector<int32_t> batches = {1};
   bool shared_prompt = false;  ///< all sequences have the same prompt, computed once
+  bool again = false;          ///< then the same prompts again, which the cache holds
 };
 
 /// Runs the engine on random prompts, each batch with an empty cache. The limits are those of the

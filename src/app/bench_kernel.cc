@@ -30,6 +30,7 @@ class Bench {
     KV_ASSIGN(out_.bandwidth_gb_s,
               ReadBandwidthProbe(backend_->threads(), &SystemClock(), size_t{2} << 30));
     out_.peak = PeakProbe(isa_, backend_->threads(), &SystemClock());
+    if (o_.probes_only) return std::move(out_);
     const int32_t most = *std::max_element(o_.rows.begin(), o_.rows.end());
     const int64_t longest = *std::max_element(o_.contexts.begin(), o_.contexts.end()) + kChunk;
     KV_RETURN_IF_ERROR(backend_->ReserveScratch(std::max(most, kChunk), o_.inputs, o_.heads,

@@ -20,6 +20,7 @@ struct KernelBenchOptions {
   std::vector<KvDType> kv_dtypes = {KvDType::kBF16, KvDType::kF16, KvDType::kInt8};
   std::vector<int32_t> contexts = {512, 8192};
   int32_t heads = 32, kv_heads = 8, head_dim = 64;  ///< the 1B shape
+  bool probes_only = false;                         ///< no rows
 };
 
 /// One operation, best of several runs.
