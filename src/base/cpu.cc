@@ -146,7 +146,8 @@ std::vector<Isa> AvailableIsas() {
     isas.push_back(Isa::kAvx2);
     if (f.vnni) {
       isas.push_back(Isa::kAvx512);
-      if (f.amx_tile && f.amx_int8 && AmxPermitted()) isas.push_back(Isa::kAmx);
+      const bool tiles = f.amx_tile && f.amx_int8 && f.amx_bf16;
+      if (tiles && f.bf16 && AmxPermitted()) isas.push_back(Isa::kAmx);
     }
   }
 #elif defined(__aarch64__)
