@@ -8,22 +8,30 @@
 namespace kvasir::amx {
 namespace {
 
-constexpr int kAheadBytes = 4096;  // of K and V, fetched ahead of their use by few rows
-
 /// Everything of one call that does not change.
 struct Split {
   const SplitArgs& a;
-  float* scores;  // [kSplitTokens / 16][capacity][16]; the weights of 32 tokens as bf16, in rows of
+  float* scores;  // [kStepTokens / 16][capacity][16]; the weights of 32 tokens as bf16, in rows of
                   // 64 bytes, take the place of the first 16 scores
   float* sums;    // [kSplitRows][16] lanes of l
-  float* most;    // [kSplitRows][16] lanes of m
-  uint8_t* gathered;  // two tiles of V in turn
-  int capacity;       // rows of a tile of scores: 16 or kSplitRows
-  int first, second;  // rows of the two groups of at most 16
+  uint8_t* gathered;             // four tiles of V in turn
+  int capacity;                  // rows of a tile of scores: 16 or kSplitRows
+  int first, second;             // rows of the two groups of at most 16
+  int common_begin, common_end;  // what all rows attend to that attend to something
+};
+
+/// A step: at most kStepTokens tokens of the split that some row attends to.
+struct Step {
+  int begin, end;                      // tokens of the split
+  int first_tile, last_tile;           // of 16 tokens, half-open
+  bool first;                          // of the split
+  const uint8_t* k[kStepTokens / 16];  // of each tile of 16 tokens
+  const uint8_t* v[kStepTokens / 32];  // of each 32 tokens, null where they must be gathered
 };
 
 inline float* ScoresAt(const Split& s, int tile, int row) {
-  return s.scores + (static_cast<size_t>(tile) * s.capacity + row) * 16;
+  constexpr int kTiles = kStepTokens / 16;
+  return s.scores + (static_cast<size_t>(tile % kTiles) * s.capacity + row) * 16;
 }
 
 inline int Least(int a, int b) { return a < b ? a : b; }
@@ -33,11 +41,6 @@ inline int Most(int a, int b) { return a > b ? a : b; }
 inline __mmask16 Inside(int begin, int end, int at) {
   const int from = Least(Most(begin - at, 0), 16), to = Least(Most(end - at, 0), 16);
   return static_cast<__mmask16>((1u << to) - (1u << from)) & (to > from ? 0xffffu : 0u);
-}
-
-inline void Prefetch(const uint8_t* from, int lines) {
-  for (int i = 0; i < lines; ++i)
-    _mm_prefetch(reinterpret_cast<const char*>(from) + i * 64, _MM_HINT_T0);
 }
 
 void Bf16Queries(const float* q, int32_t rows, int32_t head_dim_padded, uint8_t* to) {
@@ -51,115 +54,136 @@ void Bf16Queries(const float* q, int32_t rows, int32_t head_dim_padded, uint8_t*
   }
 }
 
-inline const uint8_t* Bf16KTile(const SplitArgs& a, int tile) {
+inline const uint8_t* Bf16KTile(const SplitArgs& a, const uint8_t* const* blocks, int tile) {
   const int t = tile * 16;
-  return a.blocks[t / a.block_tokens] + a.k_offset +
+  return blocks[t / a.block_tokens] + a.k_offset +
          static_cast<size_t>(t % a.block_tokens / 16) * a.head_dim_padded * 32;
 }
 
-/// Scores of all rows for tiles of 16 tokens: tiles 0 and 1 are sums, 2 and 3 rows of q, 4 K; 5, 6
-/// and 7 the same for 16 last channels.
+inline void Prefetch(const uint8_t* from, int lines) {
+  for (int i = 0; i < lines; ++i)
+    _mm_prefetch(reinterpret_cast<const char*>(from) + i * 64, _MM_HINT_T0);
+}
+
+/// V of 16 tokens that will be read in this step.
+void PrefetchBf16V(const SplitArgs& a, int tile) {
+  const int t = tile * 16;
+  const uint8_t* v =
+      a.blocks[t / a.block_tokens] + a.v_offset + static_cast<size_t>(t % a.block_tokens) * 32;
+  for (int g = 0; g < a.head_dim_padded / 16; ++g)
+    Prefetch(v + static_cast<size_t>(g) * a.block_tokens * 32, 8);
+}
+
+/// K of 16 tokens that will be read in the next step, or the next split.
+void PrefetchBf16K(const SplitArgs& a, int tile) {
+  const bool later = tile * 16 >= kSplitTokens;
+  const uint8_t* const* blocks = later ? a.soon : a.blocks;
+  if (later) tile -= kSplitTokens / 16;
+  if (blocks == nullptr || (!later && tile * 16 >= a.most)) return;
+  if (blocks[tile * 16 / a.block_tokens] == nullptr) return;
+  Prefetch(Bf16KTile(a, blocks, tile), a.head_dim_padded / 2);
+}
+
+/// For products of whole tiles. Two groups of rows: tiles 0 and 2 are sums of the first, 1 and 3 of
+/// the second, 4 and 5 rows of A of each, 6 and 7 B. One: 0 to 3 are sums, 4 A, 5 to 7 B.
 template <bool kTwo>
-void Bf16Scores(const Split& s, int from, int to) {
-  const SplitArgs& a = s.a;
-  const int whole = a.head_dim_padded / 32, rest = a.head_dim_padded % 32;
+void ConfigureWhole(const Split& s) {
   TileConfig config;
-  for (int i = 0; i < 2; ++i) {
+  for (int i = 0; i < 4; ++i) SetTile(config, i, kTwo && i % 2 == 1 ? s.second : s.first, 64);
+  SetTile(config, 4, s.first, 64);
+  SetTile(config, 5, kTwo ? s.second : 16, 64);
+  SetTile(config, 6, 16, 64);
+  SetTile(config, 7, 16, 64);
+  config.Load();
+}
+
+constexpr size_t kQueryGroup = 16 * kTileRow, kQueryChunk = kSplitRows * kTileRow;
+
+/// Scores of 16 tokens in tiles kSum and kSum + 1.
+template <bool kTwo, int kSum>
+inline void WholeScores(const SplitArgs& a, const uint8_t* k) {
+  TileZero<kSum>();
+  if constexpr (kTwo) TileZero<kSum + 1>();
+  for (int c = 0; c < a.head_dim_padded / 32; ++c) {
+    TileLoad<6>(k + c * kTileBytes);
+    TileLoad<4>(a.q + c * kQueryChunk);
+    TileDotBf16<kSum, 4, 6>();
+    if constexpr (kTwo) {
+      TileLoad<5>(a.q + c * kQueryChunk + kQueryGroup);
+      TileDotBf16<kSum + 1, 5, 6>();
+    }
+  }
+}
+
+template <bool kTwo, int kSum>
+inline void StoreScores(const Split& s, int tile) {
+  TileStore<kSum>(ScoresAt(s, tile, 0));
+  if constexpr (kTwo) TileStore<kSum + 1>(ScoresAt(s, tile, 16));
+}
+
+/// Scores of a step for all rows. Sums are stored one tile late, when they are ready.
+template <bool kTwo>
+void Bf16Scores(const Split& s, const Step& step) {
+  const SplitArgs& a = s.a;
+  const auto k_tile = [&](int tile) {
+    if constexpr (!kTwo) PrefetchBf16V(a, tile);
+    return step.k[tile % (kStepTokens / 16)];
+  };
+  WholeScores<kTwo, 0>(a, k_tile(step.first_tile));
+  int tile = step.first_tile + 1;
+  for (; tile + 1 < step.last_tile; tile += 2) {
+    WholeScores<kTwo, 2>(a, k_tile(tile));
+    StoreScores<kTwo, 0>(s, tile - 1);
+    WholeScores<kTwo, 0>(a, k_tile(tile + 1));
+    StoreScores<kTwo, 2>(s, tile);
+  }
+  if (tile < step.last_tile) {
+    WholeScores<kTwo, 2>(a, k_tile(tile));
+    StoreScores<kTwo, 0>(s, tile - 1);
+    StoreScores<kTwo, 2>(s, tile);
+  } else {
+    StoreScores<kTwo, 0>(s, tile - 1);
+  }
+}
+
+/// The same where the last channels are 16: tiles 0 and 1 are sums, 2 and 3 rows of q, 4 K; 5, 6
+/// and 7 the same for the last channels.
+template <bool kTwo>
+void Bf16ScoresWithRest(const Split& s, const Step& step) {
+  const SplitArgs& a = s.a;
+  const int whole = a.head_dim_padded / 32;
+  TileConfig config;
+  for (int i = 0; i < (kTwo ? 2 : 1); ++i) {
     const int rows = i == 0 ? s.first : s.second;
-    if (rows == 0) continue;
     SetTile(config, i, rows, 64);
     SetTile(config, 2 + i, rows, 64);
-    if (rest > 0) SetTile(config, 5 + i, rows, rest * 2);
+    SetTile(config, 5 + i, rows, 32);
   }
   SetTile(config, 4, 16, 64);
-  if (rest > 0) SetTile(config, 7, rest / 2, 64);
+  SetTile(config, 7, 8, 64);
   config.Load();
-  constexpr size_t kGroup = 16 * kTileRow, kChunk = kSplitRows * kTileRow;
-  const int tile_bytes = a.head_dim_padded * 32, ahead = kAheadBytes / tile_bytes + 1;
-  for (int tile = from; tile < to; ++tile) {
-    const uint8_t* k = Bf16KTile(a, tile);
-    if (!kTwo && tile + ahead < to) Prefetch(Bf16KTile(a, tile + ahead), tile_bytes / 64);
+  for (int tile = step.first_tile; tile < step.last_tile; ++tile) {
+    const uint8_t* k = step.k[tile % (kStepTokens / 16)];
+    if constexpr (!kTwo) PrefetchBf16V(a, tile);
     TileZero<0>();
     if constexpr (kTwo) TileZero<1>();
     for (int c = 0; c < whole; ++c) {
       TileLoad<4>(k + c * kTileBytes);
-      TileLoad<2>(a.q + c * kChunk);
+      TileLoad<2>(a.q + c * kQueryChunk);
       TileDotBf16<0, 2, 4>();
       if constexpr (kTwo) {
-        TileLoad<3>(a.q + c * kChunk + kGroup);
+        TileLoad<3>(a.q + c * kQueryChunk + kQueryGroup);
         TileDotBf16<1, 3, 4>();
       }
     }
-    if (rest > 0) {
-      TileLoad<7>(k + whole * kTileBytes);
-      TileLoad<5>(a.q + whole * kChunk);
-      TileDotBf16<0, 5, 7>();
-      if constexpr (kTwo) {
-        TileLoad<6>(a.q + whole * kChunk + kGroup);
-        TileDotBf16<1, 6, 7>();
-      }
+    TileLoad<7>(k + whole * kTileBytes);
+    TileLoad<5>(a.q + whole * kQueryChunk);
+    TileDotBf16<0, 5, 7>();
+    if constexpr (kTwo) {
+      TileLoad<6>(a.q + whole * kQueryChunk + kQueryGroup);
+      TileDotBf16<1, 6, 7>();
     }
-    TileStore<0>(ScoresAt(s, tile, 0));
-    if constexpr (kTwo) TileStore<1>(ScoresAt(s, tile, 16));
-  }
-}
-
-/// Lanes of the maximum of up to R rows over tiles [from, to), which all of them attend to wholly.
-template <int R>
-void MostOfTiles(const Split& s, int row, int from, int to) {
-  __m512 most[R];
-#pragma GCC unroll 16
-  for (int r = 0; r < R; ++r) most[r] = _mm512_load_ps(s.most + (row + r) * 16);
-  for (int tile = from; tile < to; ++tile) {
-    const float* scores = ScoresAt(s, tile, row);
-#pragma GCC unroll 16
-    for (int r = 0; r < R; ++r) most[r] = _mm512_max_ps(_mm512_load_ps(scores + r * 16), most[r]);
-  }
-#pragma GCC unroll 16
-  for (int r = 0; r < R; ++r) _mm512_store_ps(s.most + (row + r) * 16, most[r]);
-}
-
-/// What all rows that attend to something of the split attend to.
-struct Common {
-  int begin, end;
-};
-
-Common CommonOf(const SplitArgs& a) {
-  Common common = {a.least, a.most};
-  for (int r = 0; r < a.rows; ++r) {
-    if (a.begin[r] >= a.end[r]) continue;
-    common.begin = Most(common.begin, a.begin[r]);
-    common.end = Least(common.end, a.end[r]);
-  }
-  return common;
-}
-
-/// m of all rows, and the lanes of l set to 0.
-void MostOfScores(const Split& s, Common common, int from, int to) {
-  const SplitArgs& a = s.a;
-  const __m512 none = _mm512_set1_ps(-__builtin_inff());
-  for (int r = 0; r < s.capacity; ++r) {
-    _mm512_store_ps(s.most + r * 16, none);
-    _mm512_store_ps(s.sums + r * 16, _mm512_setzero_ps());
-  }
-  const int first = (common.begin + 15) / 16, last = common.end / 16;
-  if (first < last) {
-    if (a.rows <= 4) {
-      MostOfTiles<4>(s, 0, first, last);
-    } else {
-      for (int row = 0; row < a.rows; row += 16) MostOfTiles<16>(s, row, first, last);
-    }
-  }
-  for (int r = 0; r < a.rows; ++r) {
-    __m512 most = _mm512_load_ps(s.most + r * 16);
-    for (int tile = from; tile < to; ++tile) {
-      if (tile == first && first < last) tile = last;
-      if (tile >= to) break;
-      const __mmask16 mask = Inside(a.begin[r], a.end[r], tile * 16);
-      most = _mm512_mask_max_ps(most, mask, _mm512_load_ps(ScoresAt(s, tile, r)), most);
-    }
-    // Rows that attend to nothing have read tiles of others.
-    a.m[r] = a.begin[r] < a.end[r] ? _mm512_reduce_max_ps(most) : -__builtin_inff();
+    StoreScores<kTwo, 0>(s, tile);
   }
 }
 
@@ -170,47 +194,106 @@ inline __m512 Pow2(__m512 t, __mmask16 mask) {
   return _mm512_maskz_scalef_ps(mask, _mm512_fmadd_ps(q, r, _mm512_set1_ps(1.0f)), t);
 }
 
-/// Scores of 32 tokens become weights.
-template <bool kWhole>
-void Weights(const Split& s, int chunk) {
+/// A row's maximum has risen: what was summed up so far is taken down to the new one.
+void Raise(const Split& s, int row, float to) {
   const SplitArgs& a = s.a;
-  const __m512 scale = _mm512_set1_ps(kLog2E);
-  float* scores = ScoresAt(s, 2 * chunk, 0);
-  const size_t next = static_cast<size_t>(s.capacity) * 16;
-  for (int r = 0; r < a.rows; ++r) {
-    __mmask16 low = 0xffff, high = 0xffff;
-    if constexpr (!kWhole) {
-      low = Inside(a.begin[r], a.end[r], chunk * 32);
-      high = Inside(a.begin[r], a.end[r], chunk * 32 + 16);
-    }
-    float* at = scores + r * 16;
-    const __m512 shift = _mm512_set1_ps(-(a.m[r] * kLog2E));
-    const __m512 p = Pow2(_mm512_fmadd_ps(_mm512_load_ps(at), scale, shift), low);
-    const __m512 q = Pow2(_mm512_fmadd_ps(_mm512_load_ps(at + next), scale, shift), high);
-    const __m512 sum = _mm512_load_ps(s.sums + r * 16);
-    _mm512_store_ps(s.sums + r * 16, _mm512_add_ps(_mm512_add_ps(sum, p), q));
-    _mm512_store_si512(at, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(q, p)));
-  }
+  const float from = a.m[row];
+  a.m[row] = to;
+  if (from == -__builtin_inff()) return;
+  const __m512 factor = Pow2(
+      _mm512_fmadd_ps(_mm512_set1_ps(from), _mm512_set1_ps(kLog2E), _mm512_set1_ps(-(to * kLog2E))),
+      0xffff);
+  float* sums = s.sums + row * 16;
+  _mm512_store_ps(sums, _mm512_mul_ps(_mm512_load_ps(sums), factor));
+  float* acc = a.acc + static_cast<size_t>(row) * a.head_dim_padded;
+  for (int c = 0; c < a.head_dim_padded; c += 16)
+    _mm512_storeu_ps(acc + c, _mm512_mul_ps(_mm512_loadu_ps(acc + c), factor));
 }
 
-/// The B tile of V of 32 tokens and 16 channels: where it lies, or gathered from two blocks, with
-/// zeros for what no row attends to (it may be stale, or not there).
-inline const uint8_t* Bf16VTile(const Split& s, int chunk, int group, int turn) {
+/// Maximum of each lane of a row's scores of a whole step. No NaN comes out of it.
+inline __m512 MostOf(const Split& s, const Step& step, int row) {
+  constexpr int kTiles = kStepTokens / 16;
+  const size_t next = static_cast<size_t>(s.capacity) * 16;
+  const float* at = ScoresAt(s, step.first_tile, row);
+  __m512 most = _mm512_set1_ps(-__builtin_inff());
+#pragma GCC unroll 8
+  for (int i = 0; i < kTiles; ++i) most = _mm512_max_ps(_mm512_load_ps(at + i * next), most);
+  return most;
+}
+
+/// Scores of a step that one row attends to wholly become weights.
+inline void WholeWeights(const Split& s, const Step& step, int row) {
+  constexpr int kTiles = kStepTokens / 16;
   const SplitArgs& a = s.a;
-  const int t = chunk * 32;
-  const size_t group_bytes = static_cast<size_t>(a.block_tokens) * 32;
-  if (t >= a.least && t + 32 <= a.most && a.block_tokens >= 32) {
-    return a.blocks[t / a.block_tokens] + a.v_offset + group * group_bytes +
-           static_cast<size_t>(t % a.block_tokens) * 32;
+  const size_t next = static_cast<size_t>(s.capacity) * 16;
+  float* at = ScoresAt(s, step.first_tile, row);
+  const __m512 scale = _mm512_set1_ps(kLog2E), shift = _mm512_set1_ps(-(a.m[row] * kLog2E));
+  __m512 sum = _mm512_load_ps(s.sums + row * 16);
+#pragma GCC unroll 8
+  for (int i = 0; i < kTiles; i += 2) {
+    const __m512 p = Pow2(_mm512_fmadd_ps(_mm512_load_ps(at + i * next), scale, shift), 0xffff);
+    const __m512 q =
+        Pow2(_mm512_fmadd_ps(_mm512_load_ps(at + (i + 1) * next), scale, shift), 0xffff);
+    sum = _mm512_add_ps(_mm512_add_ps(sum, p), q);
+    _mm512_store_si512(at + i * next, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(q, p)));
   }
+  _mm512_store_ps(s.sums + row * 16, sum);
+}
+
+/// The same where a row attends to a part of the step.
+void PartialWeights(const Split& s, const Step& step, int row) {
+  const SplitArgs& a = s.a;
+  __m512 most = _mm512_set1_ps(-__builtin_inff());
+  for (int tile = step.first_tile; tile < step.last_tile; ++tile) {
+    const __mmask16 mask = Inside(a.begin[row], a.end[row], tile * 16);
+    most = _mm512_mask_max_ps(most, mask, _mm512_load_ps(ScoresAt(s, tile, row)), most);
+  }
+  if (_mm512_cmp_ps_mask(most, _mm512_set1_ps(a.m[row] + kRaise), _CMP_GT_OQ) != 0)
+    Raise(s, row, _mm512_reduce_max_ps(most));
+  const __m512 scale = _mm512_set1_ps(kLog2E), shift = _mm512_set1_ps(-(a.m[row] * kLog2E));
+  __m512 sum = _mm512_load_ps(s.sums + row * 16);
+  for (int tile = step.first_tile / 2 * 2; tile < step.last_tile; tile += 2) {
+    float* at = ScoresAt(s, tile, row);
+    const __m512 p = Pow2(_mm512_fmadd_ps(_mm512_load_ps(at), scale, shift),
+                          Inside(a.begin[row], a.end[row], tile * 16));
+    const __m512 q = Pow2(_mm512_fmadd_ps(_mm512_load_ps(ScoresAt(s, tile + 1, row)), scale, shift),
+                          Inside(a.begin[row], a.end[row], tile * 16 + 16));
+    sum = _mm512_add_ps(_mm512_add_ps(sum, p), q);
+    _mm512_store_si512(at, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(q, p)));
+  }
+  _mm512_store_ps(s.sums + row * 16, sum);
+}
+
+void Weights(const Split& s, const Step& step) {
+  const SplitArgs& a = s.a;
+  const bool whole = step.end - step.begin == kStepTokens && step.begin >= s.common_begin &&
+                     step.end <= s.common_end;
+  if (!whole) {
+    for (int r = 0; r < a.rows; ++r) PartialWeights(s, step, r);
+    return;
+  }
+  // All maxima first: a row's weights would wait for its own.
+  for (int r = 0; r < a.rows; ++r) {
+    const __m512 most = MostOf(s, step, r);
+    if (_mm512_cmp_ps_mask(most, _mm512_set1_ps(a.m[r] + kRaise), _CMP_GT_OQ) != 0)
+      Raise(s, r, _mm512_reduce_max_ps(most));
+  }
+  for (int r = 0; r < a.rows; ++r) WholeWeights(s, step, r);
+}
+
+/// 32 tokens and 16 channels of V gathered from two blocks, with zeros for what no row attends to
+/// (it may be stale, or not there).
+const uint8_t* GatherBf16V(const Split& s, int chunk, int group, int turn) {
+  const SplitArgs& a = s.a;
   uint8_t* to = s.gathered + turn * kTileBytes;
+  const int t = chunk * 32;
   for (int pair = t; pair < t + 32; pair += 2, to += kTileRow) {
     const unsigned even = pair >= a.least && pair < a.most ? 0xffffu : 0;
     const unsigned odd = pair + 1 >= a.least && pair + 1 < a.most ? 0xffff0000u : 0;
     __m512i v = _mm512_setzero_si512();
     if ((even | odd) != 0) {
-      v = _mm512_loadu_si512(a.blocks[pair / a.block_tokens] + a.v_offset + group * group_bytes +
-                             static_cast<size_t>(pair % a.block_tokens) * 32);
+      const size_t at = static_cast<size_t>(group * a.block_tokens + pair % a.block_tokens) * 32;
+      v = _mm512_loadu_si512(a.blocks[pair / a.block_tokens] + a.v_offset + at);
       v = _mm512_and_si512(v, _mm512_set1_epi32(static_cast<int>(even | odd)));
     }
     _mm512_store_si512(to, v);
@@ -218,121 +301,140 @@ inline const uint8_t* Bf16VTile(const Split& s, int chunk, int group, int turn) 
   return s.gathered + turn * kTileBytes;
 }
 
-/// Adds 32 tokens to N groups of 16 channels. Two groups of rows: tiles 2n and 2n + 1 are sums, 4
-/// and 5 weights, 6 and 7 V. One: tiles 0 to 3 are sums, 4 weights, 5 to 7 V.
-template <bool kTwo, int N>
-inline void Bf16ValueStep(const Split& s, int chunk, int group) {
-  const auto* p = reinterpret_cast<const uint8_t*>(ScoresAt(s, 2 * chunk, 0));
-  TileLoad<4>(p);
-  if constexpr (kTwo) {
-    TileLoad<5>(p + 16 * kTileRow);
-    TileLoad<6>(Bf16VTile(s, chunk, group, 0));
-    TileDotBf16<0, 4, 6>();
-    TileDotBf16<1, 5, 6>();
-    if constexpr (N > 1) {
-      TileLoad<7>(Bf16VTile(s, chunk, group + 1, 1));
-      TileDotBf16<2, 4, 7>();
-      TileDotBf16<3, 5, 7>();
-    }
-  } else {
-    TileLoad<5>(Bf16VTile(s, chunk, group, 0));
-    TileDotBf16<0, 4, 5>();
-    if constexpr (N > 1) {
-      TileLoad<6>(Bf16VTile(s, chunk, group + 1, 1));
-      TileDotBf16<1, 4, 6>();
-    }
-    if constexpr (N > 2) {
-      TileLoad<7>(Bf16VTile(s, chunk, group + 2, 2));
-      TileDotBf16<2, 4, 7>();
-    }
-    if constexpr (N > 3) {
-      TileLoad<5>(Bf16VTile(s, chunk, group + 3, 3));
-      TileDotBf16<3, 4, 5>();
-    }
+/// The B tile of V of 32 tokens and 16 channels.
+inline const uint8_t* Bf16VTile(const Split& s, const Step& step, int chunk, int group, int turn) {
+  const uint8_t* v = step.v[chunk % (kStepTokens / 32)];
+  if (v == nullptr) return GatherBf16V(s, chunk, group, turn);
+  return v + static_cast<size_t>(group) * static_cast<size_t>(s.a.block_tokens) * 32;
+}
+
+void FindBf16(const SplitArgs& a, Step& step) {
+  for (int tile = step.first_tile; tile < step.last_tile; ++tile)
+    step.k[tile % (kStepTokens / 16)] = Bf16KTile(a, a.blocks, tile);
+  for (int chunk = step.first_tile / 2; chunk * 2 < step.last_tile; ++chunk) {
+    const int t = chunk * 32;
+    const bool whole = t >= a.least && t + 32 <= a.most && a.block_tokens >= 32;
+    step.v[chunk % (kStepTokens / 32)] = whole ? a.blocks[t / a.block_tokens] + a.v_offset +
+                                                     static_cast<size_t>(t % a.block_tokens) * 32
+                                               : nullptr;
   }
 }
 
+template <int T>
+inline void LoadSums(const Split& s, bool first, int row, int group) {
+  if (first) {
+    TileZero<T>();
+  } else {
+    TileLoad<T>(s.a.acc + static_cast<size_t>(row) * s.a.head_dim_padded + group * 16,
+                static_cast<size_t>(s.a.head_dim_padded) * sizeof(float));
+  }
+}
 template <int T>
 inline void StoreSums(const Split& s, int row, int group) {
   TileStore<T>(s.a.acc + static_cast<size_t>(row) * s.a.head_dim_padded + group * 16,
                static_cast<size_t>(s.a.head_dim_padded) * sizeof(float));
 }
 
-/// Sums over tokens of N groups of 16 channels. The first time the weights are computed on the way,
-/// each 32 tokens' while the tiles are busy with the 32 before.
-template <bool kTwo, int N>
-void Bf16Values(const Split& s, Common common, int group) {
-  const SplitArgs& a = s.a;
-  const int from = a.least / 32, to = (a.most + 31) / 32;
-  TileZero<0>();
-  TileZero<1>();
-  TileZero<2>();
-  TileZero<3>();
-  for (int chunk = from; chunk < to; ++chunk) {
-    if (!kTwo && chunk + 1 < to) {
-      for (int n = 0; n < N; ++n) {
-        const int t = (chunk + 1) * 32;
-        Prefetch(a.blocks[t / a.block_tokens] + a.v_offset +
-                     (static_cast<size_t>(group + n) * a.block_tokens + t % a.block_tokens) * 32,
-                 16);
+/// Adds a step to 16 channels, two groups of rows: tiles kSum and kSum + 1 are sums. Those of the
+/// channels before (kBefore, if not negative) are stored on the way: a tile needs time to be ready,
+/// and more than two stores at once fill the store buffer.
+template <int kSum, int kBefore>
+inline void ValuesOfTwo(const Split& s, const Step& step, int group) {
+  LoadSums<kSum>(s, step.first, 0, group);
+  LoadSums<kSum + 1>(s, step.first, 16, group);
+  for (int chunk = step.first_tile / 2; chunk * 2 < step.last_tile; ++chunk) {
+    const auto* p = reinterpret_cast<const uint8_t*>(ScoresAt(s, 2 * chunk, 0));
+    TileLoad<6>(Bf16VTile(s, step, chunk, group, kSum / 2));
+    TileLoad<4>(p);
+    TileDotBf16<kSum, 4, 6>();
+    TileLoad<5>(p + 16 * kTileRow);
+    TileDotBf16<kSum + 1, 5, 6>();
+    if constexpr (kBefore >= 0) {
+      if (chunk == step.first_tile / 2) {
+        StoreSums<kBefore>(s, 0, group - 1);
+        StoreSums<kBefore + 1>(s, 16, group - 1);
       }
     }
-    if (group == 0) {
-      if (chunk > from) Bf16ValueStep<kTwo, N>(s, chunk - 1, group);
-      if (chunk * 32 >= common.begin && chunk * 32 + 32 <= common.end) {
-        Weights<true>(s, chunk);
-      } else {
-        Weights<false>(s, chunk);
-      }
-    } else {
-      Bf16ValueStep<kTwo, N>(s, chunk, group);
-    }
-  }
-  if (group == 0) Bf16ValueStep<kTwo, N>(s, to - 1, group);
-  StoreSums<0>(s, 0, group);
-  if constexpr (kTwo) {
-    StoreSums<1>(s, 16, group);
-    if constexpr (N > 1) {
-      StoreSums<2>(s, 0, group + 1);
-      StoreSums<3>(s, 16, group + 1);
-    }
-  } else {
-    if constexpr (N > 1) StoreSums<1>(s, 0, group + 1);
-    if constexpr (N > 2) StoreSums<2>(s, 0, group + 2);
-    if constexpr (N > 3) StoreSums<3>(s, 0, group + 3);
   }
 }
 
-template <bool kTwo>
-void Bf16AllValues(const Split& s, Common common) {
-  TileConfig config;
-  for (int i = 0; i < 4; ++i) SetTile(config, i, kTwo && i % 2 == 1 ? s.second : s.first, 64);
-  SetTile(config, 4, s.first, 64);
-  SetTile(config, 5, kTwo ? s.second : 16, 64);
-  SetTile(config, 6, 16, 64);
-  SetTile(config, 7, 16, 64);
-  config.Load();
+void ValuesOfTwoGroups(const Split& s, const Step& step) {
   const int groups = s.a.head_dim_padded / 16;
-  int g = 0;
-  if constexpr (kTwo) {
-    for (; g + 2 <= groups; g += 2) Bf16Values<true, 2>(s, common, g);
-    if (g < groups) Bf16Values<true, 1>(s, common, g);
-  } else {
-    for (; g + 4 <= groups; g += 4) Bf16Values<false, 4>(s, common, g);
-    if (groups - g == 3) Bf16Values<false, 3>(s, common, g);
-    if (groups - g == 2) Bf16Values<false, 2>(s, common, g);
-    if (groups - g == 1) Bf16Values<false, 1>(s, common, g);
+  ValuesOfTwo<0, -1>(s, step, 0);
+  int g = 1;
+  for (; g + 1 < groups; g += 2) {
+    ValuesOfTwo<2, 0>(s, step, g);
+    ValuesOfTwo<0, 2>(s, step, g + 1);
   }
+  if (g < groups) {
+    ValuesOfTwo<2, 0>(s, step, g);
+    StoreSums<2>(s, 0, g);
+    StoreSums<3>(s, 16, g);
+  } else {
+    StoreSums<0>(s, 0, g - 1);
+    StoreSums<1>(s, 16, g - 1);
+  }
+}
+
+/// Adds a step to N groups of 16 channels, one group of rows.
+template <int N>
+void ValuesOfOne(const Split& s, const Step& step, int group) {
+  LoadSums<0>(s, step.first, 0, group);
+  if constexpr (N > 1) LoadSums<1>(s, step.first, 0, group + 1);
+  if constexpr (N > 2) LoadSums<2>(s, step.first, 0, group + 2);
+  if constexpr (N > 3) LoadSums<3>(s, step.first, 0, group + 3);
+  for (int chunk = step.first_tile / 2; chunk * 2 < step.last_tile; ++chunk) {
+    TileLoad<4>(ScoresAt(s, 2 * chunk, 0));
+    TileLoad<5>(Bf16VTile(s, step, chunk, group, 0));
+    TileDotBf16<0, 4, 5>();
+    if constexpr (N > 1) {
+      TileLoad<6>(Bf16VTile(s, step, chunk, group + 1, 1));
+      TileDotBf16<1, 4, 6>();
+    }
+    if constexpr (N > 2) {
+      TileLoad<7>(Bf16VTile(s, step, chunk, group + 2, 2));
+      TileDotBf16<2, 4, 7>();
+    }
+    if constexpr (N > 3) {
+      TileLoad<5>(Bf16VTile(s, step, chunk, group + 3, 3));
+      TileDotBf16<3, 4, 5>();
+    }
+  }
+  StoreSums<0>(s, 0, group);
+  if constexpr (N > 1) StoreSums<1>(s, 0, group + 1);
+  if constexpr (N > 2) StoreSums<2>(s, 0, group + 2);
+  if constexpr (N > 3) StoreSums<3>(s, 0, group + 3);
+}
+
+void ValuesOfOneGroup(const Split& s, const Step& step) {
+  // K of the next step is fetched while this one is summed up.
+  constexpr int kTiles = kStepTokens / 16;
+  const int groups = s.a.head_dim_padded / 16, each = (4 * kTiles + groups - 1) / groups;
+  const int next = step.first_tile / kTiles * kTiles + kTiles;
+  int ahead = next;
+  const auto prefetch = [&] {
+    for (int i = 0; i < each && ahead < next + kTiles; ++i) PrefetchBf16K(s.a, ahead++);
+  };
+  int g = 0;
+  for (; g + 4 <= groups; g += 4) {
+    prefetch();
+    ValuesOfOne<4>(s, step, g);
+  }
+  prefetch();
+  if (groups - g == 3) ValuesOfOne<3>(s, step, g);
+  if (groups - g == 2) ValuesOfOne<2>(s, step, g);
+  if (groups - g == 1) ValuesOfOne<1>(s, step, g);
 }
 
 /// Whether V is not finite in 32 tokens that some rows attend to and others do not: 0 times it
 /// would not be 0.
-bool NotFiniteAtEdges(const SplitArgs& a, Common common) {
+bool NotFiniteAtEdges(const Split& s) {
+  const SplitArgs& a = s.a;
   const __m512i exponents = _mm512_set1_epi16(0x7f80);
   __mmask32 bad = 0;
   for (int chunk = a.least / 32; chunk < (a.most + 31) / 32; ++chunk) {
     const int from = Most(a.least, chunk * 32), to = Least(a.most, chunk * 32 + 32);
-    if (from >= common.begin && to <= common.end) continue;
+    if (from >= s.common_begin && to <= s.common_end) continue;
     for (int t = from; t < to; t += 2 - t % 2) {
       const __mmask32 held =
           (t % 2 == 0 ? 0x55555555u : 0) | (t % 2 == 1 || t + 1 < to ? 0xaaaaaaaau : 0);
@@ -348,36 +450,78 @@ bool NotFiniteAtEdges(const SplitArgs& a, Common common) {
   return bad != 0;
 }
 
-void Bf16Split(const SplitArgs& a) {
-  const Common common = CommonOf(a);
-  if (NotFiniteAtEdges(a, common)) return scalar::kTileAttention.of[2].split(a);
-  Split s = {a, reinterpret_cast<float*>(a.scratch), nullptr, nullptr, nullptr, 0, 0, 0};
-  s.sums = s.scores + static_cast<size_t>(kSplitRows) * kSplitTokens;
-  s.most = s.sums + kSplitRows * 16;
-  s.gathered = reinterpret_cast<uint8_t*>(s.most + kSplitRows * 16);
-  s.capacity = a.rows <= 16 ? 16 : kSplitRows;
-  s.first = Least(a.rows, 16);
-  s.second = a.rows - s.first;
-  const int from = a.least / 16, to = (a.most + 15) / 16;
-  if (s.second > 0) {
-    Bf16Scores<true>(s, from, to);
-    MostOfScores(s, common, from, to);
-    Bf16AllValues<true>(s, common);
-  } else {
-    Bf16Scores<false>(s, from, to);
-    MostOfScores(s, common, from, to);
-    Bf16AllValues<false>(s, common);
-  }
-  ReleaseTiles();
+Split Begin(const SplitArgs& a) {
+  auto* scores = reinterpret_cast<float*>(a.scratch);
+  float* sums = scores + static_cast<size_t>(kSplitRows) * kStepTokens;
+  Split s = {.a = a,
+             .scores = scores,
+             .sums = sums,
+             .gathered = reinterpret_cast<uint8_t*>(sums + kSplitRows * 16),
+             .capacity = a.rows <= 16 ? 16 : kSplitRows,
+             .first = Least(a.rows, 16),
+             .second = Most(a.rows - 16, 0),
+             .common_begin = a.least,
+             .common_end = a.most};
   for (int r = 0; r < a.rows; ++r) {
-    // Lanes are added in halves: 8, 4, 2, 1.
+    a.m[r] = -__builtin_inff();
+    _mm512_store_ps(s.sums + r * 16, _mm512_setzero_ps());
+    if (a.begin[r] >= a.end[r]) continue;
+    s.common_begin = Most(s.common_begin, a.begin[r]);
+    s.common_end = Least(s.common_end, a.end[r]);
+  }
+  return s;
+}
+
+/// l of all rows from its lanes, added in halves: 8, 4, 2, 1.
+void AddLanes(const Split& s) {
+  for (int r = 0; r < s.a.rows; ++r) {
     const __m512 lanes = _mm512_load_ps(s.sums + r * 16);
     const __m256 eight =
         _mm256_add_ps(_mm512_castps512_ps256(lanes), _mm512_extractf32x8_ps(lanes, 1));
     __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
     four = _mm_add_ps(four, _mm_movehl_ps(four, four));
-    a.l[r] = _mm_cvtss_f32(_mm_add_ss(four, _mm_movehdup_ps(four)));
+    s.a.l[r] = _mm_cvtss_f32(_mm_add_ss(four, _mm_movehdup_ps(four)));
   }
+}
+
+template <bool kTwo>
+void Bf16Steps(const Split& s) {
+  const SplitArgs& a = s.a;
+  const bool rest = a.head_dim_padded % 32 != 0;
+  ConfigureWhole<kTwo>(s);
+  for (int at = a.least / kStepTokens * kStepTokens; at < a.most; at += kStepTokens) {
+    Step step;
+    step.begin = Most(a.least, at);
+    step.end = Least(a.most, at + kStepTokens);
+    step.first = at <= a.least;
+    step.first_tile = step.begin / 16;
+    step.last_tile = (step.end + 15) / 16;
+    FindBf16(a, step);
+    if (rest) {
+      Bf16ScoresWithRest<kTwo>(s, step);
+      ConfigureWhole<kTwo>(s);
+    } else {
+      Bf16Scores<kTwo>(s, step);
+    }
+    Weights(s, step);
+    if constexpr (kTwo) {
+      ValuesOfTwoGroups(s, step);
+    } else {
+      ValuesOfOneGroup(s, step);
+    }
+  }
+  ReleaseTiles();
+}
+
+void Bf16Split(const SplitArgs& a) {
+  const Split s = Begin(a);
+  if (NotFiniteAtEdges(s)) return scalar::kTileAttention.of[2].split(a);
+  if (s.second > 0) {
+    Bf16Steps<true>(s);
+  } else {
+    Bf16Steps<false>(s);
+  }
+  AddLanes(s);
 }
 
 }  // namespace

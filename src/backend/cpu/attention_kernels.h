@@ -69,10 +69,12 @@ extern const AttentionKernels kFloatAttention;
 /// define the arithmetic.
 ///
 /// bf16: q is rounded to bf16. Products are those of TDPBF16PS (TileDotBf16 in
-/// attention_tiles_scalar.cc) over 32 channels (the last may be 16), added up in f32. m = max;
-/// t = fma(s, log2 e, -(m log2 e)), p = 2^t by a polynomial of degree 3 (kPow2*), 0 outside
-/// [begin, end). l = sum of p in 16 lanes (index % 16) of ascending order, then lanes in halves.
-/// Values: p rounded to bf16, products over 32 tokens at absolute multiples of 32.
+/// attention_tiles_scalar.cc) over 32 channels (the last may be 16), added up in f32. The split is
+/// taken in steps of kStepTokens absolute positions. m is the maximum of the first step that the
+/// row attends to; where a later one's is above m + kRaise, m becomes that, and l and acc are taken
+/// times 2^t(m before). t(s) = fma(s, log2 e, -(m log2 e)); p = 2^t(s) by a polynomial (kPow2a), 0
+/// outside [begin, end). l = sum of p in 16 lanes (index % 16) of ascending order, then lanes in
+/// halves. Values: p rounded to bf16, products over 32 tokens at absolute multiples of 32.
 namespace scalar {
 extern const AttentionKernels kTileAttention;
 }
@@ -81,6 +83,11 @@ namespace amx {
 extern const AttentionKernels kTileAttention;
 }
 #endif
+
+/// Scores of 32 rows, keys and values of a step fit in the first cache.
+inline constexpr int32_t kStepTokens = 128;
+/// Weights may be up to e^kRaise, so that m (and with it all sums) rarely changes once it is set.
+inline constexpr float kRaise = 8.0f;
 
 /// 2^t = 2^floor(t) (1 + r (kPow2a + r (kPow2b + r kPow2c))), r = t - floor(t)
 /// rounded down: relative error at

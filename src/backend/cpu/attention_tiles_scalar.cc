@@ -91,9 +91,10 @@ float Bf16Score(const SplitArgs& a, int32_t row, int32_t t) {
   return sum;
 }
 
-/// Channel c of sum p v; `p` [kSplitTokens] is rounded already and zero outside [begin, end).
-float Bf16Value(const SplitArgs& a, const float* p, int32_t begin, int32_t end, int32_t c) {
-  float sum = 0;
+/// Adds a step's p v to channel c; `p` [kSplitTokens] is rounded already, and 0 outside [begin,
+/// end), which lie within one step.
+float Bf16Value(const SplitArgs& a, const float* p, int32_t begin, int32_t end, int32_t c,
+                float sum) {
   for (int32_t first = begin / 32 * 32; first < end; first += 32) {
     float value[2 * kPairs] = {};
     for (int32_t i = 0; i < 32; ++i) {
@@ -109,15 +110,27 @@ float Bf16Value(const SplitArgs& a, const float* p, int32_t begin, int32_t end, 
   return sum;
 }
 
-void Bf16Split(const SplitArgs& a) {
-  for (int32_t r = 0; r < a.rows; ++r) {
-    const int32_t begin = a.begin[r], end = a.end[r];
-    float* acc = a.acc + static_cast<size_t>(r) * a.head_dim_padded;
-    float p[kSplitTokens] = {}, lanes[16] = {};
-    float m = -std::numeric_limits<float>::infinity();
+void Bf16Row(const SplitArgs& a, int32_t row) {
+  constexpr float kNone = -std::numeric_limits<float>::infinity();
+  float* acc = a.acc + static_cast<size_t>(row) * a.head_dim_padded;
+  float p[kSplitTokens] = {}, lanes[16] = {};
+  float m = kNone;
+  std::memset(acc, 0, static_cast<size_t>(a.head_dim_padded) * sizeof(float));
+  for (int32_t begin = a.begin[row], end = 0; begin < a.end[row]; begin = end) {
+    end = begin / kStepTokens * kStepTokens + kStepTokens;
+    if (end > a.end[row]) end = a.end[row];
+    float most = kNone;
     for (int32_t t = begin; t < end; ++t) {
-      p[t] = Bf16Score(a, r, t);
-      m = p[t] > m ? p[t] : m;
+      p[t] = Bf16Score(a, row, t);
+      most = p[t] > most ? p[t] : most;
+    }
+    if (most > m + kRaise) {
+      if (m != kNone) {
+        const float factor = Pow2(std::fma(m, kLog2E, -(most * kLog2E)));
+        for (float& lane : lanes) lane *= factor;
+        for (int32_t c = 0; c < a.head_dim_padded; ++c) acc[c] *= factor;
+      }
+      m = most;
     }
     const float shift = m * kLog2E;
     for (int32_t t = begin; t < end; ++t) {
@@ -125,13 +138,17 @@ void Bf16Split(const SplitArgs& a) {
       lanes[t % 16] += weight;
       p[t] = RoundToBf16(weight);
     }
-    for (int32_t half = 8; half > 0; half /= 2) {
-      for (int32_t i = 0; i < half; ++i) lanes[i] += lanes[i + half];
-    }
-    a.m[r] = m;
-    a.l[r] = lanes[0];
-    for (int32_t c = 0; c < a.head_dim_padded; ++c) acc[c] = Bf16Value(a, p, begin, end, c);
+    for (int32_t c = 0; c < a.head_dim_padded; ++c) acc[c] = Bf16Value(a, p, begin, end, c, acc[c]);
   }
+  for (int32_t half = 8; half > 0; half /= 2) {
+    for (int32_t i = 0; i < half; ++i) lanes[i] += lanes[i + half];
+  }
+  a.m[row] = m;
+  a.l[row] = lanes[0];
+}
+
+void Bf16Split(const SplitArgs& a) {
+  for (int32_t r = 0; r < a.rows; ++r) Bf16Row(a, r);
 }
 
 }  // namespace
