@@ -160,20 +160,13 @@ void CpuAttention::ComputeSplit(const Call& call, const Item& item, int32_t spli
   }
   s.begin = begin;
   s.end = end;
-  const uint8_t *blocks[kMostBlocks], *soon[kMostBlocks];
-  const auto blocks_of = [&](int32_t of, const uint8_t** to) {
-    const int32_t first = of * (kSplit / l.block_tokens) - table.first_block;
-    for (int32_t i = 0; i < kSplit / l.block_tokens; ++i) {
-      const bool held = first + i >= 0 && first + i < table.count;
-      to[i] = held ? a.kv->block(table.blocks[first + i]) : nullptr;
-    }
-  };
-  blocks_of(split, blocks);
-  s.blocks = blocks;
-  if (split + 1 < item.last_split) {
-    blocks_of(split + 1, soon);
-    s.soon = soon;
+  const uint8_t* blocks[kMostBlocks];
+  const int32_t first_block = split * (kSplit / l.block_tokens) - table.first_block;
+  for (int32_t i = 0; i < kSplit / l.block_tokens; ++i) {
+    const int32_t block = first_block + i;
+    blocks[i] = block >= 0 && block < table.count ? a.kv->block(table.blocks[block]) : nullptr;
   }
+  s.blocks = blocks;
   s.k_offset = l.KOffset(a.layer, item.kv_head);
   s.v_offset = l.VOffset(a.layer, item.kv_head);
   s.k_scale_offset = l.KScaleOffset(a.layer, item.kv_head);

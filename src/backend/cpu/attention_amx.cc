@@ -54,34 +54,10 @@ void Bf16Queries(const float* q, int32_t rows, int32_t head_dim_padded, uint8_t*
   }
 }
 
-inline const uint8_t* Bf16KTile(const SplitArgs& a, const uint8_t* const* blocks, int tile) {
+inline const uint8_t* Bf16KTile(const SplitArgs& a, int tile) {
   const int t = tile * 16;
-  return blocks[t / a.block_tokens] + a.k_offset +
+  return a.blocks[t / a.block_tokens] + a.k_offset +
          static_cast<size_t>(t % a.block_tokens / 16) * a.head_dim_padded * 32;
-}
-
-inline void Prefetch(const uint8_t* from, int lines) {
-  for (int i = 0; i < lines; ++i)
-    _mm_prefetch(reinterpret_cast<const char*>(from) + i * 64, _MM_HINT_T0);
-}
-
-/// V of 16 tokens that will be read in this step.
-void PrefetchBf16V(const SplitArgs& a, int tile) {
-  const int t = tile * 16;
-  const uint8_t* v =
-      a.blocks[t / a.block_tokens] + a.v_offset + static_cast<size_t>(t % a.block_tokens) * 32;
-  for (int g = 0; g < a.head_dim_padded / 16; ++g)
-    Prefetch(v + static_cast<size_t>(g) * a.block_tokens * 32, 8);
-}
-
-/// K of 16 tokens that will be read in the next step, or the next split.
-void PrefetchBf16K(const SplitArgs& a, int tile) {
-  const bool later = tile * 16 >= kSplitTokens;
-  const uint8_t* const* blocks = later ? a.soon : a.blocks;
-  if (later) tile -= kSplitTokens / 16;
-  if (blocks == nullptr || (!later && tile * 16 >= a.most)) return;
-  if (blocks[tile * 16 / a.block_tokens] == nullptr) return;
-  Prefetch(Bf16KTile(a, blocks, tile), a.head_dim_padded / 2);
 }
 
 /// For products of whole tiles. Two groups of rows: tiles 0 and 2 are sums of the first, 1 and 3 of
@@ -125,10 +101,7 @@ inline void StoreScores(const Split& s, int tile) {
 template <bool kTwo>
 void Bf16Scores(const Split& s, const Step& step) {
   const SplitArgs& a = s.a;
-  const auto k_tile = [&](int tile) {
-    if constexpr (!kTwo) PrefetchBf16V(a, tile);
-    return step.k[tile % (kStepTokens / 16)];
-  };
+  const auto k_tile = [&](int tile) { return step.k[tile % (kStepTokens / 16)]; };
   WholeScores<kTwo, 0>(a, k_tile(step.first_tile));
   int tile = step.first_tile + 1;
   for (; tile + 1 < step.last_tile; tile += 2) {
@@ -164,7 +137,6 @@ void Bf16ScoresWithRest(const Split& s, const Step& step) {
   config.Load();
   for (int tile = step.first_tile; tile < step.last_tile; ++tile) {
     const uint8_t* k = step.k[tile % (kStepTokens / 16)];
-    if constexpr (!kTwo) PrefetchBf16V(a, tile);
     TileZero<0>();
     if constexpr (kTwo) TileZero<1>();
     for (int c = 0; c < whole; ++c) {
@@ -187,11 +159,14 @@ void Bf16ScoresWithRest(const Split& s, const Step& step) {
   }
 }
 
-inline __m512 Pow2(__m512 t, __mmask16 mask) {
+/// -(m log2 e); 0 where nothing was attended to yet.
+inline float ShiftOf(float m) { return m == -__builtin_inff() ? 0.0f : -(m * kLog2E); }
+
+inline __m512 Pow2(__m512 t) {
   const __m512 r = _mm512_reduce_ps(t, 0x09);  // t - floor(t)
   __m512 q = _mm512_fmadd_ps(_mm512_set1_ps(kPow2c), r, _mm512_set1_ps(kPow2b));
   q = _mm512_fmadd_ps(q, r, _mm512_set1_ps(kPow2a));
-  return _mm512_maskz_scalef_ps(mask, _mm512_fmadd_ps(q, r, _mm512_set1_ps(1.0f)), t);
+  return _mm512_scalef_ps(_mm512_fmadd_ps(q, r, _mm512_set1_ps(1.0f)), t);
 }
 
 /// A row's maximum has risen: what was summed up so far is taken down to the new one.
@@ -201,8 +176,7 @@ void Raise(const Split& s, int row, float to) {
   a.m[row] = to;
   if (from == -__builtin_inff()) return;
   const __m512 factor = Pow2(
-      _mm512_fmadd_ps(_mm512_set1_ps(from), _mm512_set1_ps(kLog2E), _mm512_set1_ps(-(to * kLog2E))),
-      0xffff);
+      _mm512_fmadd_ps(_mm512_set1_ps(from), _mm512_set1_ps(kLog2E), _mm512_set1_ps(ShiftOf(to))));
   float* sums = s.sums + row * 16;
   _mm512_store_ps(sums, _mm512_mul_ps(_mm512_load_ps(sums), factor));
   float* acc = a.acc + static_cast<size_t>(row) * a.head_dim_padded;
@@ -210,75 +184,49 @@ void Raise(const Split& s, int row, float to) {
     _mm512_storeu_ps(acc + c, _mm512_mul_ps(_mm512_loadu_ps(acc + c), factor));
 }
 
-/// Maximum of each lane of a row's scores of a whole step. No NaN comes out of it.
-inline __m512 MostOf(const Split& s, const Step& step, int row) {
-  constexpr int kTiles = kStepTokens / 16;
-  const size_t next = static_cast<size_t>(s.capacity) * 16;
-  const float* at = ScoresAt(s, step.first_tile, row);
-  __m512 most = _mm512_set1_ps(-__builtin_inff());
-#pragma GCC unroll 8
-  for (int i = 0; i < kTiles; ++i) most = _mm512_max_ps(_mm512_load_ps(at + i * next), most);
-  return most;
-}
-
-/// Scores of a step that one row attends to wholly become weights.
-inline void WholeWeights(const Split& s, const Step& step, int row) {
-  constexpr int kTiles = kStepTokens / 16;
+/// Scores that a row does not attend to become -inf, in tiles that not all rows attend to wholly.
+void Mask(const Split& s, const Step& step) {
   const SplitArgs& a = s.a;
-  const size_t next = static_cast<size_t>(s.capacity) * 16;
-  float* at = ScoresAt(s, step.first_tile, row);
-  const __m512 scale = _mm512_set1_ps(kLog2E), shift = _mm512_set1_ps(-(a.m[row] * kLog2E));
-  __m512 sum = _mm512_load_ps(s.sums + row * 16);
-#pragma GCC unroll 8
-  for (int i = 0; i < kTiles; i += 2) {
-    const __m512 p = Pow2(_mm512_fmadd_ps(_mm512_load_ps(at + i * next), scale, shift), 0xffff);
-    const __m512 q =
-        Pow2(_mm512_fmadd_ps(_mm512_load_ps(at + (i + 1) * next), scale, shift), 0xffff);
-    sum = _mm512_add_ps(_mm512_add_ps(sum, p), q);
-    _mm512_store_si512(at + i * next, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(q, p)));
+  const __m512 none = _mm512_set1_ps(-__builtin_inff());
+  for (int tile = step.first_tile / 2 * 2; tile < (step.last_tile + 1) / 2 * 2; ++tile) {
+    if (tile * 16 >= s.common_begin && tile * 16 + 16 <= s.common_end) continue;
+    for (int r = 0; r < a.rows; ++r)
+      _mm512_mask_store_ps(ScoresAt(s, tile, r),
+                           _knot_mask16(Inside(a.begin[r], a.end[r], tile * 16)), none);
   }
-  _mm512_store_ps(s.sums + row * 16, sum);
 }
 
-/// The same where a row attends to a part of the step.
-void PartialWeights(const Split& s, const Step& step, int row) {
-  const SplitArgs& a = s.a;
-  __m512 most = _mm512_set1_ps(-__builtin_inff());
-  for (int tile = step.first_tile; tile < step.last_tile; ++tile) {
-    const __mmask16 mask = Inside(a.begin[row], a.end[row], tile * 16);
-    most = _mm512_mask_max_ps(most, mask, _mm512_load_ps(ScoresAt(s, tile, row)), most);
-  }
-  if (_mm512_cmp_ps_mask(most, _mm512_set1_ps(a.m[row] + kRaise), _CMP_GT_OQ) != 0)
-    Raise(s, row, _mm512_reduce_max_ps(most));
-  const __m512 scale = _mm512_set1_ps(kLog2E), shift = _mm512_set1_ps(-(a.m[row] * kLog2E));
-  __m512 sum = _mm512_load_ps(s.sums + row * 16);
-  for (int tile = step.first_tile / 2 * 2; tile < step.last_tile; tile += 2) {
-    float* at = ScoresAt(s, tile, row);
-    const __m512 p = Pow2(_mm512_fmadd_ps(_mm512_load_ps(at), scale, shift),
-                          Inside(a.begin[row], a.end[row], tile * 16));
-    const __m512 q = Pow2(_mm512_fmadd_ps(_mm512_load_ps(ScoresAt(s, tile + 1, row)), scale, shift),
-                          Inside(a.begin[row], a.end[row], tile * 16 + 16));
-    sum = _mm512_add_ps(_mm512_add_ps(sum, p), q);
-    _mm512_store_si512(at, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(q, p)));
-  }
-  _mm512_store_ps(s.sums + row * 16, sum);
-}
-
+/// Scores of a step become weights, `kChunks` times 32 of a row (0: as many as there are).
+template <int kChunks>
 void Weights(const Split& s, const Step& step) {
   const SplitArgs& a = s.a;
-  const bool whole = step.end - step.begin == kStepTokens && step.begin >= s.common_begin &&
-                     step.end <= s.common_end;
-  if (!whole) {
-    for (int r = 0; r < a.rows; ++r) PartialWeights(s, step, r);
-    return;
-  }
+  const int chunks = kChunks > 0 ? kChunks : (step.last_tile + 1) / 2 - step.first_tile / 2;
+  const size_t next = static_cast<size_t>(s.capacity) * 16;
+  float* const scores = ScoresAt(s, step.first_tile / 2 * 2, 0);
+  const __m512 none = _mm512_set1_ps(-__builtin_inff());
   // All maxima first: a row's weights would wait for its own.
   for (int r = 0; r < a.rows; ++r) {
-    const __m512 most = MostOf(s, step, r);
+    const float* at = scores + r * 16;
+    __m512 most = none;  // no NaN comes in: the second operand is taken where one is
+#pragma GCC unroll 8
+    for (int i = 0; i < 2 * chunks; ++i) most = _mm512_max_ps(_mm512_load_ps(at + i * next), most);
     if (_mm512_cmp_ps_mask(most, _mm512_set1_ps(a.m[r] + kRaise), _CMP_GT_OQ) != 0)
       Raise(s, r, _mm512_reduce_max_ps(most));
   }
-  for (int r = 0; r < a.rows; ++r) WholeWeights(s, step, r);
+  const __m512 scale = _mm512_set1_ps(kLog2E);
+  for (int r = 0; r < a.rows; ++r) {
+    float* at = scores + r * 16;
+    const __m512 shift = _mm512_set1_ps(ShiftOf(a.m[r]));
+    __m512 sum = _mm512_load_ps(s.sums + r * 16);
+#pragma GCC unroll 4
+    for (int i = 0; i < chunks; ++i, at += 2 * next) {
+      const __m512 p = Pow2(_mm512_fmadd_ps(_mm512_load_ps(at), scale, shift));
+      const __m512 q = Pow2(_mm512_fmadd_ps(_mm512_load_ps(at + next), scale, shift));
+      sum = _mm512_add_ps(_mm512_add_ps(sum, p), q);
+      _mm512_store_si512(at, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(q, p)));
+    }
+    _mm512_store_ps(s.sums + r * 16, sum);
+  }
 }
 
 /// 32 tokens and 16 channels of V gathered from two blocks, with zeros for what no row attends to
@@ -310,7 +258,7 @@ inline const uint8_t* Bf16VTile(const Split& s, const Step& step, int chunk, int
 
 void FindBf16(const SplitArgs& a, Step& step) {
   for (int tile = step.first_tile; tile < step.last_tile; ++tile)
-    step.k[tile % (kStepTokens / 16)] = Bf16KTile(a, a.blocks, tile);
+    step.k[tile % (kStepTokens / 16)] = Bf16KTile(a, tile);
   for (int chunk = step.first_tile / 2; chunk * 2 < step.last_tile; ++chunk) {
     const int t = chunk * 32;
     const bool whole = t >= a.least && t + 32 <= a.most && a.block_tokens >= 32;
@@ -407,20 +355,9 @@ void ValuesOfOne(const Split& s, const Step& step, int group) {
 }
 
 void ValuesOfOneGroup(const Split& s, const Step& step) {
-  // K of the next step is fetched while this one is summed up.
-  constexpr int kTiles = kStepTokens / 16;
-  const int groups = s.a.head_dim_padded / 16, each = (4 * kTiles + groups - 1) / groups;
-  const int next = step.first_tile / kTiles * kTiles + kTiles;
-  int ahead = next;
-  const auto prefetch = [&] {
-    for (int i = 0; i < each && ahead < next + kTiles; ++i) PrefetchBf16K(s.a, ahead++);
-  };
+  const int groups = s.a.head_dim_padded / 16;
   int g = 0;
-  for (; g + 4 <= groups; g += 4) {
-    prefetch();
-    ValuesOfOne<4>(s, step, g);
-  }
-  prefetch();
+  for (; g + 4 <= groups; g += 4) ValuesOfOne<4>(s, step, g);
   if (groups - g == 3) ValuesOfOne<3>(s, step, g);
   if (groups - g == 2) ValuesOfOne<2>(s, step, g);
   if (groups - g == 1) ValuesOfOne<1>(s, step, g);
@@ -503,7 +440,13 @@ void Bf16Steps(const Split& s) {
     } else {
       Bf16Scores<kTwo>(s, step);
     }
-    Weights(s, step);
+    const bool all = step.end - step.begin == kStepTokens;
+    if (!all || step.begin < s.common_begin || step.end > s.common_end) Mask(s, step);
+    if (all) {
+      Weights<kStepTokens / 32>(s, step);
+    } else {
+      Weights<0>(s, step);
+    }
     if constexpr (kTwo) {
       ValuesOfTwoGroups(s, step);
     } else {

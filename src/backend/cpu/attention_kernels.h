@@ -25,9 +25,7 @@ inline constexpr size_t kSplitScratchBytes = (size_t{kSplitRows} * kSplitTokens 
 struct SplitArgs {
   // The cache: the layer and head at hand within each block of the split.
   const uint8_t* const* blocks = nullptr;  ///< [kSplitTokens / block_tokens], null where none is
-  /// The blocks that will be read after these, null where none; or nullptr.
-  const uint8_t* const* soon = nullptr;
-  size_t k_offset = 0, v_offset = 0;              ///< of K and V within a block
+  size_t k_offset = 0, v_offset = 0;       ///< of K and V within a block
   size_t k_scale_offset = 0, v_scale_offset = 0;  ///< int8: of the scales
   int32_t block_tokens = 0;
   int32_t head_dim_padded = 0;
@@ -72,7 +70,8 @@ extern const AttentionKernels kFloatAttention;
 /// attention_tiles_scalar.cc) over 32 channels (the last may be 16), added up in f32. The split is
 /// taken in steps of kStepTokens absolute positions. m is the maximum of the first step that the
 /// row attends to; where a later one's is above m + kRaise, m becomes that, and l and acc are taken
-/// times 2^t(m before). t(s) = fma(s, log2 e, -(m log2 e)); p = 2^t(s) by a polynomial (kPow2a), 0
+/// times 2^t(m before). t(s) = fma(s, log2 e, -(m log2 e)), without m while it is
+/// -inf; p = 2^t(s) by a polynomial (kPow2a), 0
 /// outside [begin, end). l = sum of p in 16 lanes (index % 16) of ascending order, then lanes in
 /// halves. Values: p rounded to bf16, products over 32 tokens at absolute multiples of 32.
 namespace scalar {

@@ -132,7 +132,7 @@ void Bf16Row(const SplitArgs& a, int32_t row) {
       }
       m = most;
     }
-    const float shift = m * kLog2E;
+    const float shift = m == kNone ? 0.0f : m * kLog2E;
     for (int32_t t = begin; t < end; ++t) {
       const float weight = Pow2(std::fma(p[t], kLog2E, -shift));
       lanes[t % 16] += weight;
