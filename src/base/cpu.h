@@ -16,7 +16,7 @@ enum class Isa {
   kNeon,    ///< AArch64
   kAvx2,    ///< AVX2, FMA, F16C
   kAvx512,  ///< AVX-512 F, BW, DQ, VL, VNNI
-  kAmx,     ///< the above, AMX-TILE and AMX-INT8, permitted by the kernel
+  kAmx,     ///< the above, AVX512-BF16, AMX-TILE, -INT8 and -BF16, permitted by the kernel
 };
 std::string_view NameOf(Isa isa);  ///< "scalar", "neon", "avx2", "avx512", "amx"
 

@@ -13,15 +13,16 @@ namespace {
 
 constexpr int32_t kRows = CpuAttention::kTileRows;
 constexpr int32_t kSplit = CpuAttention::kSplit;
+constexpr int32_t kMostBlocks = kSplit / 16;  // of one split
 
 size_t StateBytes(int32_t padded) {
   return RoundUp((size_t{2} * kRows + static_cast<size_t>(kRows) * padded) * sizeof(float), 64);
 }
 
-/// A worker's own memory: scores, padded queries, the running state and a split's.
+/// A worker's own memory: the kernels' scratch, padded and packed queries, the running state and a
+/// split's.
 size_t WorkerBytes(int32_t padded) {
-  return static_cast<size_t>(kRows) * kSplit * sizeof(float) +
-         static_cast<size_t>(kRows) * padded * sizeof(float) + 2 * StateBytes(padded);
+  return kSplitScratchBytes + 2 * SplitQueryBytes(padded) + 2 * StateBytes(padded);
 }
 
 /// An item that is more than one part in kPieces of a thread's share of the work is cut at its
@@ -65,16 +66,19 @@ struct CpuAttention::Call {
   int32_t window;
   int32_t group;   // KV group of the layer
   int32_t per_kv;  // query heads of one kv head
+  const SplitKernel* kernel;
 };
 
 struct CpuAttention::Worker {
-  float* scores;  // [kRows][kSplit]
-  float* q;       // [kRows][padded]
+  uint8_t* scratch;
+  float* q;  // [kRows][padded]
+  uint8_t* packed_q;
   State running, split;
 };
 
-CpuAttention::CpuAttention(const VectorKernels* kernels, ThreadPool* pool)
-    : kernels_(kernels), pool_(pool) {}
+CpuAttention::CpuAttention(const AttentionKernels* kernels, const VectorKernels* vector,
+                           ThreadPool* pool)
+    : kernels_(kernels), vector_(vector), pool_(pool) {}
 
 size_t CpuAttention::ScratchBytes(int threads, int32_t head_dim, int64_t max_tokens) {
   const auto padded = static_cast<int32_t>(RoundUp(head_dim, 16));
@@ -133,101 +137,50 @@ void CpuAttention::MakeItems(const AttentionArgs& args, OpCounters& counters) {
   }
 }
 
-/// Scores, softmax and weighted values of one split for all rows of an item.
+/// One split for all rows of an item.
 void CpuAttention::ComputeSplit(const Call& call, const Item& item, int32_t split, Worker& w,
                                 State out) {
   const AttentionArgs& a = *call.args;
   const KvLayout& l = *call.layout;
   const BatchSlice& slice = a.batch->slices[item.slice];
   const TableView& table = a.batch->table(call.group, item.slice);
-  const int32_t rows = item.end - item.begin, padded = l.head_dim_padded;
   const int32_t base = split * kSplit;
-  int32_t begin[kRows], end[kRows];  // what each row attends to, counted from the split's start
-  int32_t least = kSplit, most = 0, common_begin = 0, common_end = kSplit;
-  for (int32_t r = 0; r < rows; ++r) {
+  int32_t begin[kRows], end[kRows];
+  SplitArgs s;
+  s.rows = item.end - item.begin;
+  s.least = kSplit;
+  for (int32_t r = 0; r < s.rows; ++r) {
     const int32_t position = slice.first_pos + (item.begin + r) / call.per_kv;
     begin[r] = std::clamp(FirstAttended(position, call.window) - base, 0, kSplit);
     end[r] = std::clamp(position + 1 - base, begin[r], kSplit);
     if (begin[r] < end[r]) {
-      least = std::min(least, begin[r]);
-      most = std::max(most, end[r]);
+      s.least = std::min(s.least, begin[r]);
+      s.most = std::max(s.most, end[r]);
     }
-    common_begin = std::max(common_begin, begin[r]);
-    common_end = std::min(common_end, end[r]);
   }
-  const auto type = static_cast<size_t>(l.dtype);
-  const bool scaled = l.dtype == KvDType::kInt8;
-  const auto block_at = [&](int32_t position) {
-    return a.kv->block(table.blocks[position / l.block_tokens - table.first_block]);
-  };
-
-  ScoreArgs s;
+  s.begin = begin;
+  s.end = end;
+  const uint8_t* blocks[kMostBlocks];
+  const int32_t first_block = split * (kSplit / l.block_tokens) - table.first_block;
+  for (int32_t i = 0; i < kSplit / l.block_tokens; ++i) {
+    const int32_t block = first_block + i;
+    blocks[i] = block >= 0 && block < table.count ? a.kv->block(table.blocks[block]) : nullptr;
+  }
+  s.blocks = blocks;
+  s.k_offset = l.KOffset(a.layer, item.kv_head);
+  s.v_offset = l.VOffset(a.layer, item.kv_head);
+  s.k_scale_offset = l.KScaleOffset(a.layer, item.kv_head);
+  s.v_scale_offset = l.VScaleOffset(a.layer, item.kv_head);
+  s.block_tokens = l.block_tokens;
+  s.head_dim_padded = l.head_dim_padded;
   s.channels = static_cast<int32_t>(RoundUp(l.head_dim, l.pack()));
-  s.q = w.q;
-  s.q_stride = padded;
-  s.rows = rows;
-  s.out_stride = kSplit;
-  constexpr int32_t kTiles = ScoreArgs::kMaxTiles;
-  const size_t tile_bytes = l.KIndex(16, 0) * l.element_bytes();
-  const auto k_tile = [&](int32_t t) {
-    return block_at(base + t) + l.KOffset(a.layer, item.kv_head) +
-           (base + t) % l.block_tokens / 16 * tile_bytes;
-  };
-  for (int32_t t = least / 16 * 16; t < most; t += kTiles * 16) {
-    s.tiles = std::min(kTiles, static_cast<int32_t>(DivUp(most - t, 16)));
-    for (int32_t i = 0; i < s.tiles; ++i) {
-      const int32_t at = t + i * 16, later = at + kTiles * 16;
-      s.k[i] = k_tile(at);
-      s.soon[i] = later < most ? k_tile(later) : nullptr;
-      if (scaled) {
-        s.k_scale[i] = reinterpret_cast<const float*>(block_at(base + at) +
-                                                      l.KScaleOffset(a.layer, item.kv_head)) +
-                       (base + at) % l.block_tokens;
-      }
-    }
-    s.out = w.scores + t;
-    kernels_->score[type](s);
-  }
-  for (int32_t r = 0; r < rows; ++r) {
-    out.m[r] = -std::numeric_limits<float>::infinity();
-    out.l[r] = 0;
-    if (begin[r] < end[r]) {
-      kernels_->softmax(w.scores + static_cast<size_t>(r) * kSplit, begin[r], end[r], &out.m[r],
-                        &out.l[r]);
-    }
-  }
-
-  std::memset(out.acc, 0, static_cast<size_t>(rows) * padded * sizeof(float));
-  ValueArgs v;
-  v.block_tokens = l.block_tokens;
-  v.head_dim_padded = padded;
-  v.p_stride = kSplit;
-  const auto add_values = [&](int32_t row, int32_t count, int32_t from, int32_t to) {
-    v.rows = count;
-    v.acc = out.acc + static_cast<size_t>(row) * padded;
-    for (int32_t t = from; t < to;) {
-      const int32_t in_block = (base + t) % l.block_tokens;
-      const int32_t next = std::min(to, t + l.block_tokens - in_block);
-      const uint8_t* block = block_at(base + t);
-      v.v = block + l.VOffset(a.layer, item.kv_head);
-      v.soon = next < to ? block_at(base + next) + l.VOffset(a.layer, item.kv_head) : nullptr;
-      if (scaled)
-        v.v_scale = reinterpret_cast<const float*>(block + l.VScaleOffset(a.layer, item.kv_head));
-      v.begin = in_block;
-      v.end = in_block + next - t;
-      v.p = w.scores + static_cast<size_t>(row) * kSplit + t - in_block;
-      kernels_->value[type](v);
-      t = next;
-    }
-  };
-  // What every row attends to is read once for all; the edges row by row, still in order of tokens.
-  if (common_begin >= common_end) {
-    for (int32_t r = 0; r < rows; ++r) add_values(r, 1, begin[r], end[r]);
-    return;
-  }
-  for (int32_t r = 0; r < rows; ++r) add_values(r, 1, begin[r], common_begin);
-  add_values(0, rows, common_begin, common_end);
-  for (int32_t r = 0; r < rows; ++r) add_values(r, 1, common_end, end[r]);
+  s.q = w.packed_q;
+  s.m = out.m;
+  s.l = out.l;
+  s.acc = out.acc;
+  s.scratch = w.scratch;
+  s.vector = vector_;
+  call.kernel->split(s);
 }
 
 void CpuAttention::Finish(const Call& call, const Item& item, const State& state) {
@@ -287,8 +240,14 @@ void CpuAttention::Run(const AttentionArgs& args, OpCounters& counters) {
   MakeItems(args, counters);
   if (items_.empty()) return;
   MakeUnits();
-  const Call call{&args, &l, l.window_of(args.layer), l.group_of(args.layer),
-                  args.heads / l.kv_heads};
+  const auto type = static_cast<size_t>(l.dtype);
+  const AttentionKernels& kernels = kernels_->of[type].split ? *kernels_ : kFloatAttention;
+  const Call call{&args,
+                  &l,
+                  l.window_of(args.layer),
+                  l.group_of(args.layer),
+                  args.heads / l.kv_heads,
+                  &kernels.of[type]};
   const int32_t padded = l.head_dim_padded;
   const size_t state_bytes = StateBytes(padded), worker_bytes = WorkerBytes(padded);
   uint8_t* const partials = scratch_.data() + static_cast<size_t>(pool_->size()) * worker_bytes;
@@ -298,10 +257,12 @@ void CpuAttention::Run(const AttentionArgs& args, OpCounters& counters) {
   const auto worker_at = [&](int index) {
     uint8_t* memory = scratch_.data() + static_cast<size_t>(index) * worker_bytes;
     Worker w;
-    w.scores = reinterpret_cast<float*>(memory);
-    w.q = w.scores + static_cast<size_t>(kRows) * kSplit;
-    memory +=
-        (static_cast<size_t>(kRows) * kSplit + static_cast<size_t>(kRows) * padded) * sizeof(float);
+    w.scratch = memory;
+    memory += kSplitScratchBytes;
+    w.packed_q = memory;
+    memory += SplitQueryBytes(padded);
+    w.q = reinterpret_cast<float*>(memory);
+    memory += SplitQueryBytes(padded);
     w.running = StateAt(memory);
     w.split = StateAt(memory + state_bytes);
     return w;
@@ -316,6 +277,7 @@ void CpuAttention::Run(const AttentionArgs& args, OpCounters& counters) {
       std::memcpy(to, from, static_cast<size_t>(l.head_dim) * sizeof(float));
       for (int32_t c = l.head_dim; c < padded; ++c) to[c] = 0;
     }
+    call.kernel->queries(w.q, item.end - item.begin, padded, w.packed_q);
   };
   // All splits of an item in ascending order, each from where `split_at` has it.
   const auto finish = [&](const Item& item, const State& running, auto&& split_at) {

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "backend/backend.h"
-#include "backend/cpu/vector_kernels.h"
+#include "backend/cpu/attention_kernels.h"
 #include "base/thread_pool.h"
 
 namespace kvasir {
@@ -17,13 +17,11 @@ namespace kvasir {
 /// on who computes: only on its q, the cached K and V, and absolute positions.
 class CpuAttention {
  public:
-  /// Positions of one split: a multiple of every block size. Scores of 32 rows stay in the cache,
-  /// and one sequence of a few thousand tokens already has work for every core.
-  static constexpr int32_t kSplit = 512;
-  /// Rows of one work item: (token, head of the GQA group) pairs that read the same K and V.
-  static constexpr int32_t kTileRows = 32;
+  static constexpr int32_t kSplit = kSplitTokens;
+  static constexpr int32_t kTileRows = kSplitRows;  ///< most rows of one work item
 
-  CpuAttention(const VectorKernels* kernels, ThreadPool* pool);  ///< both must outlive this
+  /// All must outlive this.
+  CpuAttention(const AttentionKernels* kernels, const VectorKernels* vector, ThreadPool* pool);
 
   static size_t ScratchBytes(int threads, int32_t head_dim, int64_t max_tokens);
   Status ReserveScratch(int32_t head_dim, int64_t max_tokens);
@@ -60,7 +58,8 @@ class CpuAttention {
   void Finish(const Call& call, const Item& item, const State& state);
   static State StateAt(uint8_t* memory);
 
-  const VectorKernels* kernels_;
+  const AttentionKernels* kernels_;
+  const VectorKernels* vector_;
   ThreadPool* pool_;
   AlignedBuffer scratch_;
   int32_t head_dim_padded_ = 0;

@@ -31,6 +31,14 @@ const VectorKernels& VectorKernelsFor(Isa isa) {
   }
 }
 
+const AttentionKernels& AttentionKernelsFor(Isa isa) {
+#if defined(__x86_64__)
+  if (isa == Isa::kAmx) return amx::kTileAttention;
+#endif
+  (void)isa;
+  return kFloatAttention;
+}
+
 /// Rows of cheap work below which waking the other threads costs more than it saves (about 5 us
 /// against a microsecond for a row of a few hundred elements).
 constexpr int32_t kRowsToShare = 8;
@@ -56,7 +64,7 @@ class CpuBackend final : public Backend {
         pool_(threads, pin),
         kernels_(VectorKernelsFor(isa)),
         matmul_(&MatMulKernelsFor(isa), &pool_),
-        attention_(&kernels_, &pool_) {}
+        attention_(&AttentionKernelsFor(isa), &kernels_, &pool_) {}
 
   std::string description() const override {
     return fmt::format("cpu {}, {} thread{}", NameOf(isa_), pool_.size(),

@@ -1,0 +1,158 @@
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "backend/cpu/attention_kernels.h"
+#include "backend/cpu/exp_constants.h"
+#include "tensor/half.h"
+
+namespace kvasir::scalar {
+namespace {
+
+constexpr int32_t kPairs = 16;  // of channels or tokens in one product of tiles
+
+/// Matrix instructions on bf16 take and give zero for what is subnormal.
+float Flush(float x) {
+  return std::fabs(x) < std::numeric_limits<float>::min() ? std::copysign(0.0f, x) : x;
+}
+
+/// One output of TDPBF16PS: the even products in one chain of fma from 0, the odd ones in another,
+/// then sum + (even + odd). a and b [2 pairs].
+float TileDotBf16(float sum, const float* a, const float* b, int32_t pairs) {
+  float even = 0, odd = 0;
+  for (int32_t i = 0; i < pairs; ++i) {
+    even = Flush(std::fma(Flush(a[2 * i]), Flush(b[2 * i]), even));
+    odd = Flush(std::fma(Flush(a[2 * i + 1]), Flush(b[2 * i + 1]), odd));
+  }
+  return Flush(Flush(sum) + Flush(even + odd));
+}
+
+float RoundToBf16(float x) { return Bf16ToF32(F32ToBf16(Flush(x))); }
+
+/// t - floor(t), rounded down, as vreduceps has it; 0 for what is infinite.
+float Fraction(float t, float floor) {
+  if (std::isinf(t)) return 0;
+  const float r = t - floor;
+  const float back = r - t, lost = (t - (r - back)) - (floor + back);  // what rounding took (Knuth)
+  return lost < 0 ? std::nextafter(r, -1.0f) : r;
+}
+
+/// 2^t, see kPow2a.
+float Pow2(float t) {
+  const float floor = std::floor(t), r = Fraction(t, floor);
+  const float q = std::fma(std::fma(kPow2c, r, kPow2b), r, kPow2a);
+  if (std::isnan(t)) return t;
+  const int exponent = floor < -1000 ? -1000 : floor > 1000 ? 1000 : static_cast<int>(floor);
+  return std::scalbn(std::fma(q, r, 1.0f), exponent);
+}
+
+float Bf16At(const uint8_t* base, size_t index) {
+  uint16_t bits = 0;
+  std::memcpy(&bits, base + index * 2, 2);
+  return Bf16ToF32(bits);
+}
+
+/// Packed queries of bf16: [channel / 32][kSplitRows][channel % 32], whose 64-byte rows are rows of
+/// A tiles.
+size_t QueryIndex(int32_t row, int32_t channel) {
+  return static_cast<size_t>((channel / 32 * kSplitRows + row) * 32 + channel % 32);
+}
+
+void Bf16Queries(const float* q, int32_t rows, int32_t head_dim_padded, uint8_t* to) {
+  for (int32_t r = 0; r < rows; ++r) {
+    for (int32_t c = 0; c < head_dim_padded; ++c) {
+      const uint16_t bits = F32ToBf16(Flush(q[static_cast<size_t>(r) * head_dim_padded + c]));
+      std::memcpy(to + QueryIndex(r, c) * 2, &bits, 2);
+    }
+  }
+}
+
+/// The score of token t of the split.
+float Bf16Score(const SplitArgs& a, int32_t row, int32_t t) {
+  const uint8_t* k = a.blocks[t / a.block_tokens] + a.k_offset;
+  const int32_t in_block = t % a.block_tokens;
+  float sum = 0;
+  for (int32_t first = 0; first < a.head_dim_padded; first += 2 * kPairs) {
+    const int32_t rest = a.head_dim_padded - first;
+    const int32_t channels = rest < 2 * kPairs ? rest : 2 * kPairs;
+    float q[2 * kPairs], key[2 * kPairs];
+    for (int32_t i = 0; i < channels; ++i) {
+      const int32_t c = first + i;
+      q[i] = Bf16At(a.q, QueryIndex(row, c));
+      key[i] =
+          Bf16At(k, static_cast<size_t>((in_block / 16 * (a.head_dim_padded / 2) + c / 2) * 16 +
+                                        in_block % 16) *
+                            2 +
+                        c % 2);
+    }
+    sum = TileDotBf16(sum, q, key, channels / 2);
+  }
+  return sum;
+}
+
+/// Adds a step's p v to channel c; `p` [kSplitTokens] is rounded already, and 0 outside [begin,
+/// end), which lie within one step.
+float Bf16Value(const SplitArgs& a, const float* p, int32_t begin, int32_t end, int32_t c,
+                float sum) {
+  for (int32_t first = begin / 32 * 32; first < end; first += 32) {
+    float value[2 * kPairs] = {};
+    for (int32_t i = 0; i < 32; ++i) {
+      const int32_t t = first + i, in_block = t % a.block_tokens;
+      if (t < begin || t >= end) continue;
+      value[i] = Bf16At(
+          a.blocks[t / a.block_tokens] + a.v_offset,
+          static_cast<size_t>((c / 16 * (a.block_tokens / 2) + in_block / 2) * 16 + c % 16) * 2 +
+              in_block % 2);
+    }
+    sum = TileDotBf16(sum, p + first, value, kPairs);
+  }
+  return sum;
+}
+
+void Bf16Row(const SplitArgs& a, int32_t row) {
+  constexpr float kNone = -std::numeric_limits<float>::infinity();
+  float* acc = a.acc + static_cast<size_t>(row) * a.head_dim_padded;
+  float p[kSplitTokens] = {}, lanes[16] = {};
+  float m = kNone;
+  std::memset(acc, 0, static_cast<size_t>(a.head_dim_padded) * sizeof(float));
+  for (int32_t begin = a.begin[row], end = 0; begin < a.end[row]; begin = end) {
+    end = begin / kStepTokens * kStepTokens + kStepTokens;
+    if (end > a.end[row]) end = a.end[row];
+    float most = kNone;
+    for (int32_t t = begin; t < end; ++t) {
+      p[t] = Bf16Score(a, row, t);
+      most = p[t] > most ? p[t] : most;
+    }
+    if (most > m + kRaise) {
+      if (m != kNone) {
+        const float factor = Pow2(std::fma(m, kLog2E, -(most * kLog2E)));
+        for (float& lane : lanes) lane *= factor;
+        for (int32_t c = 0; c < a.head_dim_padded; ++c) acc[c] *= factor;
+      }
+      m = most;
+    }
+    const float shift = m == kNone ? 0.0f : m * kLog2E;
+    for (int32_t t = begin; t < end; ++t) {
+      const float weight = Pow2(std::fma(p[t], kLog2E, -shift));
+      lanes[t % 16] += weight;
+      p[t] = RoundToBf16(weight);
+    }
+    for (int32_t c = 0; c < a.head_dim_padded; ++c) acc[c] = Bf16Value(a, p, begin, end, c, acc[c]);
+  }
+  for (int32_t half = 8; half > 0; half /= 2) {
+    for (int32_t i = 0; i < half; ++i) lanes[i] += lanes[i + half];
+  }
+  a.m[row] = m;
+  a.l[row] = lanes[0];
+}
+
+void Bf16Split(const SplitArgs& a) {
+  for (int32_t r = 0; r < a.rows; ++r) Bf16Row(a, r);
+}
+
+}  // namespace
+
+const AttentionKernels kTileAttention = {{{}, {}, {Bf16Queries, Bf16Split}, {}}};
+
+}  // namespace kvasir::scalar

@@ -1,0 +1,228 @@
+// Attention by matrix instructions against the scalar code that defines its arithmetic, split by
+// split, bit for bit.
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <random>
+#include <vector>
+
+#include "backend/cpu/attention_kernels.h"
+#include "base/aligned_buffer.h"
+#include "base/cpu.h"
+#include "kv/layout.h"
+#include "tensor/half.h"
+
+namespace kvasir {
+namespace {
+
+#if defined(__x86_64__)
+
+struct Case {
+  KvDType dtype;
+  int32_t head_dim, block_tokens;
+  std::vector<int32_t> begin, end;  // by row
+  float score_scale = 1;
+  int32_t bad_token = -1;  // whose V is not finite
+};
+
+std::string Describe(const Case& c) {
+  return fmt::format("{} head_dim {} blocks of {} rows {} [{},{}) to [{},{})", NameOf(c.dtype),
+                     c.head_dim, c.block_tokens, c.begin.size(), c.begin.front(), c.end.front(),
+                     c.begin.back(), c.end.back());
+}
+
+struct Result3 {
+  std::vector<uint8_t> q;
+  std::vector<float> m, l, acc;
+};
+
+/// One split in blocks in shuffled order, full of NaN where nothing was written.
+class SplitUnderTest {
+ public:
+  explicit SplitUnderTest(const Case& c)
+      : c_(c),
+        layout_(*KvLayout::Create({.window = {0},
+                                   .kv_heads = 2,
+                                   .head_dim = c.head_dim,
+                                   .block_tokens = c.block_tokens,
+                                   .dtype = c.dtype})),
+        least_(*std::min_element(c.begin.begin(), c.begin.end())),
+        most_(*std::max_element(c.end.begin(), c.end.end())) {
+    const int32_t count = kSplitTokens / c.block_tokens;
+    memory_ = *AlignedBuffer::Allocate(layout_.block_bytes * static_cast<size_t>(count),
+                                       MemoryOwner::kKv, "a test");
+    std::memset(memory_.data(), 0xFF, memory_.size());
+    std::vector<int32_t> order(static_cast<size_t>(count));
+    for (int32_t i = 0; i < count; ++i) order[static_cast<size_t>(i)] = i;
+    std::shuffle(order.begin(), order.end(), random_);
+    for (int32_t i = 0; i < count; ++i) {
+      const bool held = (i + 1) * c.block_tokens > least_ && i * c.block_tokens < most_;
+      blocks_.push_back(held ? memory_.data() + static_cast<size_t>(order[static_cast<size_t>(i)]) *
+                                                    layout_.block_bytes
+                             : nullptr);
+    }
+    Fill();
+    const auto rows = static_cast<int32_t>(c.begin.size());
+    q_.resize(static_cast<size_t>(rows) * layout_.head_dim_padded);
+    for (int32_t r = 0; r < rows; ++r) {
+      for (int32_t i = 0; i < c.head_dim; ++i) {
+        q_[static_cast<size_t>(r) * layout_.head_dim_padded + i] =
+            normal_(random_) * c.score_scale / std::sqrt(static_cast<float>(c.head_dim));
+      }
+    }
+  }
+
+  Result3 Run(const SplitKernel& kernel) const {
+    const auto rows = static_cast<int32_t>(c_.begin.size());
+    AlignedBuffer scratch =
+        *AlignedBuffer::Allocate(kSplitScratchBytes, MemoryOwner::kScratch, "a test");
+    AlignedBuffer q = *AlignedBuffer::Allocate(SplitQueryBytes(layout_.head_dim_padded),
+                                               MemoryOwner::kScratch, "a test");
+    std::memset(scratch.data(), 0xFF, scratch.size());
+    Result3 out;
+    out.m.resize(kSplitRows);
+    out.l.resize(kSplitRows);
+    out.acc.resize(static_cast<size_t>(kSplitRows) * layout_.head_dim_padded);
+    kernel.queries(q_.data(), rows, layout_.head_dim_padded, q.data());
+    SplitArgs a;
+    a.blocks = blocks_.data();
+    a.k_offset = layout_.KOffset(0, 1);
+    a.v_offset = layout_.VOffset(0, 1);
+    a.k_scale_offset = layout_.KScaleOffset(0, 1);
+    a.v_scale_offset = layout_.VScaleOffset(0, 1);
+    a.block_tokens = layout_.block_tokens;
+    a.head_dim_padded = layout_.head_dim_padded;
+    a.channels = c_.head_dim;
+    a.rows = rows;
+    a.q = q.data();
+    a.begin = c_.begin.data();
+    a.end = c_.end.data();
+    a.least = least_;
+    a.most = most_;
+    a.m = out.m.data();
+    a.l = out.l.data();
+    a.acc = out.acc.data();
+    a.scratch = scratch.data();
+    kernel.split(a);
+    for (int32_t r = 0; r < kSplitRows; ++r) {
+      if (r < rows && c_.begin[static_cast<size_t>(r)] < c_.end[static_cast<size_t>(r)]) continue;
+      if (r >= rows) out.m[static_cast<size_t>(r)] = out.l[static_cast<size_t>(r)] = 0;
+      std::fill_n(&out.acc[static_cast<size_t>(r) * layout_.head_dim_padded],
+                  layout_.head_dim_padded, 0.0f);
+    }
+    return out;
+  }
+
+ private:
+  void Fill() {
+    for (int32_t t = least_; t < most_; ++t) {
+      uint8_t* block = blocks_[static_cast<size_t>(t / layout_.block_tokens)];
+      const int32_t slot = t % layout_.block_tokens;
+      for (int32_t c = 0; c < layout_.head_dim_padded; ++c) {
+        float k = c < c_.head_dim ? normal_(random_) : 0,
+              v = c < c_.head_dim ? normal_(random_) : 0;
+        if (t == c_.bad_token) v = std::numeric_limits<float>::infinity();
+        const uint16_t kb = F32ToBf16(k), vb = F32ToBf16(v);
+        std::memcpy(block + layout_.KOffset(0, 1) + layout_.KIndex(slot, c) * 2, &kb, 2);
+        std::memcpy(block + layout_.VOffset(0, 1) + layout_.VIndex(slot, c) * 2, &vb, 2);
+      }
+    }
+  }
+
+  Case c_;
+  KvLayout layout_;
+  int32_t least_, most_;
+  AlignedBuffer memory_;
+  std::vector<uint8_t*> blocks_;
+  std::vector<float> q_;
+  std::mt19937 random_{1};
+  std::normal_distribution<float> normal_;
+};
+
+/// Equal bits; all NaNs are one.
+bool Same(const std::vector<float>& a, const std::vector<float>& b) {
+  for (size_t i = 0; i < a.size(); ++i) {
+    if (std::isnan(a[i]) && std::isnan(b[i])) continue;
+    if (std::bit_cast<uint32_t>(a[i]) != std::bit_cast<uint32_t>(b[i])) return false;
+  }
+  return a.size() == b.size();
+}
+
+bool HasAmx() { return AvailableIsas().back() == Isa::kAmx; }
+
+void ExpectSameAsScalar(const Case& c) {
+  const auto type = static_cast<size_t>(c.dtype);
+  const SplitUnderTest split(c);
+  const Result3 expected = split.Run(scalar::kTileAttention.of[type]),
+                got = split.Run(amx::kTileAttention.of[type]);
+  EXPECT_TRUE(Same(got.m, expected.m)) << Describe(c);
+  EXPECT_TRUE(Same(got.l, expected.l)) << Describe(c);
+  EXPECT_TRUE(Same(got.acc, expected.acc)) << Describe(c);
+}
+
+/// Rows of `heads` heads and consecutive tokens, the last at `last`.
+Case Rows(KvDType dtype, int32_t head_dim, int32_t block_tokens, int32_t heads, int32_t rows,
+          int32_t last, int32_t window, int32_t offset) {
+  Case c{dtype, head_dim, block_tokens, {}, {}};
+  for (int32_t r = 0; r < rows; ++r) {
+    const int32_t position = last - (rows - 1 + offset) / heads + (r + offset) / heads;
+    const int32_t begin = std::clamp(window > 0 ? position - window + 1 : 0, 0, kSplitTokens);
+    c.begin.push_back(begin);
+    c.end.push_back(std::clamp(position + 1, begin, kSplitTokens));
+  }
+  return c;
+}
+
+TEST(TileAttention, EveryShapeHasTheBitsOfTheScalarArithmetic) {
+  if (!HasAmx()) GTEST_SKIP() << "this machine has no AMX";
+  for (const KvDType dtype : {KvDType::kBF16}) {
+    for (const int32_t head_dim : {8, 34, 64, 80, 96, 128, 256}) {
+      for (const int32_t block : {16, 32, 64, 512}) {
+        ExpectSameAsScalar(Rows(dtype, head_dim, block, 4, 4, 100, 0, 0));
+        ExpectSameAsScalar(Rows(dtype, head_dim, block, 3, 32, 77, 0, 1));
+        ExpectSameAsScalar(Rows(dtype, head_dim, block, 7, 23, 66, 30, 2));
+      }
+    }
+  }
+}
+
+TEST(TileAttention, EveryNumberOfRowsAndEveryTailHasTheBitsOfTheScalarArithmetic) {
+  if (!HasAmx()) GTEST_SKIP() << "this machine has no AMX";
+  for (const KvDType dtype : {KvDType::kBF16}) {
+    for (const int32_t heads : {1, 3, 4, 7, 8}) {
+      for (int32_t rows = 1; rows <= kSplitRows; ++rows)
+        ExpectSameAsScalar(Rows(dtype, 64, 32, heads, rows, 35 + rows, 0, rows % heads));
+      for (int32_t last = 0; last < 66; ++last) {
+        ExpectSameAsScalar(Rows(dtype, 48, 16, heads, heads, last, 0, 0));
+        ExpectSameAsScalar(Rows(dtype, 64, 64, heads, heads, last + 400, 33, 0));
+      }
+    }
+    // Rows that lie before the split, after it, or have left it.
+    ExpectSameAsScalar(Rows(dtype, 64, 32, 2, 32, 5, 0, 0));
+    ExpectSameAsScalar(Rows(dtype, 64, 32, 1, 32, 530, 24, 0));
+    ExpectSameAsScalar(Rows(dtype, 64, 32, 4, 32, 700, 0, 0));
+  }
+}
+
+TEST(TileAttention, LargeScoresAndNumbersThatAreNotFiniteHaveTheBitsOfTheScalarArithmetic) {
+  if (!HasAmx()) GTEST_SKIP() << "this machine has no AMX";
+  for (const float scale : {1e-30f, 20.0f, 100.0f, 1e30f}) {
+    Case c = Rows(KvDType::kBF16, 64, 32, 4, 32, 90, 0, 0);
+    c.score_scale = scale;
+    ExpectSameAsScalar(c);
+  }
+  for (const int32_t bad : {3, 86, 90}) {
+    Case c = Rows(KvDType::kBF16, 64, 32, 4, 32, 90, 0, 0);
+    c.bad_token = bad;
+    ExpectSameAsScalar(c);
+  }
+}
+
+#endif
+
+}  // namespace
+}  // namespace kvasir
