@@ -458,17 +458,30 @@ void Scheduler::GetUnstuck() {
     Preempt(running_.back().get());
     Admit();
   }
-  // The oldest that can go on gets the room of all others.
+  if (PlanOldestAlone()) return;
+  // What lacks is held by the cache for it alone: a block that another published meanwhile, of
+  // which it has begun a copy. From the beginning, without the cache, it has the room that
+  // admission saw.
+  Preempt(running_.front().get());
+  kv_->DropCache();
+  Admit();
+  CHECK(PlanOldestAlone());
+}
+
+/// The oldest that can go on gets the room of all others, which are preempted. False where that is
+/// not enough; then it runs alone.
+bool Scheduler::PlanOldestAlone() {
   Sequence* oldest = nullptr;
   for (const auto& r : running_) {
-    if (can_go_on(r) && (oldest == nullptr || r->OlderThan(*oldest))) oldest = r.get();
+    if (r->pending() > 0 && (oldest == nullptr || r->OlderThan(*oldest))) oldest = r.get();
   }
+  CHECK(oldest != nullptr);
   while (running_.size() > 1) {
     Preempt(running_.back().get() == oldest ? running_.front().get() : running_.back().get());
   }
-  CHECK(PlanSlice(oldest, options_.chunked_prefill
-                              ? std::min(oldest->pending(), options_.max_step_tokens)
-                              : oldest->pending()));
+  return PlanSlice(oldest, options_.chunked_prefill
+                               ? std::min(oldest->pending(), options_.max_step_tokens)
+                               : oldest->pending());
 }
 
 const StepPlan& Scheduler::Plan(int64_t now_ns) {

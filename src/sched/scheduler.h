@@ -120,6 +120,7 @@ class Scheduler {
   void Admit();
   void RaiseOld();
   void GetUnstuck();
+  bool PlanOldestAlone();
   Admission TryAdmit(Sequence* sequence);
   bool WaitsForPrefix(Sequence* sequence, const PrefixMatch& match);
   bool StillWaits(Sequence* sequence);
