@@ -39,7 +39,9 @@ def alone(command):
         yield
         return
     holder = subprocess.Popen([*shlex.split(command), "sh", "-c", "echo held; read _"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    holder.stdout.readline()
+    if holder.stdout.readline() != b"held\n":
+        holder.communicate()
+        sys.exit(f"'{command}' did not give the machine (exit {holder.returncode}): nothing more is measured")
     try:
         yield
     finally:
@@ -179,4 +181,4 @@ def main():
         report.write(a.out, result)  # after each row, so that a run cut short has its rows
 
 
-main()
+if __name__ == "__main__": main()
