@@ -55,4 +55,4 @@ def main():
     for name, s in sides.items(): print(f"{name:28} {s['perplexity']:10.4f}   {s['scored']} tokens, {sides['Kvasir']['perplexity'] / s['perplexity']:.4f} x")
 
 
-main()
+if __name__ == "__main__": main()

@@ -63,7 +63,7 @@ def limit(row):
 
 
 def one_line(row):
-    parts = [f"{name} {value(side)}" + (f" = {ratio(row, name):.2f} x" if ratio(row, name) else "") for name, side in row["sides"].items()]
+    parts = [f"{name} {value(side)}" + (f" = {ratio(row, name):.2f} x" if name in PEERS and ratio(row, name) else "") for name, side in row["sides"].items()]
     return f"{row['name']} [{row['unit']}]: " + "; ".join(parts) + (f"; limit {limit(row)}" if limit(row) else "")
 
 
