@@ -200,7 +200,13 @@ Scheduler::Admission Scheduler::TryAdmit(Sequence* s) {
     const int64_t held = HeldBlocks(s->tenant);
     if (held > 0 && held + total + groups * s->places > quota) return refuse(Admission::kOverQuota);
   }
-  if (!kv_->Adopt(s->kv, match, s->tokens, counters_.steps)) return refuse(Admission::kNoRoom);
+  if (!kv_->Adopt(s->kv, match, s->tokens, counters_.steps)) {
+    // No room for a copy of the last block's beginning beside the original, which is held until the
+    // copy is made: whole blocks only, or a prompt that fills the pool would wait for ever.
+    const auto whole = static_cast<int32_t>(match.nodes.size()) * kv_->layout().block_tokens;
+    match = kv_->Match(s->salt, s->tokens, whole);
+    if (!kv_->Adopt(s->kv, match, s->tokens, counters_.steps)) return refuse(Admission::kNoRoom);
+  }
   AccountWaiting(s);
   if (s->preemptions == 0) {
     s->cached_tokens = std::min(match.tokens, s->prompt_tokens);

@@ -237,6 +237,20 @@ TEST(Scheduler, AnOlderOneIsNeverPreemptedForAYounger) {
   EXPECT_GT(preemptions, 10u);
 }
 
+TEST(Scheduler, APromptThatFillsThePoolIsComputedAgainFromItsWholeBlocks) {
+  // Three blocks: two whole ones and a part, of which a copy would need a fourth.
+  Rig rig(false, 3, {.max_step_tokens = 64, .max_sequences = 2});
+  std::mt19937 random(23);
+  const auto prompt = RandomPrompt(random, 40);
+  const SequenceId first = rig.Add(prompt, 4);
+  for (int steps = 0; rig.Step(); ++steps) ASSERT_LT(steps, 100);
+  const SequenceId again = rig.Add(prompt, 4);
+  for (int steps = 0; rig.Step(); ++steps) ASSERT_LT(steps, 100);
+  ASSERT_EQ(rig.outputs.count(again), 1u) << "it waits for room that nobody gives back";
+  EXPECT_EQ(rig.outputs.at(first), rig.outputs.at(again));
+  EXPECT_EQ(rig.scheduler.counters().cached_tokens, 32u);
+}
+
 TEST(Scheduler, APrefixIsSharedWhileItsOwnerStillRuns) {
   Rig rig(false, 100, {.max_step_tokens = 64, .max_sequences = 4});
   std::mt19937 random(6);
