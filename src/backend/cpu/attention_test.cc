@@ -205,7 +205,9 @@ double Nmse(const std::vector<float>& got, const std::vector<float>& expected) {
 }
 
 /// Whether the set computes this type with matrix instructions, in their own arithmetic.
-bool HasTiles(Isa isa, KvDType dtype) { return isa == Isa::kAmx && dtype == KvDType::kBF16; }
+bool HasTiles(Isa isa, KvDType dtype) {
+  return isa == Isa::kAmx && (dtype == KvDType::kBF16 || dtype == KvDType::kInt8);
+}
 
 double WorstDifference(const std::vector<float>& a, const std::vector<float>& b) {
   double worst = a.size() == b.size() ? 0 : INFINITY;
