@@ -56,7 +56,8 @@ float Bf16At(const uint8_t* base, size_t index) {
 /// Packed queries of bf16: [channel / 32][kSplitRows][channel % 32], whose 64-byte rows are rows of
 /// A tiles.
 size_t QueryIndex(int32_t row, int32_t channel) {
-  return static_cast<size_t>((channel / 32 * kSplitRows + row) * 32 + channel % 32);
+  return (static_cast<size_t>(channel / 32) * kSplitRows + static_cast<size_t>(row)) * 32 +
+         static_cast<size_t>(channel % 32);
 }
 
 void Bf16Queries(const float* q, int32_t rows, int32_t head_dim_padded, uint8_t* to) {

@@ -237,6 +237,19 @@ TEST(TileAttention, LargeScoresAndNumbersThatAreNotFiniteHaveTheBitsOfTheScalarA
   }
 }
 
+TEST(TileAttention, OnlyRowsThatAttendToAValueThatIsNotFiniteShowIt) {
+  if (!HasAmx()) GTEST_SKIP() << "this machine has no AMX";
+  for (const KvDType dtype : {KvDType::kBF16, KvDType::kInt8}) {
+    Case c = Rows(dtype, 64, 32, 4, 32, 90, 0, 0);
+    c.bad_token = 87;
+    const Result3 got = SplitUnderTest(c).Run(amx::kTileAttention.of[static_cast<size_t>(dtype)]);
+    for (size_t r = 0; r < c.begin.size(); ++r) {
+      for (size_t i = 0; i < 64; ++i)
+        EXPECT_EQ(std::isfinite(got.acc[r * 64 + i]), c.end[r] <= c.bad_token) << r << " " << i;
+    }
+  }
+}
+
 #endif
 
 }  // namespace
