@@ -2,46 +2,13 @@
 
 #include "backend/cpu/attention_kernels.h"
 #include "backend/cpu/exp_constants.h"
-#include "backend/cpu/tiles_bf16.h"
+#include "backend/cpu/tile_ops.h"
 
 // Only intrinsics and this namespace: nothing compiled here may replace a baseline function.
 namespace kvasir::amx {
 namespace {
 
-/// Everything of one call that does not change.
-struct Split {
-  const SplitArgs& a;
-  float* scores;  // [kStepTokens / 16][capacity][16]; the weights of 32 tokens as bf16, in rows of
-                  // 64 bytes, take the place of the first 16 scores
-  float* sums;    // [kSplitRows][16] lanes of l
-  uint8_t* gathered;             // four tiles of V in turn
-  int capacity;                  // rows of a tile of scores: 16 or kSplitRows
-  int first, second;             // rows of the two groups of at most 16
-  int common_begin, common_end;  // what all rows attend to that attend to something
-};
-
-/// A step: at most kStepTokens tokens of the split that some row attends to.
-struct Step {
-  int begin, end;                      // tokens of the split
-  int first_tile, last_tile;           // of 16 tokens, half-open
-  bool first;                          // of the split
-  const uint8_t* k[kStepTokens / 16];  // of each tile of 16 tokens
-  const uint8_t* v[kStepTokens / 32];  // of each 32 tokens, null where they must be gathered
-};
-
-inline float* ScoresAt(const Split& s, int tile, int row) {
-  constexpr int kTiles = kStepTokens / 16;
-  return s.scores + (static_cast<size_t>(tile % kTiles) * s.capacity + row) * 16;
-}
-
-inline int Least(int a, int b) { return a < b ? a : b; }
-inline int Most(int a, int b) { return a > b ? a : b; }
-
-/// Which of the 16 tokens from `at` lie in [begin, end).
-inline __mmask16 Inside(int begin, int end, int at) {
-  const int from = Least(Most(begin - at, 0), 16), to = Least(Most(end - at, 0), 16);
-  return static_cast<__mmask16>((1u << to) - (1u << from)) & (to > from ? 0xffffu : 0u);
-}
+#include "backend/cpu/attention_amx-inl.h"
 
 void Bf16Queries(const float* q, int32_t rows, int32_t head_dim_padded, uint8_t* to) {
   for (int32_t r = 0; r < rows; ++r) {
@@ -159,16 +126,6 @@ void Bf16ScoresWithRest(const Split& s, const Step& step) {
   }
 }
 
-/// -(m log2 e); 0 where nothing was attended to yet.
-inline float ShiftOf(float m) { return m == -__builtin_inff() ? 0.0f : -(m * kLog2E); }
-
-inline __m512 Pow2(__m512 t) {
-  const __m512 r = _mm512_reduce_ps(t, 0x09);  // t - floor(t)
-  __m512 q = _mm512_fmadd_ps(_mm512_set1_ps(kPow2c), r, _mm512_set1_ps(kPow2b));
-  q = _mm512_fmadd_ps(q, r, _mm512_set1_ps(kPow2a));
-  return _mm512_scalef_ps(_mm512_fmadd_ps(q, r, _mm512_set1_ps(1.0f)), t);
-}
-
 /// A row's maximum has risen: what was summed up so far is taken down to the new one.
 void Raise(const Split& s, int row, float to) {
   const SplitArgs& a = s.a;
@@ -182,18 +139,6 @@ void Raise(const Split& s, int row, float to) {
   float* acc = a.acc + static_cast<size_t>(row) * a.head_dim_padded;
   for (int c = 0; c < a.head_dim_padded; c += 16)
     _mm512_storeu_ps(acc + c, _mm512_mul_ps(_mm512_loadu_ps(acc + c), factor));
-}
-
-/// Scores that a row does not attend to become -inf, in tiles that not all rows attend to wholly.
-void Mask(const Split& s, const Step& step) {
-  const SplitArgs& a = s.a;
-  const __m512 none = _mm512_set1_ps(-__builtin_inff());
-  for (int tile = step.first_tile / 2 * 2; tile < (step.last_tile + 1) / 2 * 2; ++tile) {
-    if (tile * 16 >= s.common_begin && tile * 16 + 16 <= s.common_end) continue;
-    for (int r = 0; r < a.rows; ++r)
-      _mm512_mask_store_ps(ScoresAt(s, tile, r),
-                           _knot_mask16(Inside(a.begin[r], a.end[r], tile * 16)), none);
-  }
 }
 
 /// Scores of a step become weights, `kChunks` times 32 of a row (0: as many as there are).
@@ -387,40 +332,6 @@ bool NotFiniteAtEdges(const Split& s) {
   return bad != 0;
 }
 
-Split Begin(const SplitArgs& a) {
-  auto* scores = reinterpret_cast<float*>(a.scratch);
-  float* sums = scores + static_cast<size_t>(kSplitRows) * kStepTokens;
-  Split s = {.a = a,
-             .scores = scores,
-             .sums = sums,
-             .gathered = reinterpret_cast<uint8_t*>(sums + kSplitRows * 16),
-             .capacity = a.rows <= 16 ? 16 : kSplitRows,
-             .first = Least(a.rows, 16),
-             .second = Most(a.rows - 16, 0),
-             .common_begin = a.least,
-             .common_end = a.most};
-  for (int r = 0; r < a.rows; ++r) {
-    a.m[r] = -__builtin_inff();
-    _mm512_store_ps(s.sums + r * 16, _mm512_setzero_ps());
-    if (a.begin[r] >= a.end[r]) continue;
-    s.common_begin = Most(s.common_begin, a.begin[r]);
-    s.common_end = Least(s.common_end, a.end[r]);
-  }
-  return s;
-}
-
-/// l of all rows from its lanes, added in halves: 8, 4, 2, 1.
-void AddLanes(const Split& s) {
-  for (int r = 0; r < s.a.rows; ++r) {
-    const __m512 lanes = _mm512_load_ps(s.sums + r * 16);
-    const __m256 eight =
-        _mm256_add_ps(_mm512_castps512_ps256(lanes), _mm512_extractf32x8_ps(lanes, 1));
-    __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
-    four = _mm_add_ps(four, _mm_movehl_ps(four, four));
-    s.a.l[r] = _mm_cvtss_f32(_mm_add_ss(four, _mm_movehdup_ps(four)));
-  }
-}
-
 template <bool kTwo>
 void Bf16Steps(const Split& s) {
   const SplitArgs& a = s.a;
@@ -441,7 +352,7 @@ void Bf16Steps(const Split& s) {
       Bf16Scores<kTwo>(s, step);
     }
     const bool all = step.end - step.begin == kStepTokens;
-    if (!all || step.begin < s.common_begin || step.end > s.common_end) Mask(s, step);
+    if (!all || step.begin < s.common_begin || step.end > s.common_end) Mask<2>(s, step);
     if (all) {
       Weights<kStepTokens / 32>(s, step);
     } else {
@@ -469,6 +380,7 @@ void Bf16Split(const SplitArgs& a) {
 
 }  // namespace
 
-const AttentionKernels kTileAttention = {{{}, {}, {Bf16Queries, Bf16Split}, {}}};
+const AttentionKernels kTileAttention = {
+    {{}, {}, {Bf16Queries, Bf16Split}, {Int8Queries, Int8Split}}};
 
 }  // namespace kvasir::amx

@@ -54,6 +54,12 @@ struct SplitKernel {
   void (*split)(const SplitArgs&) = nullptr;
 };
 
+/// Packed queries of int8: high bytes (signed) as [channel / 64][kSplitRows][channel % 64], low
+/// bytes (unsigned) likewise, then a scale for each row.
+constexpr size_t Int8QueryBytes(int32_t head_dim_padded) {
+  return static_cast<size_t>((head_dim_padded + 63) / 64) * kSplitRows * 64;
+}
+
 /// By KvDType; null where kFloatAttention's is to be used.
 struct AttentionKernels {
   SplitKernel of[4];
@@ -63,30 +69,40 @@ struct AttentionKernels {
 /// instruction set that uses it.
 extern const AttentionKernels kFloatAttention;
 
-/// bf16 as matrix instructions compute it. The scalar kernels
-/// define the arithmetic.
+/// bf16 and int8 as matrix instructions compute them. The scalar kernels define the arithmetic. In
+/// both a split is taken in steps of kStepTokens absolute positions, 2^t is the polynomial of
+/// kPow2a, and l is summed in 16 lanes (index % 16) of ascending order, then lanes in halves.
 ///
 /// bf16: q is rounded to bf16. Products are those of TDPBF16PS (TileDotBf16 in
-/// attention_tiles_scalar.cc) over 32 channels (the last may be 16), added up in f32. The split is
-/// taken in steps of kStepTokens absolute positions. m is the maximum of the first step that the
-/// row attends to; where a later one's is above m + kRaise, m becomes that, and l and acc are taken
-/// times 2^t(m before). t(s) = fma(s, log2 e, -(m log2 e)), without m while it is
-/// -inf; p = 2^t(s) by a polynomial (kPow2a), 0
-/// outside [begin, end). l = sum of p in 16 lanes (index % 16) of ascending order, then lanes in
-/// halves. Values: p rounded to bf16, products over 32 tokens at absolute multiples of 32.
+/// attention_tiles_scalar.cc) over 32 channels (the last may be 16), added up in f32. m is the
+/// maximum of the first step that the row attends to; where a later one's is above m + kRaise, m
+/// becomes that, and l and acc are taken times 2^t(m before). t(s) = fma(s, log2 e, -(m log2 e)),
+/// without m while it is -inf; p = 2^t(s), 0 outside [begin, end). Values: p rounded to bf16,
+/// products over 32 tokens at absolute multiples of 32.
+///
+/// int8: q becomes 16-bit integers by its largest absolute value; its products with k are exact;
+/// score = float(product) * q's scale * k's scale. Each step has its own maximum and p <= 1.
+/// Weights p * v's scale become 16-bit integers by the largest scale of v that the row attends to
+/// in the step; their products with v are exact. Steps merge as splits do: the running l and acc
+/// times 2^((m - new m) log2 e), plus the step's times 2^((its m - new m) log2 e).
 namespace scalar {
 extern const AttentionKernels kTileAttention;
 }
 #if defined(__x86_64__)
 namespace amx {
 extern const AttentionKernels kTileAttention;
-}
+void Int8Queries(const float* q, int32_t rows, int32_t head_dim_padded, uint8_t* to);
+void Int8Split(const SplitArgs& a);
+}  // namespace amx
 #endif
 
 /// Scores of 32 rows, keys and values of a step fit in the first cache.
 inline constexpr int32_t kStepTokens = 128;
 /// Weights may be up to e^kRaise, so that m (and with it all sums) rarely changes once it is set.
 inline constexpr float kRaise = 8.0f;
+
+/// int8: the largest 16-bit integers that a query and a weight become.
+inline constexpr float kInt8Query = 32767.0f, kInt8Weight = 65535.0f;
 
 /// 2^t = 2^floor(t) (1 + r (kPow2a + r (kPow2b + r kPow2c))), r = t - floor(t)
 /// rounded down: relative error at

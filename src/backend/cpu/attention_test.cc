@@ -205,7 +205,9 @@ double Nmse(const std::vector<float>& got, const std::vector<float>& expected) {
 }
 
 /// Whether the set computes this type with matrix instructions, in their own arithmetic.
-bool HasTiles(Isa isa, KvDType dtype) { return isa == Isa::kAmx && dtype == KvDType::kBF16; }
+bool HasTiles(Isa isa, KvDType dtype) {
+  return isa == Isa::kAmx && (dtype == KvDType::kBF16 || dtype == KvDType::kInt8);
+}
 
 double WorstDifference(const std::vector<float>& a, const std::vector<float>& b) {
   double worst = a.size() == b.size() ? 0 : INFINITY;
@@ -286,6 +288,35 @@ TEST(Attention, LongContextsAreSplitAtFixedPlaces) {
         EXPECT_TRUE(Same(Cache(s, isa, 2, kTokens).InChunks(in.q, in.k, in.v, kTokens, 1), whole))
             << NameOf(isa);
       }
+    }
+  }
+}
+
+TEST(Attention, SinksAndOutlierChannelsKeepTheirAccuracy) {
+  constexpr int32_t kTokens = 700;
+  for (const KvDType dtype : {KvDType::kBF16, KvDType::kInt8}) {
+    const Shape s{4, 2, 64, 0, dtype, 32};
+    Inputs in(s, kTokens);
+    const auto d = static_cast<size_t>(s.head_dim), q_dim = d * 4, kv_dim = d * 2;
+    for (size_t t = 0; t < kTokens; ++t) {
+      for (size_t h = 0; h < 2; ++h) {
+        // A first token that all attend to most, of small value; channels far above the others.
+        if (t == 0) {
+          for (size_t c = 0; c < d; ++c) {
+            in.k[h * d + c] = c == 1 ? 60.0f : 0.1f;
+            in.v[h * d + c] *= 0.02f;
+          }
+        }
+        in.k[t * kv_dim + h * d + 5] *= 15;
+        in.v[t * kv_dim + h * d + 9] *= 30;
+      }
+      for (size_t h = 0; h < 4; ++h) in.q[t * q_dim + h * d + 1] = 0.12f;
+    }
+    const std::vector<float> expected = Reference(s, in.q, in.k, in.v, kTokens);
+    for (const Isa isa : {Isa::kScalar, AvailableIsas().back()}) {
+      Cache cache(s, isa, 2, kTokens);
+      EXPECT_LE(Nmse(cache.InChunks(in.q, in.k, in.v, kTokens, kTokens), expected), 5e-5)
+          << NameOf(dtype) << " " << NameOf(isa);
     }
   }
 }

@@ -56,7 +56,8 @@ float Bf16At(const uint8_t* base, size_t index) {
 /// Packed queries of bf16: [channel / 32][kSplitRows][channel % 32], whose 64-byte rows are rows of
 /// A tiles.
 size_t QueryIndex(int32_t row, int32_t channel) {
-  return (static_cast<size_t>(channel / 32) * kSplitRows + row) * 32 + channel % 32;
+  return (static_cast<size_t>(channel / 32) * kSplitRows + static_cast<size_t>(row)) * 32 +
+         static_cast<size_t>(channel % 32);
 }
 
 void Bf16Queries(const float* q, int32_t rows, int32_t head_dim_padded, uint8_t* to) {
@@ -151,8 +152,131 @@ void Bf16Split(const SplitArgs& a) {
   for (int32_t r = 0; r < a.rows; ++r) Bf16Row(a, r);
 }
 
+void Int8Queries(const float* q, int32_t rows, int32_t head_dim_padded, uint8_t* to) {
+  const size_t bytes = Int8QueryBytes(head_dim_padded);
+  for (int32_t r = 0; r < rows; ++r, q += head_dim_padded) {
+    float largest = 0;
+    bool finite = true;
+    for (int32_t c = 0; c < head_dim_padded; ++c) {
+      finite = finite && std::isfinite(q[c]);
+      largest = std::fabs(q[c]) > largest ? std::fabs(q[c]) : largest;
+    }
+    float inverse = finite && largest > 0 ? kInt8Query / largest : 0.0f;
+    if (!(inverse <= 3.0e38f)) inverse = 0;
+    const float scale = finite ? largest / kInt8Query : std::numeric_limits<float>::quiet_NaN();
+    std::memcpy(to + 2 * bytes + static_cast<size_t>(r) * sizeof(float), &scale, sizeof(float));
+    for (int32_t c = 0; c < head_dim_padded; ++c) {
+      const auto x = static_cast<int32_t>(std::nearbyintf((finite ? q[c] : 0.0f) * inverse));
+      const size_t at = static_cast<size_t>(c / 64 * kSplitRows + r) * 64 + c % 64;
+      to[at] = static_cast<uint8_t>(x >> 8);
+      to[bytes + at] = static_cast<uint8_t>(x);
+    }
+  }
+}
+
+float Int8Score(const SplitArgs& a, int32_t row, int32_t t) {
+  const uint8_t* block = a.blocks[t / a.block_tokens];
+  const int32_t in_block = t % a.block_tokens;
+  const size_t bytes = Int8QueryBytes(a.head_dim_padded);
+  int32_t sum = 0;
+  for (int32_t c = 0; c < a.head_dim_padded; ++c) {
+    const size_t at = static_cast<size_t>(c / 64 * kSplitRows + row) * 64 + c % 64;
+    const int32_t q = static_cast<int8_t>(a.q[at]) * 256 + a.q[bytes + at];
+    const size_t index =
+        static_cast<size_t>((in_block / 16 * (a.head_dim_padded / 4) + c / 4) * 16 +
+                            in_block % 16) *
+            4 +
+        c % 4;
+    sum += q * static_cast<int8_t>(block[a.k_offset + index]);
+  }
+  float q_scale = 0, k_scale = 0;
+  std::memcpy(&q_scale, a.q + 2 * bytes + static_cast<size_t>(row) * sizeof(float), sizeof(float));
+  std::memcpy(&k_scale, block + a.k_scale_offset + static_cast<size_t>(in_block) * sizeof(float),
+              sizeof(float));
+  return static_cast<float>(sum) * q_scale * k_scale;
+}
+
+float Int8VScale(const SplitArgs& a, int32_t t) {
+  float scale = 0;
+  const uint8_t* scales = a.blocks[t / a.block_tokens] + a.v_scale_offset;
+  std::memcpy(&scale, scales + static_cast<size_t>(t % a.block_tokens) * sizeof(float),
+              sizeof(float));
+  return scale;
+}
+
+/// The exact sum of integer weights times V of channel c.
+int32_t Int8Value(const SplitArgs& a, const int32_t* weights, int32_t begin, int32_t end,
+                  int32_t c) {
+  int32_t sum = 0;
+  for (int32_t t = begin; t < end; ++t) {
+    const int32_t in_block = t % a.block_tokens;
+    const size_t index =
+        static_cast<size_t>((c / 16 * (a.block_tokens / 4) + in_block / 4) * 16 + c % 16) * 4 +
+        in_block % 4;
+    const uint8_t* v = a.blocks[t / a.block_tokens] + a.v_offset;
+    sum += weights[t] * static_cast<int8_t>(v[index]);
+  }
+  return sum;
+}
+
+/// What the sums of something with maximum `of` are taken times to have maximum m.
+float Rescale(float of, float m) {
+  return m == -std::numeric_limits<float>::infinity() ? 0.0f : Pow2((of - m) * kLog2E);
+}
+
+void Int8Row(const SplitArgs& a, int32_t row) {
+  constexpr float kNone = -std::numeric_limits<float>::infinity();
+  float* acc = a.acc + static_cast<size_t>(row) * a.head_dim_padded;
+  float lanes[16] = {}, p[kSplitTokens] = {};
+  int32_t weights[kSplitTokens] = {};
+  float m = kNone;
+  std::memset(acc, 0, static_cast<size_t>(a.head_dim_padded) * sizeof(float));
+  for (int32_t begin = a.begin[row], end = 0; begin < a.end[row]; begin = end) {
+    end = begin / kStepTokens * kStepTokens + kStepTokens;
+    if (end > a.end[row]) end = a.end[row];
+    float step_m = kNone, largest = 0;
+    for (int32_t t = begin; t < end; ++t) {
+      p[t] = Int8Score(a, row, t);
+      step_m = p[t] > step_m ? p[t] : step_m;
+      const float scale = Int8VScale(a, t);
+      if (!std::isnan(largest) && !(scale <= largest)) largest = scale;
+    }
+    float per_scale = largest > 0 ? kInt8Weight / largest : 0.0f;
+    if (!(per_scale <= 3.0e38f)) per_scale = 0;
+    const float shift = step_m == kNone ? 0.0f : step_m * kLog2E;
+    float step_lanes[16] = {};
+    for (int32_t t = begin; t < end; ++t) {
+      const float weight = Pow2(std::fma(p[t], kLog2E, -shift));
+      step_lanes[t % 16] += weight;
+      const float x = std::nearbyintf(weight * (Int8VScale(a, t) * per_scale));
+      // As vcvtps2dq and vpackusdw have it: 0 for what no 32-bit integer can hold.
+      const bool fits = x >= 0 && x < 2147483648.0f;
+      weights[t] = fits ? static_cast<int32_t>(x < kInt8Weight ? x : kInt8Weight) : 0;
+    }
+    const float before = m;
+    m = step_m > m ? step_m : m;
+    const float keep = Rescale(before, m), take = Rescale(step_m, m);
+    for (int32_t i = 0; i < 16; ++i) lanes[i] = std::fma(step_lanes[i], take, lanes[i] * keep);
+    const float unit = largest / kInt8Weight * take;
+    for (int32_t c = 0; c < a.head_dim_padded; ++c) {
+      const auto sum = static_cast<float>(Int8Value(a, weights, begin, end, c));
+      acc[c] = std::fma(sum, unit, acc[c] * keep);
+    }
+  }
+  for (int32_t half = 8; half > 0; half /= 2) {
+    for (int32_t i = 0; i < half; ++i) lanes[i] += lanes[i + half];
+  }
+  a.m[row] = m;
+  a.l[row] = lanes[0];
+}
+
+void Int8Split(const SplitArgs& a) {
+  for (int32_t r = 0; r < a.rows; ++r) Int8Row(a, r);
+}
+
 }  // namespace
 
-const AttentionKernels kTileAttention = {{{}, {}, {Bf16Queries, Bf16Split}, {}}};
+const AttentionKernels kTileAttention = {
+    {{}, {}, {Bf16Queries, Bf16Split}, {Int8Queries, Int8Split}}};
 
 }  // namespace kvasir::scalar

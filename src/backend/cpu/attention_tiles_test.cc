@@ -30,9 +30,9 @@ struct Case {
 };
 
 std::string Describe(const Case& c) {
-  return fmt::format("{} head_dim {} blocks of {} rows {} [{},{}) to [{},{})", NameOf(c.dtype),
+  return fmt::format("{} head_dim {} blocks of {} rows {} [{},{}) to [{},{}) q {}", NameOf(c.dtype),
                      c.head_dim, c.block_tokens, c.begin.size(), c.begin.front(), c.end.front(),
-                     c.begin.back(), c.end.back());
+                     c.begin.back(), c.end.back(), c.score_scale);
 }
 
 struct Result3 {
@@ -123,13 +123,26 @@ class SplitUnderTest {
       uint8_t* block = blocks_[static_cast<size_t>(t / layout_.block_tokens)];
       const int32_t slot = t % layout_.block_tokens;
       for (int32_t c = 0; c < layout_.head_dim_padded; ++c) {
-        float k = c < c_.head_dim ? normal_(random_) : 0,
-              v = c < c_.head_dim ? normal_(random_) : 0;
-        if (t == c_.bad_token) v = std::numeric_limits<float>::infinity();
-        const uint16_t kb = F32ToBf16(k), vb = F32ToBf16(v);
-        std::memcpy(block + layout_.KOffset(0, 1) + layout_.KIndex(slot, c) * 2, &kb, 2);
-        std::memcpy(block + layout_.VOffset(0, 1) + layout_.VIndex(slot, c) * 2, &vb, 2);
+        const bool inside = c < c_.head_dim;
+        const float k = inside ? normal_(random_) : 0, v = inside ? normal_(random_) : 0;
+        uint8_t* k_at = block + layout_.KOffset(0, 1) +
+                        layout_.KIndex(slot, c) * static_cast<size_t>(layout_.element_bytes());
+        uint8_t* v_at = block + layout_.VOffset(0, 1) +
+                        layout_.VIndex(slot, c) * static_cast<size_t>(layout_.element_bytes());
+        if (c_.dtype == KvDType::kBF16) {
+          const uint16_t bits[2] = {F32ToBf16(k), F32ToBf16(t == c_.bad_token ? INFINITY : v)};
+          std::memcpy(k_at, &bits[0], 2);
+          std::memcpy(v_at, &bits[1], 2);
+        } else {
+          *k_at = static_cast<uint8_t>(static_cast<int8_t>(std::clamp(k * 40, -127.0f, 127.0f)));
+          *v_at = static_cast<uint8_t>(static_cast<int8_t>(std::clamp(v * 40, -127.0f, 127.0f)));
+        }
       }
+      if (c_.dtype != KvDType::kInt8) continue;
+      const float scales[2] = {std::exp(normal_(random_)) * 0.02f,
+                               t == c_.bad_token ? NAN : std::exp(2 * normal_(random_)) * 0.02f};
+      std::memcpy(block + layout_.KScaleOffset(0, 1) + slot * 4, &scales[0], 4);
+      std::memcpy(block + layout_.VScaleOffset(0, 1) + slot * 4, &scales[1], 4);
     }
   }
 
@@ -143,10 +156,10 @@ class SplitUnderTest {
   std::normal_distribution<float> normal_;
 };
 
-/// Equal bits; all NaNs are one.
+/// Equal bits; all NaNs are one, and so are both zeros (a maximum may be either).
 bool Same(const std::vector<float>& a, const std::vector<float>& b) {
   for (size_t i = 0; i < a.size(); ++i) {
-    if (std::isnan(a[i]) && std::isnan(b[i])) continue;
+    if ((std::isnan(a[i]) && std::isnan(b[i])) || (a[i] == 0 && b[i] == 0)) continue;
     if (std::bit_cast<uint32_t>(a[i]) != std::bit_cast<uint32_t>(b[i])) return false;
   }
   return a.size() == b.size();
@@ -179,7 +192,7 @@ Case Rows(KvDType dtype, int32_t head_dim, int32_t block_tokens, int32_t heads, 
 
 TEST(TileAttention, EveryShapeHasTheBitsOfTheScalarArithmetic) {
   if (!HasAmx()) GTEST_SKIP() << "this machine has no AMX";
-  for (const KvDType dtype : {KvDType::kBF16}) {
+  for (const KvDType dtype : {KvDType::kBF16, KvDType::kInt8}) {
     for (const int32_t head_dim : {8, 34, 64, 80, 96, 128, 256}) {
       for (const int32_t block : {16, 32, 64, 512}) {
         ExpectSameAsScalar(Rows(dtype, head_dim, block, 4, 4, 100, 0, 0));
@@ -192,7 +205,7 @@ TEST(TileAttention, EveryShapeHasTheBitsOfTheScalarArithmetic) {
 
 TEST(TileAttention, EveryNumberOfRowsAndEveryTailHasTheBitsOfTheScalarArithmetic) {
   if (!HasAmx()) GTEST_SKIP() << "this machine has no AMX";
-  for (const KvDType dtype : {KvDType::kBF16}) {
+  for (const KvDType dtype : {KvDType::kBF16, KvDType::kInt8}) {
     for (const int32_t heads : {1, 3, 4, 7, 8}) {
       for (int32_t rows = 1; rows <= kSplitRows; ++rows)
         ExpectSameAsScalar(Rows(dtype, 64, 32, heads, rows, 35 + rows, 0, rows % heads));
@@ -210,15 +223,30 @@ TEST(TileAttention, EveryNumberOfRowsAndEveryTailHasTheBitsOfTheScalarArithmetic
 
 TEST(TileAttention, LargeScoresAndNumbersThatAreNotFiniteHaveTheBitsOfTheScalarArithmetic) {
   if (!HasAmx()) GTEST_SKIP() << "this machine has no AMX";
-  for (const float scale : {1e-30f, 20.0f, 100.0f, 1e30f}) {
-    Case c = Rows(KvDType::kBF16, 64, 32, 4, 32, 90, 0, 0);
-    c.score_scale = scale;
-    ExpectSameAsScalar(c);
+  for (const KvDType dtype : {KvDType::kBF16, KvDType::kInt8}) {
+    for (const float scale : {0.0f, 1e-38f, 1e-30f, 20.0f, 100.0f, 1e30f, INFINITY}) {
+      Case c = Rows(dtype, 64, 32, 4, 32, 390, 0, 0);
+      c.score_scale = scale;
+      ExpectSameAsScalar(c);
+    }
+    for (const int32_t bad : {3, 86, 90}) {
+      Case c = Rows(dtype, 64, 32, 4, 32, 90, 0, 0);
+      c.bad_token = bad;
+      ExpectSameAsScalar(c);
+    }
   }
-  for (const int32_t bad : {3, 86, 90}) {
-    Case c = Rows(KvDType::kBF16, 64, 32, 4, 32, 90, 0, 0);
-    c.bad_token = bad;
-    ExpectSameAsScalar(c);
+}
+
+TEST(TileAttention, OnlyRowsThatAttendToAValueThatIsNotFiniteShowIt) {
+  if (!HasAmx()) GTEST_SKIP() << "this machine has no AMX";
+  for (const KvDType dtype : {KvDType::kBF16, KvDType::kInt8}) {
+    Case c = Rows(dtype, 64, 32, 4, 32, 90, 0, 0);
+    c.bad_token = 87;
+    const Result3 got = SplitUnderTest(c).Run(amx::kTileAttention.of[static_cast<size_t>(dtype)]);
+    for (size_t r = 0; r < c.begin.size(); ++r) {
+      for (size_t i = 0; i < 64; ++i)
+        EXPECT_EQ(std::isfinite(got.acc[r * 64 + i]), c.end[r] <= c.bad_token) << r << " " << i;
+    }
   }
 }
 

@@ -31,6 +31,17 @@ inline void TileDotBf16() {
   asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(C), "i"(A), "i"(B) : "memory");
 }
 
+/// C += A B, fours of bytes: both signed.
+template <int C, int A, int B>
+inline void TileDotSigned() {
+  asm volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(C), "i"(A), "i"(B) : "memory");
+}
+/// The same with A unsigned.
+template <int C, int A, int B>
+inline void TileDotUnsigned() {
+  asm volatile("tdpbusd %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(C), "i"(A), "i"(B) : "memory");
+}
+
 inline void SetTile(TileConfig& config, int tile, int rows, int row_bytes) {
   config.rows[tile] = static_cast<uint8_t>(rows);
   config.row_bytes[tile] = static_cast<uint16_t>(row_bytes);
