@@ -71,7 +71,7 @@ Split Begin(const SplitArgs& a) {
              .scores = scores,
              .sums = sums,
              .gathered = reinterpret_cast<uint8_t*>(sums + kSplitRows * 16),
-             .rest = reinterpret_cast<uint8_t*>(sums + kSplitRows * 16) + 4 * kTileBytes,
+             .rest = reinterpret_cast<uint8_t*>(sums + kSplitRows * 16) + 4 * kWholeTile,
              .capacity = a.rows <= 16 ? 16 : kSplitRows,
              .first = Least(a.rows, 16),
              .second = Most(a.rows - 16, 0),

@@ -2,7 +2,7 @@
 
 #include "backend/cpu/attention_kernels.h"
 #include "backend/cpu/exp_constants.h"
-#include "backend/cpu/tile_ops.h"
+#include "backend/cpu/tiles.h"
 
 // Only intrinsics and this namespace: nothing compiled here may replace a baseline function.
 namespace kvasir::amx {
@@ -45,23 +45,23 @@ constexpr size_t kQueryGroup = 16 * kTileRow, kQueryChunk = kSplitRows * kTileRo
 /// Scores of 16 tokens in tiles kSum and kSum + 1.
 template <bool kTwo, int kSum>
 inline void WholeScores(const SplitArgs& a, const uint8_t* k) {
-  TileZero<kSum>();
-  if constexpr (kTwo) TileZero<kSum + 1>();
+  ZeroTile<kSum>();
+  if constexpr (kTwo) ZeroTile<kSum + 1>();
   for (int c = 0; c < a.head_dim_padded / 32; ++c) {
-    TileLoad<6>(k + c * kTileBytes);
-    TileLoad<4>(a.q + c * kQueryChunk);
-    TileDotBf16<kSum, 4, 6>();
+    LoadTile<6>(k + c * kWholeTile);
+    LoadTile<4>(a.q + c * kQueryChunk);
+    Bf16Product<kSum, 4, 6>();
     if constexpr (kTwo) {
-      TileLoad<5>(a.q + c * kQueryChunk + kQueryGroup);
-      TileDotBf16<kSum + 1, 5, 6>();
+      LoadTile<5>(a.q + c * kQueryChunk + kQueryGroup);
+      Bf16Product<kSum + 1, 5, 6>();
     }
   }
 }
 
 template <bool kTwo, int kSum>
 inline void StoreScores(const Split& s, int tile) {
-  TileStore<kSum>(ScoresAt(s, tile, 0));
-  if constexpr (kTwo) TileStore<kSum + 1>(ScoresAt(s, tile, 16));
+  StoreTile<kSum>(ScoresAt(s, tile, 0));
+  if constexpr (kTwo) StoreTile<kSum + 1>(ScoresAt(s, tile, 16));
 }
 
 /// Scores of a step for all rows. Sums are stored one tile late, when they are ready.
@@ -104,23 +104,23 @@ void Bf16ScoresWithRest(const Split& s, const Step& step) {
   config.Load();
   for (int tile = step.first_tile; tile < step.last_tile; ++tile) {
     const uint8_t* k = step.k[tile % (kStepTokens / 16)];
-    TileZero<0>();
-    if constexpr (kTwo) TileZero<1>();
+    ZeroTile<0>();
+    if constexpr (kTwo) ZeroTile<1>();
     for (int c = 0; c < whole; ++c) {
-      TileLoad<4>(k + c * kTileBytes);
-      TileLoad<2>(a.q + c * kQueryChunk);
-      TileDotBf16<0, 2, 4>();
+      LoadTile<4>(k + c * kWholeTile);
+      LoadTile<2>(a.q + c * kQueryChunk);
+      Bf16Product<0, 2, 4>();
       if constexpr (kTwo) {
-        TileLoad<3>(a.q + c * kQueryChunk + kQueryGroup);
-        TileDotBf16<1, 3, 4>();
+        LoadTile<3>(a.q + c * kQueryChunk + kQueryGroup);
+        Bf16Product<1, 3, 4>();
       }
     }
-    TileLoad<7>(k + whole * kTileBytes);
-    TileLoad<5>(a.q + whole * kQueryChunk);
-    TileDotBf16<0, 5, 7>();
+    LoadTile<7>(k + whole * kWholeTile);
+    LoadTile<5>(a.q + whole * kQueryChunk);
+    Bf16Product<0, 5, 7>();
     if constexpr (kTwo) {
-      TileLoad<6>(a.q + whole * kQueryChunk + kQueryGroup);
-      TileDotBf16<1, 6, 7>();
+      LoadTile<6>(a.q + whole * kQueryChunk + kQueryGroup);
+      Bf16Product<1, 6, 7>();
     }
     StoreScores<kTwo, 0>(s, tile);
   }
@@ -178,7 +178,7 @@ void Weights(const Split& s, const Step& step) {
 /// (it may be stale, or not there).
 const uint8_t* GatherBf16V(const Split& s, int chunk, int group, int turn) {
   const SplitArgs& a = s.a;
-  uint8_t* to = s.gathered + turn * kTileBytes;
+  uint8_t* to = s.gathered + turn * kWholeTile;
   const int t = chunk * 32;
   for (int pair = t; pair < t + 32; pair += 2, to += kTileRow) {
     const unsigned even = pair >= a.least && pair < a.most ? 0xffffu : 0;
@@ -191,7 +191,7 @@ const uint8_t* GatherBf16V(const Split& s, int chunk, int group, int turn) {
     }
     _mm512_store_si512(to, v);
   }
-  return s.gathered + turn * kTileBytes;
+  return s.gathered + turn * kWholeTile;
 }
 
 /// The B tile of V of 32 tokens and 16 channels.
@@ -216,15 +216,15 @@ void FindBf16(const SplitArgs& a, Step& step) {
 template <int T>
 inline void LoadSums(const Split& s, bool first, int row, int group) {
   if (first) {
-    TileZero<T>();
+    ZeroTile<T>();
   } else {
-    TileLoad<T>(s.a.acc + static_cast<size_t>(row) * s.a.head_dim_padded + group * 16,
+    LoadTile<T>(s.a.acc + static_cast<size_t>(row) * s.a.head_dim_padded + group * 16,
                 static_cast<size_t>(s.a.head_dim_padded) * sizeof(float));
   }
 }
 template <int T>
 inline void StoreSums(const Split& s, int row, int group) {
-  TileStore<T>(s.a.acc + static_cast<size_t>(row) * s.a.head_dim_padded + group * 16,
+  StoreTile<T>(s.a.acc + static_cast<size_t>(row) * s.a.head_dim_padded + group * 16,
                static_cast<size_t>(s.a.head_dim_padded) * sizeof(float));
 }
 
@@ -237,11 +237,11 @@ inline void ValuesOfTwo(const Split& s, const Step& step, int group) {
   LoadSums<kSum + 1>(s, step.first, 16, group);
   for (int chunk = step.first_tile / 2; chunk * 2 < step.last_tile; ++chunk) {
     const auto* p = reinterpret_cast<const uint8_t*>(ScoresAt(s, 2 * chunk, 0));
-    TileLoad<6>(Bf16VTile(s, step, chunk, group, kSum / 2));
-    TileLoad<4>(p);
-    TileDotBf16<kSum, 4, 6>();
-    TileLoad<5>(p + 16 * kTileRow);
-    TileDotBf16<kSum + 1, 5, 6>();
+    LoadTile<6>(Bf16VTile(s, step, chunk, group, kSum / 2));
+    LoadTile<4>(p);
+    Bf16Product<kSum, 4, 6>();
+    LoadTile<5>(p + 16 * kTileRow);
+    Bf16Product<kSum + 1, 5, 6>();
     if constexpr (kBefore >= 0) {
       if (chunk == step.first_tile / 2) {
         StoreSums<kBefore>(s, 0, group - 1);
@@ -277,20 +277,20 @@ void ValuesOfOne(const Split& s, const Step& step, int group) {
   if constexpr (N > 2) LoadSums<2>(s, step.first, 0, group + 2);
   if constexpr (N > 3) LoadSums<3>(s, step.first, 0, group + 3);
   for (int chunk = step.first_tile / 2; chunk * 2 < step.last_tile; ++chunk) {
-    TileLoad<4>(ScoresAt(s, 2 * chunk, 0));
-    TileLoad<5>(Bf16VTile(s, step, chunk, group, 0));
-    TileDotBf16<0, 4, 5>();
+    LoadTile<4>(ScoresAt(s, 2 * chunk, 0));
+    LoadTile<5>(Bf16VTile(s, step, chunk, group, 0));
+    Bf16Product<0, 4, 5>();
     if constexpr (N > 1) {
-      TileLoad<6>(Bf16VTile(s, step, chunk, group + 1, 1));
-      TileDotBf16<1, 4, 6>();
+      LoadTile<6>(Bf16VTile(s, step, chunk, group + 1, 1));
+      Bf16Product<1, 4, 6>();
     }
     if constexpr (N > 2) {
-      TileLoad<7>(Bf16VTile(s, step, chunk, group + 2, 2));
-      TileDotBf16<2, 4, 7>();
+      LoadTile<7>(Bf16VTile(s, step, chunk, group + 2, 2));
+      Bf16Product<2, 4, 7>();
     }
     if constexpr (N > 3) {
-      TileLoad<5>(Bf16VTile(s, step, chunk, group + 3, 3));
-      TileDotBf16<3, 4, 5>();
+      LoadTile<5>(Bf16VTile(s, step, chunk, group + 3, 3));
+      Bf16Product<3, 4, 5>();
     }
   }
   StoreSums<0>(s, 0, group);

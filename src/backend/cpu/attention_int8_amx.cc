@@ -2,7 +2,7 @@
 
 #include "backend/cpu/attention_kernels.h"
 #include "backend/cpu/exp_constants.h"
-#include "backend/cpu/tile_ops.h"
+#include "backend/cpu/tiles.h"
 
 // Only intrinsics and this namespace: nothing compiled here may replace a baseline function.
 namespace kvasir::amx {
@@ -48,19 +48,19 @@ void Configure(const Split& s) {
 }
 
 inline void ZeroSums() {
-  TileZero<0>();
-  TileZero<1>();
-  TileZero<2>();
-  TileZero<3>();
+  ZeroTile<0>();
+  ZeroTile<1>();
+  ZeroTile<2>();
+  ZeroTile<3>();
 }
 
 template <bool kTwo>
 inline void StoreSums(int32_t (*sums)[16 * 16]) {
-  TileStore<0>(sums[0]);
-  TileStore<2>(sums[2]);
+  StoreTile<0>(sums[0]);
+  StoreTile<2>(sums[2]);
   if constexpr (kTwo) {
-    TileStore<1>(sums[1]);
-    TileStore<3>(sums[3]);
+    StoreTile<1>(sums[1]);
+    StoreTile<3>(sums[3]);
   }
 }
 
@@ -74,18 +74,18 @@ inline __m512 SumOf(const int32_t (*sums)[16 * 16], int row) {
 /// Adds the products of q and 64 channels of K (kA 4, kB 6), or of the last ones (5, 7).
 template <bool kTwo, int kA, int kB>
 inline void AddScores(const uint8_t* high, const uint8_t* low, const uint8_t* k) {
-  TileLoad<kB>(k);
-  TileLoad<kA>(high);
-  TileDotSigned<0, kA, kB>();
+  LoadTile<kB>(k);
+  LoadTile<kA>(high);
+  SignedProduct<0, kA, kB>();
   if constexpr (kTwo) {
-    TileLoad<kA>(high + kQueryGroup);
-    TileDotSigned<1, kA, kB>();
+    LoadTile<kA>(high + kQueryGroup);
+    SignedProduct<1, kA, kB>();
   }
-  TileLoad<kA>(low);
-  TileDotUnsigned<2, kA, kB>();
+  LoadTile<kA>(low);
+  UnsignedProduct<2, kA, kB>();
   if constexpr (kTwo) {
-    TileLoad<kA>(low + kQueryGroup);
-    TileDotUnsigned<3, kA, kB>();
+    LoadTile<kA>(low + kQueryGroup);
+    UnsignedProduct<3, kA, kB>();
   }
 }
 
@@ -115,10 +115,10 @@ void Scores(const Split& s, const Step& step) {
                        static_cast<size_t>(t % a.block_tokens / 16) * tile_bytes;
     ZeroSums();
     for (int c = 0; c < whole; ++c)
-      AddScores<kTwo, 4, 6>(high + c * kQueryChunk, low + c * kQueryChunk, k + c * kTileBytes);
+      AddScores<kTwo, 4, 6>(high + c * kQueryChunk, low + c * kQueryChunk, k + c * kWholeTile);
     if (rest) {
       AddScores<kTwo, 5, 7>(high + whole * kQueryChunk, low + whole * kQueryChunk,
-                            k + whole * kTileBytes);
+                            k + whole * kWholeTile);
     }
     StoreSums<kTwo>(RestOf(s).sums[tile % 2]);
     if (tile > step.first_tile) StoreScores(s, tile - 1);
@@ -241,9 +241,9 @@ inline const uint8_t* VTile(const Split& s, int first_tile, int group) {
     return a.blocks[t / a.block_tokens] + a.v_offset + group * group_bytes +
            static_cast<size_t>(t % a.block_tokens) * 16;
   }
-  uint8_t* const to = s.gathered + first_tile / kUnit % 4 * kTileBytes;
+  uint8_t* const to = s.gathered + first_tile / kUnit % 4 * kWholeTile;
   const int bytes = a.block_tokens * 16;  // of one block
-  for (int at = 0; at < static_cast<int>(kTileBytes); at += bytes) {
+  for (int at = 0; at < static_cast<int>(kWholeTile); at += bytes) {
     const uint8_t* block = a.blocks[(t + at / 16) / a.block_tokens];
     for (int i = 0; i < bytes; i += 64) {
       const __m512i v = block == nullptr
@@ -278,16 +278,16 @@ void Values(const Split& s, const Step& step) {
     for (int tile = from; tile < step.last_tile; tile += kUnit) {
       const auto* high = reinterpret_cast<const uint8_t*>(ScoresAt(s, tile, 0));
       const auto* low = reinterpret_cast<const uint8_t*>(ScoresAt(s, tile + 1, 0));
-      TileLoad<6>(VTile(s, tile, g));
-      TileLoad<4>(high);
-      TileDotUnsigned<0, 4, 6>();
-      TileLoad<4>(low);
-      TileDotUnsigned<2, 4, 6>();
+      LoadTile<6>(VTile(s, tile, g));
+      LoadTile<4>(high);
+      UnsignedProduct<0, 4, 6>();
+      LoadTile<4>(low);
+      UnsignedProduct<2, 4, 6>();
       if constexpr (kTwo) {
-        TileLoad<4>(high + kQueryGroup);
-        TileDotUnsigned<1, 4, 6>();
-        TileLoad<4>(low + kQueryGroup);
-        TileDotUnsigned<3, 4, 6>();
+        LoadTile<4>(high + kQueryGroup);
+        UnsignedProduct<1, 4, 6>();
+        LoadTile<4>(low + kQueryGroup);
+        UnsignedProduct<3, 4, 6>();
       }
     }
     StoreSums<kTwo>(RestOf(s).sums[g % 2]);

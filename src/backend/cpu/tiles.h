@@ -9,6 +9,9 @@
 namespace kvasir::amx {
 namespace {
 
+constexpr size_t kTileRow = 64;      ///< bytes of a whole tile row
+constexpr size_t kWholeTile = 1024;  ///< of a whole tile
+
 /// The operand of ldtilecfg: tiles' rows, and bytes of each row.
 struct alignas(64) TileConfig {
   uint8_t palette = 1, start_row = 0, reserved[14] = {};
@@ -22,11 +25,11 @@ inline void ReleaseTiles() { asm volatile("tilerelease" ::: "memory"); }
 
 // Tiles are numbered 0 to 7; rows lie `stride` bytes apart.
 template <int T>
-inline __attribute__((always_inline)) void LoadTile(const void* p, size_t stride) {
+inline __attribute__((always_inline)) void LoadTile(const void* p, size_t stride = kTileRow) {
   asm volatile("tileloadd (%0,%1,1), %%tmm%c2" ::"r"(p), "r"(stride), "i"(T) : "memory");
 }
 template <int T>
-inline __attribute__((always_inline)) void StoreTile(void* p, size_t stride) {
+inline __attribute__((always_inline)) void StoreTile(void* p, size_t stride = kTileRow) {
   asm volatile("tilestored %%tmm%c2, (%0,%1,1)" ::"r"(p), "r"(stride), "i"(T) : "memory");
 }
 template <int T>
@@ -37,6 +40,22 @@ inline __attribute__((always_inline)) void ZeroTile() {
 template <int C, int A, int B>
 inline __attribute__((always_inline)) void Bf16Product() {
   asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(C), "i"(A), "i"(B) : "memory");
+}
+
+/// C += A B, fours of bytes: both signed.
+template <int C, int A, int B>
+inline __attribute__((always_inline)) void SignedProduct() {
+  asm volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(C), "i"(A), "i"(B) : "memory");
+}
+/// The same with A unsigned.
+template <int C, int A, int B>
+inline __attribute__((always_inline)) void UnsignedProduct() {
+  asm volatile("tdpbusd %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(C), "i"(A), "i"(B) : "memory");
+}
+
+inline void SetTile(TileConfig& config, int tile, int rows, int row_bytes) {
+  config.rows[tile] = static_cast<uint8_t>(rows);
+  config.row_bytes[tile] = static_cast<uint16_t>(row_bytes);
 }
 
 /// All tiles 16 rows of 64 bytes.
