@@ -5,6 +5,7 @@
 
 #include "backend/cpu/attention_kernels.h"
 #include "backend/cpu/exp_constants.h"
+#include "backend/cpu/tile_product_scalar.h"
 #include "tensor/half.h"
 
 namespace kvasir::scalar {
@@ -12,20 +13,12 @@ namespace {
 
 constexpr int32_t kPairs = 16;  // of channels or tokens in one product of tiles
 
-/// Matrix instructions on bf16 take and give zero for what is subnormal.
-float Flush(float x) {
-  return std::fabs(x) < std::numeric_limits<float>::min() ? std::copysign(0.0f, x) : x;
-}
-
-/// One output of TDPBF16PS: the even products in one chain of fma from 0, the odd ones in another,
-/// then sum + (even + odd). a and b [2 pairs].
-float TileDotBf16(float sum, const float* a, const float* b, int32_t pairs) {
-  float even = 0, odd = 0;
-  for (int32_t i = 0; i < pairs; ++i) {
-    even = Flush(std::fma(Flush(a[2 * i]), Flush(b[2 * i]), even));
-    odd = Flush(std::fma(Flush(a[2 * i + 1]), Flush(b[2 * i + 1]), odd));
+/// The 16 lanes of a sum, added in halves; changes them.
+float SumOfLanes(float lanes[16]) {
+  for (int32_t half = 8; half > 0; half /= 2) {
+    for (int32_t i = 0; i < half; ++i) lanes[i] += lanes[i + half];
   }
-  return Flush(Flush(sum) + Flush(even + odd));
+  return lanes[0];
 }
 
 float RoundToBf16(float x) { return Bf16ToF32(F32ToBf16(Flush(x))); }
@@ -141,11 +134,8 @@ void Bf16Row(const SplitArgs& a, int32_t row) {
     }
     for (int32_t c = 0; c < a.head_dim_padded; ++c) acc[c] = Bf16Value(a, p, begin, end, c, acc[c]);
   }
-  for (int32_t half = 8; half > 0; half /= 2) {
-    for (int32_t i = 0; i < half; ++i) lanes[i] += lanes[i + half];
-  }
   a.m[row] = m;
-  a.l[row] = lanes[0];
+  a.l[row] = SumOfLanes(lanes);
 }
 
 void Bf16Split(const SplitArgs& a) {
@@ -263,11 +253,8 @@ void Int8Row(const SplitArgs& a, int32_t row) {
       acc[c] = std::fma(sum, unit, acc[c] * keep);
     }
   }
-  for (int32_t half = 8; half > 0; half /= 2) {
-    for (int32_t i = 0; i < half; ++i) lanes[i] += lanes[i + half];
-  }
   a.m[row] = m;
-  a.l[row] = lanes[0];
+  a.l[row] = SumOfLanes(lanes);
 }
 
 void Int8Split(const SplitArgs& a) {

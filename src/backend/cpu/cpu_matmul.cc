@@ -120,7 +120,7 @@ Result<Matrix> CpuMatMul::Pack(const TensorView& source) {
 size_t CpuMatMul::ScratchBytes(int32_t max_rows, int64_t max_cols) const {
   if (kernels_->to_tiles == nullptr) return Scratch::Bytes(max_rows, max_cols);
   return TilesBytes(max_rows, max_cols) +
-         static_cast<size_t>(pool_->size()) * TileScratchBytes(max_rows, 1);
+         static_cast<size_t>(pool_->size()) * TileScratchBytes(max_rows);
 }
 
 Status CpuMatMul::ReserveScratch(int32_t max_rows, int64_t max_cols) {
@@ -227,7 +227,7 @@ void CpuMatMul::Multiply(const Prepared& in, std::span<const MatMulOutput> outpu
           a.first_block = row0 / kTileRows;
           a.tile_blocks = static_cast<int64_t>(DivUp(rows, kTileRows));
           a.scratch = scratch_.data() + TilesBytes(max_rows_, max_cols_) +
-                      static_cast<size_t>(worker) * TileScratchBytes(max_rows_, 1);
+                      static_cast<size_t>(worker) * TileScratchBytes(max_rows_);
         }
         a.x = in.x + row0 * in.x_stride;
         a.x_stride = in.x_stride;

@@ -110,10 +110,9 @@ constexpr int64_t MostTileRows(int64_t k) {
 /// Panels that it takes at a time where there are many rows, and what it then needs: the unpacked
 /// weights of a slab, two panels at a time, and the sums of all rows.
 inline constexpr int32_t kTilePanels = 16;
-constexpr size_t TileScratchBytes(int64_t rows, int64_t k) {
-  const int64_t most = rows < MostTileRows(k) ? rows : MostTileRows(k);
+constexpr size_t TileScratchBytes(int64_t rows) {
   return static_cast<size_t>(2 * kSlabGroups * kTileBytes) +
-         static_cast<size_t>((most + kTileRows - 1) / kTileRows) * kTilePanels * kTileBytes;
+         static_cast<size_t>((rows + kTileRows - 1) / kTileRows) * kTilePanels * kTileBytes;
 }
 
 namespace scalar {

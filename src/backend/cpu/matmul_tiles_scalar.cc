@@ -1,10 +1,10 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
-#include <limits>
 
 #include "backend/cpu/matmul_kernels.h"
 #include "backend/cpu/pack.h"
+#include "backend/cpu/tile_product_scalar.h"
 #include "tensor/half.h"
 
 // The arithmetic of the tile kernels in plain C++: what AMX must give bit for bit.
@@ -12,10 +12,6 @@ namespace kvasir::scalar {
 namespace {
 
 #include "backend/cpu/matmul_scalar-inl.h"
-
-float Flush(float x) {
-  return std::fabs(x) < std::numeric_limits<float>::min() ? std::copysign(0.0f, x) : x;
-}
 
 /// One rounding of an exact value to f16, to nearest even; |x| is at most 2^15.
 uint16_t RoundToF16(double x) {
@@ -47,16 +43,6 @@ void LoadInputs(const PanelArgs& a, int64_t row, int64_t g, float x[32]) {
     std::memcpy(&bits, from + i * 2, 2);
     x[i] = Flush(Bf16ToF32(bits));
   }
-}
-
-/// TDPBF16PS for one output.
-float AddTile(float acc, const float x[32], const float w[32]) {
-  float even = 0, odd = 0;
-  for (int i = 0; i < 32; i += 2) {
-    even = Flush(std::fma(x[i], w[i], even));
-    odd = Flush(std::fma(x[i + 1], w[i + 1], odd));
-  }
-  return Flush(acc + Flush(even + odd));
 }
 
 /// The input that column c of a tile holds.
@@ -121,7 +107,7 @@ void TilePanels(const PanelArgs& a) {
         for (int64_t r = 0; r < rows; ++r) LoadInputs(a, r0 + r, g, x[r]);
         for (int n = 0; n < 16; ++n) {
           LoadWeights<F>(panel, g, n, a.k, scale.in, w);
-          for (int64_t r = 0; r < rows; ++r) acc[r][n] = AddTile(acc[r][n], x[r], w);
+          for (int64_t r = 0; r < rows; ++r) acc[r][n] = TileDotBf16(acc[r][n], x[r], w, 16);
         }
       }
       for (int64_t r = 0; r < rows; ++r) {
