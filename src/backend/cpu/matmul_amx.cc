@@ -15,9 +15,10 @@ constexpr int64_t kStreamedRows = 2 * kTileRows;
 
 /// A bf16 tile's element of an f16 weight: rounded to 8 bits, and 2^kTileExponent times as large.
 KV_INLINE __m512i TileBits(__m512h w) {
-  const __m512i rounded = _mm512_add_epi16(_mm512_castph_si512(w), _mm512_set1_epi16(4));
-  return _mm512_and_si512(_mm512_srai_epi16(rounded, 3),
-                          _mm512_set1_epi16(static_cast<int16_t>(0x8fff)));
+  // (w + 4) >> 3 of signed words in one instruction; where the sign is set it fills the bits above
+  // the exponent too.
+  const __m512i rounded = _mm512_mulhrs_epi16(_mm512_castph_si512(w), _mm512_set1_epi16(1 << 12));
+  return _mm512_and_si512(rounded, _mm512_set1_epi16(static_cast<int16_t>(0x8fff)));
 }
 
 /// 16 numbers as f16, each twice: for the two inputs of its column in a tile's row.
@@ -69,7 +70,10 @@ KV_INLINE void UnpackTile(const uint8_t* panel, int64_t g, float in, uint8_t* ti
     const __m512i table = _mm512_load_si512(F == PackFormat::kQ4 ? kOffsetNibbles : kNibbles);
 #pragma GCC unroll 4
     for (int j = 0; j < 4; ++j) {
+      // vpermw looks at five bits. Loads a byte further take the place of shifts by eight: two ports
+      // do all of the arithmetic, others the loads. What they read behind the group are its scales.
       const __m512i v = _mm512_loadu_si512(group + j * 64);
+      const __m512i w = _mm512_loadu_si512(group + j * 64 + 1);
       uint8_t* to = tile + j * 256;
       const auto put = [&](int row, __m512i index) __attribute__((always_inline)) {
         _mm512_store_si512(to + row * 64,
@@ -77,8 +81,8 @@ KV_INLINE void UnpackTile(const uint8_t* panel, int64_t g, float in, uint8_t* ti
       };
       put(0, v);
       put(1, _mm512_srli_epi16(v, 4));
-      put(2, _mm512_srli_epi16(v, 8));
-      put(3, _mm512_srli_epi16(v, 12));
+      put(2, w);
+      put(3, _mm512_srli_epi16(w, 4));
     }
   } else {
     const __m512i upper = _mm512_set1_epi16(static_cast<int16_t>(0xff00));
@@ -105,17 +109,18 @@ KV_INLINE void CopyTail(const uint8_t* panel, int64_t g, int64_t k, uint8_t* til
 }
 
 /// Brings what will be unpacked soon from memory: 4 KiB, some 300 ns at a core's share of the
-/// bandwidth, ahead.
+/// bandwidth, ahead; at the end of a panel from the one that is `skipped` bytes behind it.
 template <PackFormat F>
-KV_INLINE void PrefetchGroup(const uint8_t* panel, int64_t g) {
+KV_INLINE void PrefetchGroup(const uint8_t* panel, int64_t g, size_t panel_bytes, size_t skipped) {
   constexpr size_t kBytes = F == PackFormat::kBF16 ? 1024 : kFourBit<F> ? 320 : 576;
   constexpr size_t kRecord = F == PackFormat::kBF16  ? 1024
                              : F == PackFormat::kQ4K ? kQ4KBytes / 8
                              : kFourBit<F>           ? 256 + (kHasMin<F> ? 64 : 32)
                                                      : 544;
-  const uint8_t* at = panel + static_cast<size_t>(g) * kRecord + 4096;
+  size_t at = static_cast<size_t>(g) * kRecord + 4096;
+  if (at >= panel_bytes) at += skipped;
   for (size_t line = 0; line < kBytes; line += 64) {
-    _mm_prefetch(reinterpret_cast<const char*>(at + line), _MM_HINT_T0);
+    _mm_prefetch(reinterpret_cast<const char*>(panel + at + line), _MM_HINT_T0);
   }
 }
 
@@ -155,12 +160,12 @@ void StreamPanels(const PanelArgs& a, const uint8_t* panel, int64_t first) {
   if constexpr (PN == 2) ZeroTile<1>();
   if constexpr (RB == 2) ZeroTile<2>();
   if constexpr (RB == 2 && PN == 2) ZeroTile<3>();
-  for (int64_t g = 0; g < groups; ++g) {
-    const uint8_t* b[PN];
+  const size_t skipped = (PN - 1) * a.panel_bytes;  // the next two panels lie behind both
+  const auto unpack = [&](int64_t g, const uint8_t** b) __attribute__((always_inline)) {
     for (int n = 0; n < PN; ++n) {
       const uint8_t* from = panel + static_cast<size_t>(n) * a.panel_bytes;
       uint8_t* to = unpacked[g % 2 * 2 + n];
-      PrefetchGroup<F>(from, g);
+      PrefetchGroup<F>(from, g, a.panel_bytes, skipped);
       b[n] = to;
       if constexpr (F == PackFormat::kBF16) {
         if (g * 32 + 32 <= a.k)
@@ -171,6 +176,13 @@ void StreamPanels(const PanelArgs& a, const uint8_t* panel, int64_t first) {
         UnpackTile<F>(from, g, scale[n].in, to);
       }
     }
+  };
+  // The next tile is unpacked before this one is loaded, whose stores have then left the core.
+  const uint8_t* b[PN];
+  unpack(0, b);
+  for (int64_t g = 0; g < groups; ++g) {
+    const uint8_t* next[PN] = {};
+    if (g + 1 < groups) unpack(g + 1, next);
     LoadTile<6>(a.tiles + TileOffset(a.first_block, g, a.tile_blocks, groups), 64);
     if constexpr (RB == 2)
       LoadTile<7>(a.tiles + TileOffset(a.first_block + 1, g, a.tile_blocks, groups), 64);
@@ -182,6 +194,7 @@ void StreamPanels(const PanelArgs& a, const uint8_t* panel, int64_t first) {
       Bf16Product<1, 6, 5>();
       if constexpr (RB == 2) Bf16Product<3, 7, 5>();
     }
+    for (int n = 0; n < PN; ++n) b[n] = next[n];
   }
   const int64_t low = a.rows < kTileRows ? a.rows : kTileRows;
   StoreTile<0>(sums, 64);
