@@ -129,8 +129,7 @@ Result<int> BenchBatch(BenchBatchFlags flags) {
     KV_ASSIGN(const std::unique_ptr<Backend> backend, MakeCpuBackend(load.cpu));
     KV_ASSIGN(const MemoryPlan one,
               PlanMemory(model.file, model.config, *backend, ReadMemoryLimits(), load.memory));
-    // Again: what is left of the first time cannot make room for the copy of a block that it holds.
-    load.memory.kv_bytes = one.kv_bytes * static_cast<uint64_t>(b.again ? 2 * widest : widest);
+    load.memory.kv_bytes = one.kv_bytes * static_cast<uint64_t>(widest);
   }
   ProgressBar bar("loading");
   load.progress = [&](uint64_t done, uint64_t total) { bar.Update(done, total); };

@@ -188,7 +188,7 @@ void CpuMatMul::Multiply(const Prepared& in, std::span<const MatMulOutput> outpu
       panels += static_cast<int64_t>(DivUp(static_cast<size_t>(o.weight->rows), kPanel));
   }
   // Tile kernels unpack weights once for a block of rows.
-  const auto tile_blocks = static_cast<int64_t>(DivUp(rows, MostTileRows(k)));
+  const auto tile_blocks = static_cast<int64_t>(DivUp(rows, kMostTileRows));
   const int64_t row_block =
       tiles ? static_cast<int64_t>(RoundUp(DivUp(rows, tile_blocks), 2 * kTileRows))
             : std::clamp<int64_t>(kRowBlockBytes / (in.input == Input::kInt8 ? k : 4 * k) / 16 * 16,

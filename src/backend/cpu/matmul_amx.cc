@@ -10,9 +10,6 @@ namespace {
 
 #include "backend/cpu/matmul_avx512-inl.h"
 
-/// Up to so many rows the weights are unpacked one tile at a time, just before its only use.
-constexpr int64_t kStreamedRows = 2 * kTileRows;
-
 /// A bf16 tile's element of an f16 weight: rounded to 8 bits, and 2^kTileExponent times as large.
 KV_INLINE __m512i TileBits(__m512h w) {
   // (w + 4) >> 3 of signed words in one instruction; where the sign is set it fills the bits above
@@ -70,8 +67,9 @@ KV_INLINE void UnpackTile(const uint8_t* panel, int64_t g, float in, uint8_t* ti
     const __m512i table = _mm512_load_si512(F == PackFormat::kQ4 ? kOffsetNibbles : kNibbles);
 #pragma GCC unroll 4
     for (int j = 0; j < 4; ++j) {
-      // vpermw looks at five bits. Loads a byte further take the place of shifts by eight: two ports
-      // do all of the arithmetic, others the loads. What they read behind the group are its scales.
+      // vpermw looks at five bits. Loads a byte further take the place of shifts by eight: two
+      // ports do all of the arithmetic, others the loads. What they read behind the group are its
+      // scales.
       const __m512i v = _mm512_loadu_si512(group + j * 64);
       const __m512i w = _mm512_loadu_si512(group + j * 64 + 1);
       uint8_t* to = tile + j * 256;
@@ -144,11 +142,43 @@ KV_INLINE void StoreSums(const PanelArgs& a, const float* sums, float scale, int
   }
 }
 
-// Tiles: sums of row block r and panel n are tile 2 r + n; weights 4 + n; activations 6 + r.
+// Tiles of up to two row blocks: sums of row block r and panel n are tile 2 r + n; weights 4 + n;
+// activations 6 + r. Of more, one panel at a time: sums r; weights 4; activations 5 and 6 in turn,
+// those of the last block 7.
 
-/// `rows` up to 32 rows, all inputs, PN panels.
+/// Sums of whole inputs += one group of the weights in `b`, whose activations are `blocks[r]`.
+template <int RB, int PN>
+KV_INLINE void StreamProducts(const uint8_t* const* b, const uint8_t* const* blocks) {
+  if constexpr (RB <= 2) {
+    LoadTile<6>(blocks[0], 64);
+    if constexpr (RB == 2) LoadTile<7>(blocks[1], 64);
+    LoadTile<4>(b[0], 64);
+    Bf16Product<0, 6, 4>();
+    if constexpr (RB == 2) Bf16Product<2, 7, 4>();
+    if constexpr (PN == 2) {
+      LoadTile<5>(b[1], 64);
+      Bf16Product<1, 6, 5>();
+      if constexpr (RB == 2) Bf16Product<3, 7, 5>();
+    }
+  } else {
+    LoadTile<4>(b[0], 64);
+    LoadTile<5>(blocks[0], 64);
+    Bf16Product<0, 5, 4>();
+    LoadTile<6>(blocks[1], 64);
+    Bf16Product<1, 6, 4>();
+    if constexpr (RB == 4) {
+      LoadTile<5>(blocks[2], 64);
+      Bf16Product<2, 5, 4>();
+    }
+    LoadTile<7>(blocks[RB - 1], 64);
+    Bf16Product<RB - 1, 7, 4>();
+  }
+}
+
+/// Up to 16 RB rows, all inputs, PN panels.
 template <PackFormat F, int RB, int PN>
 void StreamPanels(const PanelArgs& a, const uint8_t* panel, int64_t first) {
+  static_assert(RB <= 2 || PN == 1);
   alignas(64) uint8_t unpacked[4][kTileBytes];
   alignas(64) float sums[16 * 16];
   const int64_t groups = (a.k + 31) / 32;
@@ -157,10 +187,10 @@ void StreamPanels(const PanelArgs& a, const uint8_t* panel, int64_t first) {
     scale[n] = ScaleOf<F>(panel + static_cast<size_t>(n) * a.panel_bytes, a.panel_bytes);
   }
   ZeroTile<0>();
-  if constexpr (PN == 2) ZeroTile<1>();
-  if constexpr (RB == 2) ZeroTile<2>();
-  if constexpr (RB == 2 && PN == 2) ZeroTile<3>();
-  const size_t skipped = (PN - 1) * a.panel_bytes;  // the next two panels lie behind both
+  ZeroTile<1>();
+  ZeroTile<2>();
+  ZeroTile<3>();
+  const size_t skipped = (PN - 1) * a.panel_bytes;  // the next panels lie behind all of these
   const auto unpack = [&](int64_t g, const uint8_t** b) __attribute__((always_inline)) {
     for (int n = 0; n < PN; ++n) {
       const uint8_t* from = panel + static_cast<size_t>(n) * a.panel_bytes;
@@ -183,39 +213,37 @@ void StreamPanels(const PanelArgs& a, const uint8_t* panel, int64_t first) {
   for (int64_t g = 0; g < groups; ++g) {
     const uint8_t* next[PN] = {};
     if (g + 1 < groups) unpack(g + 1, next);
-    LoadTile<6>(a.tiles + TileOffset(a.first_block, g, a.tile_blocks, groups), 64);
-    if constexpr (RB == 2)
-      LoadTile<7>(a.tiles + TileOffset(a.first_block + 1, g, a.tile_blocks, groups), 64);
-    LoadTile<4>(b[0], 64);
-    Bf16Product<0, 6, 4>();
-    if constexpr (RB == 2) Bf16Product<2, 7, 4>();
-    if constexpr (PN == 2) {
-      LoadTile<5>(b[1], 64);
-      Bf16Product<1, 6, 5>();
-      if constexpr (RB == 2) Bf16Product<3, 7, 5>();
-    }
+    const uint8_t* blocks[RB];
+    for (int r = 0; r < RB; ++r)
+      blocks[r] = a.tiles + TileOffset(a.first_block + r, g, a.tile_blocks, groups);
+    StreamProducts<RB, PN>(b, blocks);
     for (int n = 0; n < PN; ++n) b[n] = next[n];
   }
-  const int64_t low = a.rows < kTileRows ? a.rows : kTileRows;
+  const auto put = [&](int r, int n) {
+    const int64_t rows = a.rows - r * kTileRows;
+    StoreSums(a, sums, scale[n].out, r * kTileRows, rows < kTileRows ? rows : kTileRows,
+              first + n * 16);
+  };
   StoreTile<0>(sums, 64);
-  StoreSums(a, sums, scale[0].out, 0, low, first);
-  if constexpr (PN == 2) {
+  put(0, 0);
+  if constexpr (PN == 2 || RB > 2) {
     StoreTile<1>(sums, 64);
-    StoreSums(a, sums, scale[1].out, 0, low, first + 16);
+    put(RB > 2 ? 1 : 0, RB > 2 ? 0 : 1);
   }
-  if constexpr (RB == 2) {
+  if constexpr (RB > 1) {
     StoreTile<2>(sums, 64);
-    StoreSums(a, sums, scale[0].out, 16, a.rows - 16, first);
-    if constexpr (PN == 2) {
-      StoreTile<3>(sums, 64);
-      StoreSums(a, sums, scale[1].out, 16, a.rows - 16, first + 16);
-    }
+    put(RB > 2 ? 2 : 1, 0);
+  }
+  if constexpr ((RB == 2 && PN == 2) || RB == 4) {
+    StoreTile<3>(sums, 64);
+    put(RB - 1, PN - 1);
   }
 }
 
-/// Few rows: each tile of weights is unpacked for them alone.
+/// Few rows: each tile of weights is unpacked for them alone, just before its only use.
 template <PackFormat F, int RB>
 void Streamed(const PanelArgs& a) {
+  constexpr int PN = RB > 2 ? 1 : 2;
   TileConfig config;
   for (int i = 0; i < 8; ++i) {
     config.row_bytes[i] = 64;
@@ -223,11 +251,14 @@ void Streamed(const PanelArgs& a) {
   }
   // A product takes as long as it has rows.
   const auto last = static_cast<uint8_t>(a.rows - (RB - 1) * kTileRows);
-  config.rows[2 * RB - 2] = config.rows[2 * RB - 1] = config.rows[5 + RB] = last;
+  if constexpr (RB > 2)
+    config.rows[RB - 1] = config.rows[7] = last;
+  else
+    config.rows[2 * RB - 2] = config.rows[2 * RB - 1] = config.rows[5 + RB] = last;
   config.Load();
   int32_t p = 0;
-  for (; p + 2 <= a.panels; p += 2) {
-    StreamPanels<F, RB, 2>(a, a.weights + static_cast<size_t>(p) * a.panel_bytes, p * 16);
+  for (; p + PN <= a.panels; p += PN) {
+    StreamPanels<F, RB, PN>(a, a.weights + static_cast<size_t>(p) * a.panel_bytes, p * 16);
   }
   if (p < a.panels) {
     StreamPanels<F, RB, 1>(a, a.weights + static_cast<size_t>(p) * a.panel_bytes, p * 16);
@@ -260,7 +291,7 @@ KV_INLINE void SlabProducts(const uint8_t* tiles, int64_t width, const SlabWeigh
   for (int64_t g = 0; g < width; ++g) {
     const uint8_t* a = tiles + g * kTileBytes;
     const uint8_t* b = w.base + static_cast<size_t>(g) * w.group_step;
-    LoadTile<6>(a, 64);
+    StreamTile<6>(a, 64);
     LoadTile<4>(b, 64);
     Bf16Product<0, 6, 4>();
     if constexpr (PN == 2) {
@@ -268,7 +299,7 @@ KV_INLINE void SlabProducts(const uint8_t* tiles, int64_t width, const SlabWeigh
       Bf16Product<1, 6, 5>();
     }
     if constexpr (RB == 2) {
-      LoadTile<7>(a + block, 64);
+      StreamTile<7>(a + block, 64);
       Bf16Product<2, 7, 4>();
       if constexpr (PN == 2) Bf16Product<3, 7, 5>();
     }
@@ -360,8 +391,12 @@ template <PackFormat F>
 void Panels(const PanelArgs& a) {
   if (a.rows <= kTileRows)
     Streamed<F, 1>(a);
-  else if (a.rows <= kStreamedRows)
+  else if (a.rows <= 2 * kTileRows)
     Streamed<F, 2>(a);
+  else if (a.rows <= 3 * kTileRows)
+    Streamed<F, 3>(a);
+  else if (a.rows <= 4 * kTileRows)
+    Streamed<F, 4>(a);
   else
     Blocked<F>(a);
 }

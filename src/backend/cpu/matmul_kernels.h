@@ -11,9 +11,11 @@ namespace kvasir {
 // that what a pass over one slab reads is one run of memory.
 inline constexpr int64_t kTileBytes = 1024;
 inline constexpr int64_t kTileRows = 16;
-/// 256 inputs: what two row blocks and two weight panels of a slab read is 32 KiB and stays in the
-/// first level cache (with 16 groups prefill had 0.7 times the speed; Xeon with AMX, 2026-11-25).
-inline constexpr int64_t kSlabGroups = 8;
+/// 512 inputs: of two panels they are 32 KiB, which stay in the first level cache while activations
+/// pass it by. With 8 groups 128 rows had 0.85 times the speed and 512 rows the same, with 32 0.75
+/// times; with activations in the first level too, 16 groups had 0.7 times (Xeon with AMX,
+/// 2026-11-25; microbenchmark of 2048 x 8192 Q4_0).
+inline constexpr int64_t kSlabGroups = 16;
 /// Byte offset of a tile of activations.
 constexpr size_t TileOffset(int64_t block, int64_t group, int64_t blocks, int64_t groups) {
   const int64_t slab = group / kSlabGroups, first = slab * kSlabGroups;
@@ -101,12 +103,9 @@ constexpr size_t TilesBytes(int64_t rows, int64_t k) {
   return static_cast<size_t>((rows + kTileRows - 1) / kTileRows) *
          static_cast<size_t>((k + 31) / 32) * kTileBytes;
 }
-/// Rows that a thread takes at a time: as many as leave their tiles in half of a second level cache
-/// of 2 MiB, for up to 2,048 inputs.
-constexpr int64_t MostTileRows(int64_t k) {
-  constexpr int64_t kBytes = 1 << 20, kInputs = 2048;
-  return kBytes / 2 / (k < kInputs ? k : kInputs) / 32 * 32 + 32;
-}
+/// Rows that a thread takes at a time: with a slab of their tiles and their sums they fit into a
+/// second level cache of 2 MiB.
+inline constexpr int64_t kMostTileRows = 512;
 /// Panels that it takes at a time where there are many rows, and what it then needs: the unpacked
 /// weights of a slab, two panels at a time, and the sums of all rows.
 inline constexpr int32_t kTilePanels = 16;

@@ -28,6 +28,11 @@ template <int T>
 inline __attribute__((always_inline)) void LoadTile(const void* p, size_t stride = kTileRow) {
   asm volatile("tileloadd (%0,%1,1), %%tmm%c2" ::"r"(p), "r"(stride), "i"(T) : "memory");
 }
+/// The same for what is not needed again soon: it takes no place in the first level cache.
+template <int T>
+inline __attribute__((always_inline)) void StreamTile(const void* p, size_t stride = kTileRow) {
+  asm volatile("tileloaddt1 (%0,%1,1), %%tmm%c2" ::"r"(p), "r"(stride), "i"(T) : "memory");
+}
 template <int T>
 inline __attribute__((always_inline)) void StoreTile(void* p, size_t stride = kTileRow) {
   asm volatile("tilestored %%tmm%c2, (%0,%1,1)" ::"r"(p), "r"(stride), "i"(T) : "memory");
