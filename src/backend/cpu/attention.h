@@ -36,10 +36,12 @@ class CpuAttention {
     int32_t slice, kv_head, begin, end;
     int32_t first_split, last_split;  // of all its rows, half-open
   };
-  /// What a thread takes at once: an item, or one split of it.
+  /// What a thread takes at once: one split of an item, or some items of one slice and kv head,
+  /// split by split, so that K and V of a split come from memory once for all of their rows.
   struct Unit {
-    int32_t item;
-    int32_t split;    // -1: all of the item
+    int32_t item;     // the first
+    int32_t items;    // how many follow one another
+    int32_t split;    // -1: all
     int32_t partial;  // where the split's state goes
     int32_t cut;      // the item's place in open_
   };
@@ -54,7 +56,11 @@ class CpuAttention {
 
   void MakeItems(const AttentionArgs& args, OpCounters& counters);
   void MakeUnits();
-  void ComputeSplit(const Call& call, const Item& item, int32_t split, Worker& worker, State out);
+  void ComputeSplit(const Call& call, const Item& item, int32_t split, const uint8_t* packed_q,
+                    uint8_t* scratch, State out);
+  void LoadQueries(const Call& call, const Item& item, float* q, uint8_t* packed_q);
+  void RunWhole(const Call& call, const Unit& unit, Worker& worker);
+  static void MergeInto(const Item& item, int32_t padded, const State& from, const State& to);
   void Finish(const Call& call, const Item& item, const State& state);
   static State StateAt(uint8_t* memory);
 
