@@ -159,10 +159,12 @@ struct BenchKernelFlags {
 
 std::string KernelText(const KernelBench& b) {
   std::string out = fmt::format(
-      "{}: reads {:.1f} GB/s, int8 {:.0f} GOP/s, f32 {:.0f} GFLOP/s\n\n{:<19} {:<20} {:>5} {:>11} "
+      "{}: reads {:.1f} GB/s, int8 {:.0f} GOP/s, f32 {:.0f} GFLOP/s{}\n\n{:<19} {:<20} {:>5} "
+      "{:>11} "
       "{:>9} {:>8} {:>7}\n",
-      b.backend, b.bandwidth_gb_s, b.peak.int8_gops, b.peak.float_gops, "op", "of", "rows", "us",
-      "GOP/s", "GB/s", "limit%");
+      b.backend, b.bandwidth_gb_s, b.peak.int8_gops, b.peak.float_gops,
+      b.peak.tile_gops > 0 ? fmt::format(", bf16 tiles {:.0f} GFLOP/s", b.peak.tile_gops) : "",
+      "op", "of", "rows", "us", "GOP/s", "GB/s", "limit%");
   for (const KernelBenchRow& r : b.rows) {
     out += fmt::format("{:<19} {:<20} {:>5} {:>11.1f} {:>9.1f} {:>8.1f} {:>7.1f}\n", r.op, r.what,
                        r.rows, r.us, r.gops, r.gb_s, r.limit_pct);

@@ -181,7 +181,7 @@ class Bench {
         return static_cast<double>(n) / static_cast<double>(runs);
       };
       Add(name, fmt::format("{} after {}", NameOf(dtype), context), batch.rows(), seconds,
-          each(work.attention_flops), out_.peak.float_gops, each(work.kv_bytes_read));
+          each(work.attention_flops), out_.peak.Attention(dtype), each(work.kv_bytes_read));
     };
     measure("attention, decode", batch_of(1, context, 1));
     measure("attention, decode", batch_of(kSequences, context, 1));

@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/cpu.h"
 #include "base/result.h"
+#include "kv/layout.h"
 
 namespace kvasir {
 
@@ -19,6 +20,11 @@ struct PeakRates {
   /// Of the arithmetic that an instruction set's products with such weights use.
   double Quantized() const { return tile_gops > 0 ? tile_gops : int8_gops; }
   double BF16() const { return tile_gops > 0 ? tile_gops : float_gops; }
+  /// Of attention over keys and values of this type: products of tiles where they exist.
+  double Attention(KvDType dtype) const {
+    if (tile_gops == 0) return float_gops;
+    return dtype == KvDType::kBF16 ? tile_gops : dtype == KvDType::kInt8 ? int8_gops : float_gops;
+  }
 };
 PeakRates PeakProbe(Isa isa, int threads, const Clock* clock);
 
