@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstring>
 #include <limits>
+#include <span>
 
 #include "base/check.h"
 #include "base/checked.h"
@@ -39,36 +40,6 @@ size_t SplitsOf(int64_t tokens) { return DivUp(static_cast<size_t>(tokens), kSpl
 
 int32_t FirstAttended(int32_t position, int32_t window) {
   return window == 0 ? 0 : std::max(0, position - window + 1);
-}
-
-/// The running result of rows that have attended to nothing yet.
-void Clear(int32_t rows, float* m, float* l) {
-  for (int32_t r = 0; r < rows; ++r) {
-    m[r] = -std::numeric_limits<float>::infinity();
-    l[r] = 0;
-  }
-}
-
-/// Adds a split's result to the running one; the formula is the same for every way here.
-void Merge(int32_t rows, int32_t padded, const float* m, const float* l, const float* acc,
-           float* to_m, float* to_l, float* to_acc) {
-  constexpr float kNone = -std::numeric_limits<float>::infinity();
-  for (int32_t r = 0; r < rows; ++r) {
-    if (l[r] == 0 && m[r] == kNone) continue;  // this row attends to nothing of the split
-    float* to = to_acc + static_cast<size_t>(r) * padded;
-    const float* from = acc + static_cast<size_t>(r) * padded;
-    if (to_l[r] == 0 && to_m[r] == kNone) {
-      to_m[r] = m[r];
-      to_l[r] = l[r];
-      std::memcpy(to, from, static_cast<size_t>(padded) * sizeof(float));
-      continue;
-    }
-    const float most = m[r] > to_m[r] ? m[r] : to_m[r];
-    const float keep = scalar::Exp(to_m[r] - most), take = scalar::Exp(m[r] - most);
-    to_m[r] = most;
-    to_l[r] = to_l[r] * keep + l[r] * take;
-    for (int32_t c = 0; c < padded; ++c) to[c] = to[c] * keep + from[c] * take;
-  }
 }
 
 }  // namespace
@@ -198,13 +169,46 @@ void CpuAttention::ComputeSplit(const Call& call, const Item& item, int32_t spli
   call.kernel->split(s);
 }
 
+/// The running result of rows that have attended to nothing yet.
+void CpuAttention::Clear(int32_t rows, const State& state) {
+  for (int32_t r = 0; r < rows; ++r) {
+    state.m[r] = -std::numeric_limits<float>::infinity();
+    state.l[r] = 0;
+  }
+}
+
+/// Adds a split's result to the running one; the formula is the same for every way here.
+void CpuAttention::Merge(int32_t rows, int32_t padded, const State& from, const State& to) {
+  constexpr float kNone = -std::numeric_limits<float>::infinity();
+  for (int32_t r = 0; r < rows; ++r) {
+    if (from.l[r] == 0 && from.m[r] == kNone) continue;  // attends to nothing of the split
+    float* to_acc = to.acc + static_cast<size_t>(r) * padded;
+    const float* acc = from.acc + static_cast<size_t>(r) * padded;
+    if (to.l[r] == 0 && to.m[r] == kNone) {
+      to.m[r] = from.m[r];
+      to.l[r] = from.l[r];
+      std::memcpy(to_acc, acc, static_cast<size_t>(padded) * sizeof(float));
+      continue;
+    }
+    const float most = from.m[r] > to.m[r] ? from.m[r] : to.m[r];
+    const float keep = scalar::Exp(to.m[r] - most), take = scalar::Exp(from.m[r] - most);
+    to.m[r] = most;
+    to.l[r] = to.l[r] * keep + from.l[r] * take;
+    for (int32_t c = 0; c < padded; ++c) to_acc[c] = to_acc[c] * keep + acc[c] * take;
+  }
+}
+
+CpuAttention::Place CpuAttention::PlaceOf(const Call& call, const Item& item, int32_t r) {
+  const int32_t flat = item.begin + r;
+  return {call.args->batch->slices[item.slice].first_row + flat / call.per_kv,
+          item.kv_head * call.per_kv + flat % call.per_kv};
+}
+
 void CpuAttention::Finish(const Call& call, const Item& item, const State& state) {
   const AttentionArgs& a = *call.args;
   const KvLayout& l = *call.layout;
   for (int32_t r = 0; r < item.end - item.begin; ++r) {
-    const int32_t flat = item.begin + r;
-    const int32_t row = a.batch->slices[item.slice].first_row + flat / call.per_kv;
-    const int32_t head = item.kv_head * call.per_kv + flat % call.per_kv;
+    const auto [row, head] = PlaceOf(call, item, r);
     float* out = a.out + row * a.out_stride + int64_t{head} * l.head_dim;
     const float inverse = 1.0f / state.l[r];
     const float* acc = state.acc + static_cast<size_t>(r) * l.head_dim_padded;
@@ -216,19 +220,13 @@ void CpuAttention::LoadQueries(const Call& call, const Item& item, float* q, uin
   const AttentionArgs& a = *call.args;
   const KvLayout& l = *call.layout;
   for (int32_t r = 0; r < item.end - item.begin; ++r) {
-    const int32_t flat = item.begin + r;
-    const int32_t row = a.batch->slices[item.slice].first_row + flat / call.per_kv;
-    const int32_t head = item.kv_head * call.per_kv + flat % call.per_kv;
+    const auto [row, head] = PlaceOf(call, item, r);
     const float* from = a.q + row * a.q_stride + int64_t{head} * l.head_dim;
     float* to = q + static_cast<size_t>(r) * l.head_dim_padded;
     std::memcpy(to, from, static_cast<size_t>(l.head_dim) * sizeof(float));
     for (int32_t c = l.head_dim; c < l.head_dim_padded; ++c) to[c] = 0;
   }
   call.kernel->queries(q, item.end - item.begin, l.head_dim_padded, packed_q);
-}
-
-void CpuAttention::MergeInto(const Item& item, int32_t padded, const State& from, const State& to) {
-  Merge(item.end - item.begin, padded, from.m, from.l, from.acc, to.m, to.l, to.acc);
 }
 
 /// All splits of a unit's items in ascending order.
@@ -238,7 +236,7 @@ void CpuAttention::RunWhole(const Call& call, const Unit& unit, Worker& w) {
   int32_t first = items[0].first_split, last = items[0].last_split;
   for (size_t i = 0; i < items.size(); ++i) {
     LoadQueries(call, items[i], w.q, w.packed_q[i]);
-    Clear(items[i].end - items[i].begin, w.running[i].m, w.running[i].l);
+    Clear(items[i].end - items[i].begin, w.running[i]);
     first = std::min(first, items[i].first_split);
     last = std::max(last, items[i].last_split);
   }
@@ -246,7 +244,7 @@ void CpuAttention::RunWhole(const Call& call, const Unit& unit, Worker& w) {
     for (size_t i = 0; i < items.size(); ++i) {
       if (split < items[i].first_split || split >= items[i].last_split) continue;
       ComputeSplit(call, items[i], split, w.packed_q[i], w.scratch, w.split);
-      MergeInto(items[i], padded, w.split, w.running[i]);
+      Merge(items[i].end - items[i].begin, padded, w.split, w.running[i]);
     }
   }
   for (size_t i = 0; i < items.size(); ++i) Finish(call, items[i], w.running[i]);
@@ -356,9 +354,10 @@ void CpuAttention::Run(const AttentionArgs& args, OpCounters& counters) {
       // Who computes the last split of an item merges them.
       if (open_[unit.cut].fetch_sub(1, std::memory_order_acq_rel) > 1) continue;
       const int32_t first = unit.partial - (unit.split - item.first_split);
-      Clear(item.end - item.begin, w.running[0].m, w.running[0].l);
+      const int32_t rows = item.end - item.begin;
+      Clear(rows, w.running[0]);
       for (int32_t split = item.first_split; split < item.last_split; ++split)
-        MergeInto(item, padded, partial_at(first + split - item.first_split), w.running[0]);
+        Merge(rows, padded, partial_at(first + split - item.first_split), w.running[0]);
       Finish(call, item, w.running[0]);
     }
   });

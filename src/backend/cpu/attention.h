@@ -51,6 +51,10 @@ class CpuAttention {
     float* l;    // [kTileRows]
     float* acc;  // [kTileRows][head_dim_padded]
   };
+  /// Which row of the batch and which query head a row of an item is.
+  struct Place {
+    int32_t row, head;
+  };
   struct Worker;
   struct Call;
 
@@ -60,7 +64,9 @@ class CpuAttention {
                     uint8_t* scratch, State out);
   void LoadQueries(const Call& call, const Item& item, float* q, uint8_t* packed_q);
   void RunWhole(const Call& call, const Unit& unit, Worker& worker);
-  static void MergeInto(const Item& item, int32_t padded, const State& from, const State& to);
+  static void Clear(int32_t rows, const State& state);
+  static void Merge(int32_t rows, int32_t padded, const State& from, const State& to);
+  static Place PlaceOf(const Call& call, const Item& item, int32_t r);
   void Finish(const Call& call, const Item& item, const State& state);
   static State StateAt(uint8_t* memory);
 
