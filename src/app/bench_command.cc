@@ -160,8 +160,7 @@ struct BenchKernelFlags {
 std::string KernelText(const KernelBench& b) {
   std::string out = fmt::format(
       "{}: reads {:.1f} GB/s, int8 {:.0f} GOP/s, f32 {:.0f} GFLOP/s{}\n\n{:<19} {:<20} {:>5} "
-      "{:>11} "
-      "{:>9} {:>8} {:>7}\n",
+      "{:>11} {:>9} {:>8} {:>7}\n",
       b.backend, b.bandwidth_gb_s, b.peak.int8_gops, b.peak.float_gops,
       b.peak.tile_gops > 0 ? fmt::format(", bf16 tiles {:.0f} GFLOP/s", b.peak.tile_gops) : "",
       "op", "of", "rows", "us", "GOP/s", "GB/s", "limit%");

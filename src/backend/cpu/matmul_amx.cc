@@ -1,5 +1,7 @@
 #include <immintrin.h>
 
+#include <type_traits>
+
 #include "backend/cpu/matmul_kernels.h"
 #include "backend/cpu/pack.h"
 #include "backend/cpu/tiles.h"
@@ -110,14 +112,9 @@ KV_INLINE void CopyTail(const uint8_t* panel, int64_t g, int64_t k, uint8_t* til
 /// bandwidth, ahead; at the end of a panel from the one that is `skipped` bytes behind it.
 template <PackFormat F>
 KV_INLINE void PrefetchGroup(const uint8_t* panel, int64_t g, size_t panel_bytes, size_t skipped) {
-  constexpr size_t kBytes = F == PackFormat::kBF16 ? 1024 : kFourBit<F> ? 320 : 576;
-  constexpr size_t kRecord = F == PackFormat::kBF16  ? 1024
-                             : F == PackFormat::kQ4K ? kQ4KBytes / 8
-                             : kFourBit<F>           ? 256 + (kHasMin<F> ? 64 : 32)
-                                                     : 544;
-  size_t at = static_cast<size_t>(g) * kRecord + 4096;
+  size_t at = static_cast<size_t>(g) * kGroupStep<F> + 4096;
   if (at >= panel_bytes) at += skipped;
-  for (size_t line = 0; line < kBytes; line += 64) {
+  for (size_t line = 0; line < kGroupStep<F>; line += 64) {
     _mm_prefetch(reinterpret_cast<const char*>(panel + at + line), _MM_HINT_T0);
   }
 }
@@ -219,36 +216,26 @@ void StreamPanels(const PanelArgs& a, const uint8_t* panel, int64_t first) {
     StreamProducts<RB, PN>(b, blocks);
     for (int n = 0; n < PN; ++n) b[n] = next[n];
   }
-  const auto put = [&](int r, int n) {
-    const int64_t rows = a.rows - r * kTileRows;
-    StoreSums(a, sums, scale[n].out, r * kTileRows, rows < kTileRows ? rows : kTileRows,
-              first + n * 16);
+  const auto put = [&]<int T>(std::integral_constant<int, T>) {
+    constexpr int r = RB > 2 ? T : T / 2, n = RB > 2 ? 0 : T % 2;
+    if constexpr (r < RB && n < PN) {
+      StoreTile<T>(sums, 64);
+      const int64_t rows = a.rows - r * kTileRows;
+      StoreSums(a, sums, scale[n].out, r * kTileRows, rows < kTileRows ? rows : kTileRows,
+                first + n * 16);
+    }
   };
-  StoreTile<0>(sums, 64);
-  put(0, 0);
-  if constexpr (PN == 2 || RB > 2) {
-    StoreTile<1>(sums, 64);
-    put(RB > 2 ? 1 : 0, RB > 2 ? 0 : 1);
-  }
-  if constexpr (RB > 1) {
-    StoreTile<2>(sums, 64);
-    put(RB > 2 ? 2 : 1, 0);
-  }
-  if constexpr ((RB == 2 && PN == 2) || RB == 4) {
-    StoreTile<3>(sums, 64);
-    put(RB - 1, PN - 1);
-  }
+  put(std::integral_constant<int, 0>());
+  put(std::integral_constant<int, 1>());
+  put(std::integral_constant<int, 2>());
+  put(std::integral_constant<int, 3>());
 }
 
 /// Few rows: each tile of weights is unpacked for them alone, just before its only use.
 template <PackFormat F, int RB>
 void Streamed(const PanelArgs& a) {
   constexpr int PN = RB > 2 ? 1 : 2;
-  TileConfig config;
-  for (int i = 0; i < 8; ++i) {
-    config.row_bytes[i] = 64;
-    config.rows[i] = 16;
-  }
+  TileConfig config = WholeTiles();
   // A product takes as long as it has rows.
   const auto last = static_cast<uint8_t>(a.rows - (RB - 1) * kTileRows);
   if constexpr (RB > 2)
@@ -366,7 +353,7 @@ void StoreBlocks(const PanelArgs& a, int32_t begin, int32_t end, const uint8_t* 
 /// Many rows: a slab of two panels is unpacked once and serves all of them.
 template <PackFormat F>
 void Blocked(const PanelArgs& a) {
-  ConfigureWholeTiles();
+  WholeTiles().Load();
   const int64_t slabs = ((a.k + 31) / 32 + kSlabGroups - 1) / kSlabGroups;
   const int64_t blocks = (a.rows + kTileRows - 1) / kTileRows;
   uint8_t* const all_sums = a.scratch + 2 * kSlabGroups * kTileBytes;

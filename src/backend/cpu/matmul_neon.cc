@@ -45,13 +45,11 @@ KV_INLINE const uint8_t* GroupOf(const uint8_t* panel, int64_t g, Scales* s) {
     }
     return record + g % 8 * 256;
   } else {
-    constexpr size_t kBytes = kFourBit<F> ? 256 : 512;
-    constexpr size_t kEach = kHalfScales<F> ? 2 : 4;
-    constexpr int kParts = kHalves<F> * (kHasMin<F> ? 2 : 1);
-    const uint8_t* record = panel + static_cast<size_t>(g) * (kBytes + kParts * 16 * kEach);
-    for (int part = 0; part < kParts; ++part) {
+    const uint8_t* record = panel + static_cast<size_t>(g) * kGroupStep<F>;
+    for (int part = 0; part < kScaleParts<F>; ++part) {
       for (int c = 0; c < 4; ++c) {
-        const uint8_t* at = record + kBytes + (static_cast<size_t>(part) * 16 + c * 4) * kEach;
+        const uint8_t* at =
+            record + kWeightBytes<F> + (static_cast<size_t>(part) * 16 + c * 4) * kScaleBytes<F>;
         const float32x4_t v = kHalfScales<F> ? HalfToFloat(at) : FloatAt(at);
         if (part < kHalves<F>)
           s->d[part][c] = v;

@@ -31,14 +31,12 @@ const uint8_t* GroupOf(const uint8_t* panel, int64_t g, Scales* s) {
     }
     return record + g % 8 * 256;
   } else {
-    constexpr size_t kBytes = kFourBit<F> ? 256 : 512;
-    constexpr size_t kEach = kHalfScales<F> ? 2 : 4;
-    constexpr int kParts = kHalves<F> * (kHasMin<F> ? 2 : 1);
-    const uint8_t* record = panel + static_cast<size_t>(g) * (kBytes + kParts * 16 * kEach);
-    for (int part = 0; part < kParts; ++part) {
+    const uint8_t* record = panel + static_cast<size_t>(g) * kGroupStep<F>;
+    for (int part = 0; part < kScaleParts<F>; ++part) {
       float* to = part < kHalves<F> ? s->d[part] : s->m[part - kHalves<F>];
       for (int n = 0; n < 16; ++n) {
-        const uint8_t* at = record + kBytes + (static_cast<size_t>(part) * 16 + n) * kEach;
+        const uint8_t* at =
+            record + kWeightBytes<F> + (static_cast<size_t>(part) * 16 + n) * kScaleBytes<F>;
         to[n] = kHalfScales<F> ? LoadHalf(at) : LoadFloat(at);
       }
     }

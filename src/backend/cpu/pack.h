@@ -71,6 +71,22 @@ constexpr bool kHasMin = F == PackFormat::kQ4M || F == PackFormat::kQ4K || F == 
 template <PackFormat F>
 constexpr bool kHalfScales =
     F == PackFormat::kQ4 || F == PackFormat::kQ4M || F == PackFormat::kQ8 || F == PackFormat::kQ8M;
+/// Bytes of a group's weights.
+template <PackFormat F>
+constexpr size_t kWeightBytes = F == PackFormat::kBF16 ? 1024
+                                : kFourBit<F>          ? 256
+                                                       : 512;
+/// Behind them (kQ4K: elsewhere) the scales of each half, then the minima of each, of 16 columns.
+template <PackFormat F>
+constexpr int kScaleParts = kHalves<F>*(kHasMin<F> ? 2 : 1);
+template <PackFormat F>
+constexpr size_t kScaleBytes = kHalfScales<F> ? 2 : 4;
+/// From a group to the next; of kQ4K, whose eight share a record, on average.
+template <PackFormat F>
+constexpr size_t kGroupStep =
+    F == PackFormat::kBF16  ? kWeightBytes<F>
+    : F == PackFormat::kQ4K ? kQ4KBytes / 8
+                            : kWeightBytes<F> + kScaleParts<F> * 16 * kScaleBytes<F>;
 
 /// The packed format of a file's format.
 PackFormat PackFormatOf(DType dtype);

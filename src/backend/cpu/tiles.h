@@ -64,20 +64,17 @@ inline void SetTile(TileConfig& config, int tile, int rows, int row_bytes) {
 }
 
 /// All tiles 16 rows of 64 bytes.
-inline void ConfigureWholeTiles() {
+inline TileConfig WholeTiles() {
   TileConfig config;
-  for (int i = 0; i < 8; ++i) {
-    config.rows[i] = 16;
-    config.row_bytes[i] = 64;
-  }
-  config.Load();
+  for (int i = 0; i < 8; ++i) SetTile(config, i, 16, 64);
+  return config;
 }
 
 /// `rounds` rounds of four independent products of whole tiles, of bytes or of bf16; returns their
 /// operations.
 template <bool kBytes>
 inline uint64_t TilePeak(int64_t rounds) {
-  ConfigureWholeTiles();
+  WholeTiles().Load();
   for (int64_t i = 0; i < rounds; ++i) {
     if constexpr (kBytes) {
       asm volatile(
