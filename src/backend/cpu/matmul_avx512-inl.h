@@ -118,10 +118,12 @@ KV_INLINE void PanelRows(const PanelArgs& a, const uint8_t* panel, int64_t r, in
   for (int64_t g = 0; g < a.k / 32; ++g) {
     Scales s;
     const uint8_t* group = GroupOf<F>(panel, g, &s);
-    // Whoever comes first brings the panel from memory; the others find it in the cache.
+    // Whoever comes first brings the panel from memory; the others find it in the cache. 1 KiB
+    // ahead is mostly the same page, where the second level's own prefetching follows: 30 GB/s
+    // instead of 22 with 4 KiB (2 threads, Xeon, huge pages, loop of this kernel, 2026-11-25).
     if (r == 0) {
       for (size_t line = 0; line < (kFourBit<F> ? 320 : 576); line += 64) {
-        _mm_prefetch(reinterpret_cast<const char*>(group) + 4096 + line, _MM_HINT_T0);
+        _mm_prefetch(reinterpret_cast<const char*>(group) + 1024 + line, _MM_HINT_T0);
       }
     }
     GroupRows<F, R>(group, s, a, r, g, acc);
