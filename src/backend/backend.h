@@ -115,6 +115,9 @@ class Backend {
   /// Bytes that Pack will allocate for such a matrix; an Error when the format or shape is not
   /// supported. Allocates nothing.
   virtual Result<size_t> PackedBytes(DType dtype, int64_t rows, int64_t cols) const = 0;
+  /// Room for matrices that are packed next, their FrontBytes together: in one piece, so that large
+  /// pages hold more than one of them. Advice: without it each takes memory of its own.
+  virtual Status ReserveWeights(size_t bytes) = 0;
   /// Packs a matrix once, using all threads.
   virtual Result<Matrix> Pack(const TensorView& source) = 0;
 

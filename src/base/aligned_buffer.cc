@@ -11,6 +11,9 @@
 #include <mutex>
 #include <vector>
 
+#include "base/check.h"
+#include "base/checked.h"
+
 namespace kvasir {
 namespace {
 
@@ -30,18 +33,60 @@ Registry& Buffers() {
   return registry;
 }
 
+constexpr size_t kLargePage = size_t{2} << 20;
+
+size_t PageBytes() { return static_cast<size_t>(::sysconf(_SC_PAGESIZE)); }
+
+/// A mapping that begins at a large page, or MAP_FAILED.
+void* MapAtLargePage(size_t bytes) {
+  const size_t whole = RoundUp(bytes, PageBytes());
+  void* p = ::mmap(nullptr, whole + kLargePage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+                   -1, 0);
+  if (p == MAP_FAILED) return p;
+  auto* const begin = static_cast<uint8_t*>(p);
+  const size_t skipped =
+      RoundUp(reinterpret_cast<uintptr_t>(p), kLargePage) - reinterpret_cast<uintptr_t>(p);
+  if (skipped > 0) ::munmap(begin, skipped);
+  if (skipped < kLargePage) ::munmap(begin + skipped + whole, kLargePage - skipped);
+  // Advice only: fewer TLB misses when streaming weights and KV.
+  ::madvise(begin + skipped, whole, MADV_HUGEPAGE);
+  return begin + skipped;
+}
+
 }  // namespace
+
+size_t AlignedBuffer::FrontBytes(size_t bytes) { return RoundUp(bytes, PageBytes()); }
+
+AlignedBuffer AlignedBuffer::TakeFront(size_t bytes) {
+  CHECK_LE(bytes, size_);
+  AlignedBuffer front;
+  if (bytes == 0) return front;
+  const size_t taken = std::min(FrontBytes(bytes), size_);
+  const std::lock_guard lock(Buffers().mutex);
+  auto& buffers = Buffers().buffers;
+  const auto it = buffers.find(data_);
+  const MemoryOwner owner = it->second.owner;
+  buffers.erase(it);
+  front.data_ = data_;
+  front.size_ = bytes;
+  buffers.emplace(front.data_, Known{bytes, owner});
+  size_ -= taken;
+  data_ = size_ > 0 ? data_ + taken : nullptr;
+  if (size_ > 0) buffers.emplace(data_, Known{size_, owner});
+  return front;
+}
 
 Result<AlignedBuffer> AlignedBuffer::Allocate(size_t bytes, MemoryOwner owner, const char* what) {
   AlignedBuffer buffer;
   if (bytes == 0) return buffer;
-  void* p = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  void* p =
+      bytes >= kLargePage && bytes <= SIZE_MAX - 2 * kLargePage
+          ? MapAtLargePage(bytes)
+          : ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (p == MAP_FAILED) {
     return MakeError(ErrorCode::kNoMemory, "cannot allocate {} MiB for {}: {}", bytes >> 20, what,
                      std::strerror(errno));
   }
-  // Advice only: fewer TLB misses when streaming weights and KV.
-  if (bytes >= (size_t{8} << 20)) ::madvise(p, bytes, MADV_HUGEPAGE);
   buffer.data_ = static_cast<uint8_t*>(p);
   buffer.size_ = bytes;
   const std::lock_guard lock(Buffers().mutex);
@@ -59,7 +104,7 @@ AlignedBuffer::~AlignedBuffer() {
 }
 
 uint64_t ResidentOf(MemoryOwner owner) {
-  const auto page = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
+  const size_t page = PageBytes();
   constexpr size_t kPagesAtOnce = 1 << 16;
   std::vector<unsigned char> present(kPagesAtOnce);
   uint64_t pages = 0;

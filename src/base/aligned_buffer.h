@@ -11,12 +11,19 @@ namespace kvasir {
 /// Whose bytes they are.
 enum class MemoryOwner { kWeights, kScratch, kKv, kProbe };
 
-/// Zeroed memory straight from the system (mmap), page-aligned, counted only when touched. Owns it;
-/// move-only. Asking for more than the machine has is an Error, not an abort. All of the process
-/// are known by owner: see ResidentOf.
+/// Zeroed memory straight from the system (mmap), page-aligned, counted only when touched; from 2
+/// MiB on aligned to large pages and advised to use them. Owns it; move-only. Asking for more than
+/// the machine has is an Error, not an abort. All of the process are known by owner: see
+/// ResidentOf.
 class AlignedBuffer {
  public:
   static Result<AlignedBuffer> Allocate(size_t bytes, MemoryOwner owner, const char* what);
+
+  /// Takes the first `bytes` off this buffer, up to the end of their page, as a buffer of their
+  /// own; at most size().
+  AlignedBuffer TakeFront(size_t bytes);
+  /// What TakeFront takes off for so many bytes.
+  static size_t FrontBytes(size_t bytes);
 
   AlignedBuffer() = default;
   AlignedBuffer(AlignedBuffer&& other) noexcept { *this = std::move(other); }

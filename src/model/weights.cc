@@ -106,7 +106,15 @@ Result<ModelWeights> LoadWeights(const GgufFile& file, const ModelConfig& config
 
   const std::vector<MatrixSlot> slots = AllMatrices(w, config.tied_head);
   uint64_t total = 0, done = 0;
-  for (const MatrixSlot& slot : slots) total += Require(file, slot.name + ".weight").bytes;
+  CheckedSize packed_bytes = 0;
+  for (const MatrixSlot& slot : slots) {
+    const TensorView view = Require(file, slot.name + ".weight").view();
+    total += view.bytes();
+    const Result<size_t> bytes = backend.PackedBytes(view.dtype, view.rows, view.cols);
+    if (bytes.ok()) packed_bytes += AlignedBuffer::FrontBytes(*bytes);
+  }
+  if (packed_bytes.AtMost(SIZE_MAX))
+    KV_RETURN_IF_ERROR(backend.ReserveWeights(*packed_bytes.Get()));
   for (const MatrixSlot& slot : slots) {
     const GgufTensor& tensor = Require(file, slot.name + ".weight");
     Result<Matrix> packed = backend.Pack(tensor.view());

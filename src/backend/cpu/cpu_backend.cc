@@ -75,6 +75,7 @@ class CpuBackend final : public Backend {
   Result<size_t> PackedBytes(DType dtype, int64_t rows, int64_t cols) const override {
     return CpuMatMul::PackedBytes(dtype, rows, cols);
   }
+  Status ReserveWeights(size_t bytes) override { return matmul_.ReserveWeights(bytes); }
   Result<Matrix> Pack(const TensorView& source) override { return matmul_.Pack(source); }
 
   size_t ScratchBytes(int32_t max_rows, int64_t max_dim, int32_t, int32_t head_dim,

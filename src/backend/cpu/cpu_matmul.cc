@@ -95,6 +95,11 @@ Result<size_t> CpuMatMul::PackedBytes(DType dtype, int64_t rows, int64_t cols) {
   return static_cast<size_t>(*bytes.Get());
 }
 
+Status CpuMatMul::ReserveWeights(size_t bytes) {
+  KV_ASSIGN(reserved_, AlignedBuffer::Allocate(bytes, MemoryOwner::kWeights, "weights"));
+  return {};
+}
+
 Result<Matrix> CpuMatMul::Pack(const TensorView& source) {
   KV_ASSIGN(const size_t bytes, PackedBytes(source.dtype, source.rows, source.cols));
   Matrix m;
@@ -102,7 +107,11 @@ Result<Matrix> CpuMatMul::Pack(const TensorView& source) {
   m.rows = source.rows;
   m.cols = source.cols;
   m.format = static_cast<int32_t>(PackFormatOf(source.dtype));
-  KV_ASSIGN(m.data, AlignedBuffer::Allocate(bytes, MemoryOwner::kWeights, "weights"));
+  if (AlignedBuffer::FrontBytes(bytes) <= reserved_.size()) {
+    m.data = reserved_.TakeFront(bytes);
+  } else {
+    KV_ASSIGN(m.data, AlignedBuffer::Allocate(bytes, MemoryOwner::kWeights, "weights"));
+  }
   const size_t panels = DivUp(static_cast<size_t>(source.rows), kPanel);
   const size_t panel_bytes = PanelBytes(FormatOf(m), source.cols);
   std::atomic<size_t> next{0};

@@ -19,6 +19,7 @@ class CpuMatMul {
   CpuMatMul(const MatMulKernels* kernels, ThreadPool* pool);  ///< both must outlive this
 
   static Result<size_t> PackedBytes(DType dtype, int64_t rows, int64_t cols);
+  Status ReserveWeights(size_t bytes);
   Result<Matrix> Pack(const TensorView& source);
   size_t ScratchBytes(int32_t max_rows, int64_t max_cols) const;
   Status ReserveScratch(int32_t max_rows, int64_t max_cols);
@@ -43,6 +44,7 @@ class CpuMatMul {
 
   const MatMulKernels* kernels_;
   ThreadPool* pool_;
+  AlignedBuffer reserved_;  // for weights
   AlignedBuffer scratch_;
   int32_t max_rows_ = 0;
   int64_t max_cols_ = 0;
