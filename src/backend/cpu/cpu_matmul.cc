@@ -14,9 +14,9 @@ namespace {
 /// Activations of one row block: they are read once for every panel and should stay in the second
 /// level cache (512 KiB and more on the machines of the last ten years).
 constexpr int64_t kRowBlockBytes = 192 << 10;
-/// Chunks of work that a thread takes at a time: enough that the last ones end together, few enough
-/// that taking one costs nothing.
-constexpr int64_t kChunksPerThread = 8;
+/// A thread takes this part of its share of what is left, at least: long runs of memory first,
+/// short ones last, so that all end together.
+constexpr int64_t kShareTaken = 2;
 
 /// Where the activations of a step lie in the scratch buffer: as int8 with scales and sums, or as
 /// tiles; then each thread's own scratch.
@@ -203,18 +203,20 @@ void CpuMatMul::Multiply(const Prepared& in, std::span<const MatMulOutput> outpu
             : std::clamp<int64_t>(kRowBlockBytes / (in.input == Input::kInt8 ? k : 4 * k) / 16 * 16,
                                   16, 1 << 20);
   const int64_t row_blocks = (rows + row_block - 1) / row_block;
-  int64_t chunk = std::max<int64_t>(1, panels / (kChunksPerThread * pool_->size()));
-  if (tiles) {  // which take two panels together, and so many at most that their sums fit
-    chunk += chunk % 2;
-    if (rows > kTileRows) chunk = std::min<int64_t>(chunk, kTilePanels);
-  }
-  const int64_t chunks = (panels + chunk - 1) / chunk;
+  // Tile kernels take two panels together, and of many rows so many at most that their sums fit.
+  const int64_t unit = tiles ? 2 : 1;
+  const int64_t most = tiles && rows > kTileRows ? int64_t{kTilePanels} : panels + unit;
+  const auto chunk_at = [&](int64_t begin) {
+    const int64_t share = (panels * row_blocks - begin) / (kShareTaken * pool_->size());
+    return std::min(std::clamp((share + unit - 1) / unit * unit, unit, most),
+                    panels - begin % panels);
+  };
   // Work item: a chunk of panels (counted over all outputs) and a block of rows, panels fastest, so
   // that a block of activations stays in the cache while the weights stream past it.
-  const auto run_item = [&](int64_t item, int worker) {
-    const int64_t row0 = item / chunks * row_block;
+  const auto run_item = [&](int64_t first, int64_t chunk, int worker) {
+    const int64_t row0 = first / panels * row_block;
     const int64_t block_rows = std::min(row_block, rows - row0);
-    int64_t begin = item % chunks * chunk, end = std::min(panels, begin + chunk);
+    int64_t begin = first % panels, end = begin + chunk;
     for (const MatMulOutput& o : outputs) {
       if (InputOf(*o.weight) != in.input) continue;
       const auto count = static_cast<int64_t>(DivUp(static_cast<size_t>(o.weight->rows), kPanel));
@@ -252,8 +254,12 @@ void CpuMatMul::Multiply(const Prepared& in, std::span<const MatMulOutput> outpu
   };
   std::atomic<int64_t> next{0};
   pool_->Run([&](int worker) {
-    for (int64_t item = next.fetch_add(1); item < chunks * row_blocks; item = next.fetch_add(1))
-      run_item(item, worker);
+    for (int64_t at = next.load(); at < panels * row_blocks;) {
+      const int64_t count = chunk_at(at);
+      if (!next.compare_exchange_weak(at, at + count)) continue;
+      run_item(at, count, worker);
+      at = next.load();
+    }
   });
 }
 
