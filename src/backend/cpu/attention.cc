@@ -36,6 +36,12 @@ size_t WorkerBytes(int32_t padded) {
 /// splits.
 constexpr int kPieces = 4;
 
+/// Slices with more rows than this of a kv head share nothing: they read keys and values for so
+/// many rows that it hardly counts.
+constexpr int32_t kMostClusterRows = kRows / 2;
+/// Items of shared splits in a call, at most; slices beyond these read their blocks alone.
+constexpr size_t kMostSharedItems = 256;
+
 size_t SplitsOf(int64_t tokens) { return DivUp(static_cast<size_t>(tokens), kSplit); }
 
 int32_t FirstAttended(int32_t position, int32_t window) {
@@ -49,8 +55,7 @@ struct CpuAttention::Call {
   const AttentionArgs* args;
   const KvLayout* layout;
   int32_t window;
-  int32_t group;   // KV group of the layer
-  int32_t per_kv;  // query heads of one kv head
+  int32_t group;  // KV group of the layer
   const SplitKernel* kernel;
 };
 
@@ -69,7 +74,8 @@ CpuAttention::CpuAttention(const AttentionKernels* kernels, const VectorKernels*
 size_t CpuAttention::ScratchBytes(int threads, int32_t head_dim, int64_t max_tokens) {
   const auto padded = static_cast<int32_t>(RoundUp(head_dim, 16));
   const size_t n = static_cast<size_t>(threads);
-  return n * WorkerBytes(padded) + n * kPieces * SplitsOf(max_tokens) * StateBytes(padded);
+  return n * WorkerBytes(padded) +
+         (n * kPieces * SplitsOf(max_tokens) + kMostSharedItems) * StateBytes(padded);
 }
 
 Status CpuAttention::ReserveScratch(int32_t head_dim, int64_t max_tokens) {
@@ -86,16 +92,130 @@ CpuAttention::State CpuAttention::StateAt(uint8_t* memory) {
   return {f, f + kRows, f + 2 * kRows};
 }
 
+CpuAttention::State CpuAttention::SharedAt(int32_t row) const {
+  const size_t bytes = StateBytes(head_dim_padded_);
+  State state = StateAt(scratch_.data() + scratch_.size() - kMostSharedItems * bytes +
+                        static_cast<size_t>(row / kRows) * bytes);
+  state.m += row % kRows;
+  state.l += row % kRows;
+  state.acc += static_cast<size_t>(row % kRows) * head_dim_padded_;
+  return state;
+}
+
+int32_t CpuAttention::FirstWanted(const AttentionArgs& args, int32_t slice) {
+  return args.first_wanted == nullptr ? 0 : args.first_wanted[slice];
+}
+
+/// Finds slices of few rows that begin with the same blocks.
+void CpuAttention::MakeClusters(const AttentionArgs& args) {
+  const KvLayout& l = *args.kv->layout;
+  const auto slices = static_cast<int32_t>(args.batch->slices.size());
+  clusters_.clear();
+  by_block_.clear();
+  cluster_of_.assign(args.batch->slices.size(), -1);
+  if (l.window_of(args.layer) != 0) return;  // few of the tokens in a window are the first ones
+  const int32_t per_kv = args.heads / l.kv_heads;
+  for (int32_t s = 0; s < slices; ++s) {
+    const BatchSlice& slice = args.batch->slices[s];
+    const int32_t wanted = slice.rows - FirstWanted(args, s);
+    const TableView& table = args.batch->table(l.group_of(args.layer), s);
+    if (wanted > 0 && wanted * per_kv <= kMostClusterRows && table.first_block == 0 &&
+        slice.first_pos >= kSplit) {
+      by_block_.emplace_back(table.blocks[0], s);
+    }
+  }
+  std::sort(by_block_.begin(), by_block_.end());
+  size_t first_cluster = 0;
+  for (size_t i = 0; i < by_block_.size(); ++i) {
+    if (i > 0 && by_block_[i].first != by_block_[i - 1].first) first_cluster = clusters_.size();
+    JoinCluster(args, first_cluster, by_block_[i].second);
+  }
+}
+
+/// Adds a slice to the cluster, from `first_cluster` on, where most is read once, if any.
+void CpuAttention::JoinCluster(const AttentionArgs& args, size_t first_cluster, int32_t slice) {
+  const KvLayout& l = *args.kv->layout;
+  const int32_t group = l.group_of(args.layer), blocks = kSplit / l.block_tokens;
+  const TableView& own = args.batch->table(group, slice);
+  // A row's own token lies behind what it shares.
+  const int32_t most = args.batch->slices[slice].first_pos / kSplit;
+  size_t best = clusters_.size();
+  int32_t best_gain = 0, best_splits = most;
+  for (size_t c = first_cluster; c < clusters_.size(); ++c) {
+    const Cluster& cluster = clusters_[c];
+    const TableView& other = args.batch->table(group, cluster.leader);
+    int32_t splits = 0;
+    while (splits < std::min(most, cluster.splits) &&
+           std::equal(own.blocks + splits * blocks, own.blocks + (splits + 1) * blocks,
+                      other.blocks + splits * blocks)) {
+      ++splits;
+    }
+    const int32_t gain = splits * cluster.slices - cluster.splits * (cluster.slices - 1);
+    if (gain > best_gain) {
+      best = c;
+      best_gain = gain;
+      best_splits = splits;
+    }
+  }
+  if (best == clusters_.size()) clusters_.push_back({slice, 0, 0});
+  ++clusters_[best].slices;
+  clusters_[best].splits = best_splits;
+  cluster_of_[slice] = static_cast<int32_t>(best);
+}
+
+void CpuAttention::AddRows(const AttentionArgs& args, int32_t slice, int32_t kv_head) {
+  const int32_t per_kv = args.heads / args.kv->layout->kv_heads;
+  const BatchSlice& s = args.batch->slices[slice];
+  for (int32_t r = FirstWanted(args, slice); r < s.rows; ++r) {
+    for (int32_t h = 0; h < per_kv; ++h)
+      rows_.push_back({s.first_row + r, kv_head * per_kv + h, s.first_pos + r});
+  }
+}
+
+/// The items of splits that slices share, and where each of these goes on from.
+void CpuAttention::MakeSharedItems(const AttentionArgs& args) {
+  const int32_t kv_heads = args.kv->layout->kv_heads;
+  shared_items_.clear();
+  from_.assign(args.batch->slices.size() * static_cast<size_t>(kv_heads), -1);
+  for (size_t c = 0; c < clusters_.size(); ++c) {
+    if (clusters_[c].slices < 2) continue;
+    for (int32_t h = 0; h < kv_heads; ++h) {
+      Item* item = nullptr;
+      for (const auto& [block, slice] : by_block_) {
+        if (cluster_of_[slice] != static_cast<int32_t>(c)) continue;
+        const auto begin = static_cast<int32_t>(rows_.size());
+        AddRows(args, slice, h);
+        const auto end = static_cast<int32_t>(rows_.size());
+        if (item == nullptr || end - item->begin > kRows) {
+          if (shared_items_.size() == kMostSharedItems) {
+            rows_.resize(begin);
+            break;
+          }
+          const auto to = static_cast<int32_t>(shared_items_.size()) * kRows;
+          shared_items_.push_back(
+              {clusters_[c].leader, h, begin, end, 0, clusters_[c].splits, -1, to});
+          item = &shared_items_.back();
+        }
+        item->end = end;
+        from_[static_cast<size_t>(slice) * kv_heads + h] = item->to + begin - item->begin;
+      }
+    }
+  }
+}
+
 void CpuAttention::MakeItems(const AttentionArgs& args, OpCounters& counters) {
   const KvLayout& l = *args.kv->layout;
-  const int32_t per_kv = args.heads / l.kv_heads;
   const int32_t window = l.window_of(args.layer);
+  rows_.clear();
   items_.clear();
+  MakeClusters(args);
+  MakeSharedItems(args);
   for (size_t s = 0; s < args.batch->slices.size(); ++s) {
     const BatchSlice& slice = args.batch->slices[s];
-    const int32_t first = args.first_wanted == nullptr ? 0 : args.first_wanted[s];
+    const auto index = static_cast<int32_t>(s);
+    const int32_t first = FirstWanted(args, index);
     if (first >= slice.rows) continue;
-    const TableView& table = args.batch->table(l.group_of(args.layer), static_cast<int32_t>(s));
+    const TableView& table = args.batch->table(l.group_of(args.layer), index);
     const int32_t lo = FirstAttended(slice.first_pos + first, window);
     const int32_t last = slice.first_pos + slice.rows - 1;
     CHECK_LE(table.first_block, lo / l.block_tokens);
@@ -109,15 +229,22 @@ void CpuAttention::MakeItems(const AttentionArgs& args, OpCounters& counters) {
     pairs *= static_cast<uint64_t>(args.heads);
     counters.attention_ops += pairs;
     counters.attention_flops += pairs * 4 * static_cast<uint64_t>(l.head_dim);
-    counters.kv_bytes_read +=
-        static_cast<uint64_t>(last - lo + 1) * (l.layer_bytes / l.block_tokens);
-    const int32_t flat_rows = slice.rows * per_kv;
+    const uint64_t token_bytes = l.layer_bytes / l.block_tokens,
+                   head_bytes = token_bytes / l.kv_heads;
+    counters.kv_bytes_read += static_cast<uint64_t>(last - lo + 1) * token_bytes;
     for (int32_t h = 0; h < l.kv_heads; ++h) {
-      for (int32_t begin = first * per_kv; begin < flat_rows; begin += kRows) {
-        const int32_t end = std::min(flat_rows, begin + kRows);
-        const int32_t from = FirstAttended(slice.first_pos + begin / per_kv, window);
-        const int32_t to = slice.first_pos + (end - 1) / per_kv;
-        items_.push_back({static_cast<int32_t>(s), h, begin, end, from / kSplit, to / kSplit + 1});
+      const int32_t from = from_[s * l.kv_heads + h];
+      const int32_t shared = from < 0 ? 0 : clusters_[cluster_of_[s]].splits;
+      if (from >= 0 && clusters_[cluster_of_[s]].leader != index)
+        counters.kv_bytes_read -= static_cast<uint64_t>(shared) * kSplit * head_bytes;
+      const auto first_row = static_cast<int32_t>(rows_.size());
+      AddRows(args, index, h);
+      const auto rows_end = static_cast<int32_t>(rows_.size());
+      for (int32_t begin = first_row; begin < rows_end; begin += kRows) {
+        const int32_t end = std::min(rows_end, begin + kRows);
+        const int32_t first_split = FirstAttended(rows_[begin].position, window) / kSplit;
+        items_.push_back({index, h, begin, end, std::max(shared, first_split),
+                          rows_[end - 1].position / kSplit + 1, from, -1});
       }
     }
   }
@@ -128,7 +255,6 @@ void CpuAttention::ComputeSplit(const Call& call, const Item& item, int32_t spli
                                 const uint8_t* packed_q, uint8_t* scratch, State out) {
   const AttentionArgs& a = *call.args;
   const KvLayout& l = *call.layout;
-  const BatchSlice& slice = a.batch->slices[item.slice];
   const TableView& table = a.batch->table(call.group, item.slice);
   const int32_t base = split * kSplit;
   int32_t begin[kRows], end[kRows];
@@ -136,7 +262,7 @@ void CpuAttention::ComputeSplit(const Call& call, const Item& item, int32_t spli
   s.rows = item.end - item.begin;
   s.least = kSplit;
   for (int32_t r = 0; r < s.rows; ++r) {
-    const int32_t position = slice.first_pos + (item.begin + r) / call.per_kv;
+    const int32_t position = rows_[item.begin + r].position;
     begin[r] = std::clamp(FirstAttended(position, call.window) - base, 0, kSplit);
     end[r] = std::clamp(position + 1 - base, begin[r], kSplit);
     if (begin[r] < end[r]) {
@@ -169,12 +295,21 @@ void CpuAttention::ComputeSplit(const Call& call, const Item& item, int32_t spli
   call.kernel->split(s);
 }
 
-/// The running result of rows that have attended to nothing yet.
-void CpuAttention::Clear(int32_t rows, const State& state) {
-  for (int32_t r = 0; r < rows; ++r) {
-    state.m[r] = -std::numeric_limits<float>::infinity();
-    state.l[r] = 0;
+void CpuAttention::Copy(const State& from, size_t rows, const State& to) const {
+  std::copy_n(from.m, rows, to.m);
+  std::copy_n(from.l, rows, to.l);
+  std::copy_n(from.acc, rows * static_cast<size_t>(head_dim_padded_), to.acc);
+}
+
+/// The running result of an item's rows before its first split.
+void CpuAttention::Begin(const Item& item, const State& state) const {
+  const auto rows = static_cast<size_t>(item.end - item.begin);
+  if (item.from < 0) {
+    std::fill_n(state.m, rows, -std::numeric_limits<float>::infinity());
+    std::fill_n(state.l, rows, 0.0f);
+    return;
   }
+  Copy(SharedAt(item.from), rows, state);
 }
 
 /// Adds a split's result to the running one; the formula is the same for every way here.
@@ -198,17 +333,15 @@ void CpuAttention::Merge(int32_t rows, int32_t padded, const State& from, const 
   }
 }
 
-CpuAttention::Place CpuAttention::PlaceOf(const Call& call, const Item& item, int32_t r) {
-  const int32_t flat = item.begin + r;
-  return {call.args->batch->slices[item.slice].first_row + flat / call.per_kv,
-          item.kv_head * call.per_kv + flat % call.per_kv};
-}
-
 void CpuAttention::Finish(const Call& call, const Item& item, const State& state) {
   const AttentionArgs& a = *call.args;
   const KvLayout& l = *call.layout;
+  if (item.to >= 0) {
+    Copy(state, static_cast<size_t>(item.end - item.begin), SharedAt(item.to));
+    return;
+  }
   for (int32_t r = 0; r < item.end - item.begin; ++r) {
-    const auto [row, head] = PlaceOf(call, item, r);
+    const auto [row, head, position] = rows_[item.begin + r];
     float* out = a.out + row * a.out_stride + int64_t{head} * l.head_dim;
     const float inverse = 1.0f / state.l[r];
     const float* acc = state.acc + static_cast<size_t>(r) * l.head_dim_padded;
@@ -220,7 +353,7 @@ void CpuAttention::LoadQueries(const Call& call, const Item& item, float* q, uin
   const AttentionArgs& a = *call.args;
   const KvLayout& l = *call.layout;
   for (int32_t r = 0; r < item.end - item.begin; ++r) {
-    const auto [row, head] = PlaceOf(call, item, r);
+    const auto [row, head, position] = rows_[item.begin + r];
     const float* from = a.q + row * a.q_stride + int64_t{head} * l.head_dim;
     float* to = q + static_cast<size_t>(r) * l.head_dim_padded;
     std::memcpy(to, from, static_cast<size_t>(l.head_dim) * sizeof(float));
@@ -229,14 +362,13 @@ void CpuAttention::LoadQueries(const Call& call, const Item& item, float* q, uin
   call.kernel->queries(q, item.end - item.begin, l.head_dim_padded, packed_q);
 }
 
-/// All splits of a unit's items in ascending order.
-void CpuAttention::RunWhole(const Call& call, const Unit& unit, Worker& w) {
+/// All splits of some items in ascending order.
+void CpuAttention::RunWhole(const Call& call, std::span<const Item> items, Worker& w) {
   const int32_t padded = call.layout->head_dim_padded;
-  const std::span<const Item> items(items_.data() + unit.item, static_cast<size_t>(unit.items));
   int32_t first = items[0].first_split, last = items[0].last_split;
   for (size_t i = 0; i < items.size(); ++i) {
     LoadQueries(call, items[i], w.q, w.packed_q[i]);
-    Clear(items[i].end - items[i].begin, w.running[i]);
+    Begin(items[i], w.running[i]);
     first = std::min(first, items[i].first_split);
     last = std::max(last, items[i].last_split);
   }
@@ -250,26 +382,26 @@ void CpuAttention::RunWhole(const Call& call, const Unit& unit, Worker& w) {
   for (size_t i = 0; i < items.size(); ++i) Finish(call, items[i], w.running[i]);
 }
 
-void CpuAttention::MakeUnits() {
+void CpuAttention::MakeUnits(std::span<const Item> items) {
   // A unit's time is about its splits times its rows; few rows take as long as four, for they wait
   // for memory.
   const auto cost = [](const Item& item) {
     return int64_t{item.last_split - item.first_split} * std::max(item.end - item.begin, 4);
   };
   int64_t total = 0;
-  for (const Item& item : items_) total += cost(item);
+  for (const Item& item : items) total += cost(item);
   // Fewer together where threads would else have too few units to end at the same time.
-  const size_t share = items_.size() / (2 * kPieces * static_cast<size_t>(pool_->size()));
+  const size_t share = items.size() / (2 * kPieces * static_cast<size_t>(pool_->size()));
   const auto together = static_cast<int32_t>(std::clamp<size_t>(share, 1, kTogether));
   const auto follows = [&](const Unit& unit, const Item& item) {
-    const Item& before = items_[unit.item];
+    const Item& before = items[unit.item];
     return unit.split < 0 && unit.items < together && before.slice == item.slice &&
            before.kv_head == item.kv_head;
   };
   units_.clear();
   int32_t partials = 0, cut = 0;
-  for (size_t i = 0; i < items_.size(); ++i) {
-    const Item& item = items_[i];
+  for (size_t i = 0; i < items.size(); ++i) {
+    const Item& item = items[i];
     const int32_t splits = item.last_split - item.first_split;
     const auto index = static_cast<int32_t>(i);
     if (splits == 1 || cost(item) * kPieces * pool_->size() <= total) {
@@ -287,10 +419,10 @@ void CpuAttention::MakeUnits() {
   }
   // Longest first, so that the last to be taken are short.
   const auto unit_cost = [&](const Unit& u) {
-    const Item& item = items_[u.item];
+    const Item& item = items[u.item];
     if (u.split >= 0) return cost(item) / (item.last_split - item.first_split);
     int64_t sum = 0;
-    for (int32_t i = 0; i < u.items; ++i) sum += cost(items_[u.item + i]);
+    for (int32_t i = 0; i < u.items; ++i) sum += cost(items[u.item + i]);
     return sum;
   };
   std::sort(units_.begin(), units_.end(), [&](const Unit& a, const Unit& b) {
@@ -305,17 +437,16 @@ void CpuAttention::Run(const AttentionArgs& args, OpCounters& counters) {
   CHECK_EQ(l.head_dim_padded, head_dim_padded_);
   CHECK_EQ(args.heads % l.kv_heads, 0);
   MakeItems(args, counters);
-  if (items_.empty()) return;
-  MakeUnits();
   const auto type = static_cast<size_t>(l.dtype);
   const AttentionKernels& kernels = kernels_->of[type].split ? *kernels_ : kFloatAttention;
-  const Call call{&args,
-                  &l,
-                  l.window_of(args.layer),
-                  l.group_of(args.layer),
-                  args.heads / l.kv_heads,
-                  &kernels.of[type]};
-  const int32_t padded = l.head_dim_padded;
+  const Call call{&args, &l, l.window_of(args.layer), l.group_of(args.layer), &kernels.of[type]};
+  if (!shared_items_.empty()) RunItems(call, shared_items_);
+  if (!items_.empty()) RunItems(call, items_);
+}
+
+void CpuAttention::RunItems(const Call& call, std::span<const Item> items) {
+  MakeUnits(items);
+  const int32_t padded = call.layout->head_dim_padded;
   const size_t state_bytes = StateBytes(padded), worker_bytes = WorkerBytes(padded);
   uint8_t* const partials = scratch_.data() + static_cast<size_t>(pool_->size()) * worker_bytes;
   const auto partial_at = [&](int32_t partial) {
@@ -344,9 +475,9 @@ void CpuAttention::Run(const AttentionArgs& args, OpCounters& counters) {
     Worker w = worker_at(index);
     for (size_t i = next.fetch_add(1); i < units_.size(); i = next.fetch_add(1)) {
       const Unit& unit = units_[i];
-      const Item& item = items_[unit.item];
+      const Item& item = items[unit.item];
       if (unit.split < 0) {
-        RunWhole(call, unit, w);
+        RunWhole(call, items.subspan(unit.item, unit.items), w);
         continue;
       }
       LoadQueries(call, item, w.q, w.packed_q[0]);
@@ -355,7 +486,7 @@ void CpuAttention::Run(const AttentionArgs& args, OpCounters& counters) {
       if (open_[unit.cut].fetch_sub(1, std::memory_order_acq_rel) > 1) continue;
       const int32_t first = unit.partial - (unit.split - item.first_split);
       const int32_t rows = item.end - item.begin;
-      Clear(rows, w.running[0]);
+      Begin(item, w.running[0]);
       for (int32_t split = item.first_split; split < item.last_split; ++split)
         Merge(rows, padded, partial_at(first + split - item.first_split), w.running[0]);
       Finish(call, item, w.running[0]);

@@ -32,7 +32,7 @@ class Cache {
                                     .head_dim = shape.head_dim,
                                     .block_tokens = shape.block_tokens,
                                     .dtype = shape.dtype}),
-                 tokens / shape.block_tokens + 2),
+                 tokens / shape.block_tokens + 2 + kSpareBlocks),
         sequence_(manager_.NewSequence()) {
     // Emulators of other processors may have no threads (tools/test_aarch64.sh).
     if (std::getenv("KVASIR_TEST_ONE_THREAD") != nullptr) threads = 1;
@@ -87,6 +87,56 @@ class Cache {
     return out;
   }
 
+  /// The attention of `rows` tokens from each position on, of as many sequences that end there and
+  /// begin with the blocks of this one. Of sequence i block copied[i] is a copy (-1: none), as if
+  /// the sequences parted there. Each alone, or all in one step.
+  std::vector<float> Sequences(const std::vector<float>& q, const std::vector<int32_t>& positions,
+                               const std::vector<int32_t>& copied, int32_t rows, bool together,
+                               uint64_t* bytes_read = nullptr) {
+    const int32_t q_dim = shape_.heads * shape_.head_dim;
+    const size_t block_bytes = manager_.layout().block_bytes;
+    const TableView own = sequence_.tables[0].view();
+    std::vector<std::vector<BlockId>> blocks;
+    std::vector<TableView> tables;
+    std::vector<BatchSlice> slices;
+    std::vector<float> q_rows;
+    int32_t spare = manager_.pool().total();
+    for (size_t i = 0; i < positions.size(); ++i) {
+      blocks.emplace_back(own.blocks, own.blocks + own.count);
+      if (copied[i] >= 0) {
+        --spare;
+        std::memcpy(memory_.data() + spare * block_bytes,
+                    memory_.data() + own.blocks[copied[i]] * block_bytes, block_bytes);
+        for (size_t at = 0; at < block_bytes; at += 2)
+          memory_.data()[spare * block_bytes + at] ^= 1;
+        blocks[i][copied[i]] = spare;
+      }
+      slices.push_back({static_cast<int32_t>(i) * rows, rows, positions[i]});
+      const auto from = q.begin() + int64_t{positions[i]} * q_dim;
+      q_rows.insert(q_rows.end(), from, from + int64_t{rows} * q_dim);
+    }
+    for (const auto& b : blocks) tables.push_back({b.data(), 0, own.count});
+    std::vector<float> out(q_rows.size());
+    const uint64_t before = backend_->counters().kv_bytes_read;
+    const size_t step = together ? positions.size() : 1;
+    for (size_t i = 0; i < positions.size(); i += step) {
+      std::vector<BatchSlice> some(slices.begin() + i, slices.begin() + i + step);
+      const auto first = static_cast<size_t>(some[0].first_row);
+      for (BatchSlice& s : some) s.first_row -= static_cast<int32_t>(first);
+      const std::vector<int32_t> tokens(step * rows);
+      const Batch batch{tokens, tokens, some, {tables.data() + i, step}};
+      backend_->Attention({.batch = &batch,
+                           .kv = &storage_,
+                           .heads = shape_.heads,
+                           .q = q_rows.data() + first * q_dim,
+                           .out = out.data() + first * q_dim,
+                           .q_stride = q_dim,
+                           .out_stride = q_dim});
+    }
+    if (bytes_read != nullptr) *bytes_read = backend_->counters().kv_bytes_read - before;
+    return out;
+  }
+
   std::vector<float> InChunks(const std::vector<float>& q, const std::vector<float>& k,
                               const std::vector<float>& v, int32_t tokens, int32_t chunk) {
     std::vector<float> out;
@@ -98,6 +148,7 @@ class Cache {
   }
 
  private:
+  static constexpr int32_t kSpareBlocks = 4;
   Shape shape_;
   KvManager manager_;
   SequenceKv sequence_;
@@ -287,6 +338,37 @@ TEST(Attention, LongContextsAreSplitAtFixedPlaces) {
         if (isa == Isa::kScalar) continue;
         EXPECT_TRUE(Same(Cache(s, isa, 2, kTokens).InChunks(in.q, in.k, in.v, kTokens, 1), whole))
             << NameOf(isa);
+      }
+    }
+  }
+}
+
+TEST(Attention, BlocksThatSequencesShareAreReadOnceAndNoBitChanges) {
+  constexpr int32_t kTokens = 1700;
+  for (const KvDType dtype : {KvDType::kBF16, KvDType::kInt8, KvDType::kF16}) {
+    for (const int32_t heads : {6, 32}) {  // groups of 3 and 16: five and one sequence an item
+      const Shape s{heads, 2, 32, 0, dtype, 32};
+      const Inputs in(s, kTokens);
+      for (const Isa isa : AvailableIsas()) {
+        if (isa == Isa::kScalar && AvailableIsas().size() > 1) continue;
+        for (const int threads : {1, 2}) {
+          Cache cache(s, isa, threads, kTokens);
+          cache.InChunks(in.q, in.k, in.v, kTokens, kTokens);
+          // Splits of 512 tokens are 16 blocks. Some end early, one has another first block, two
+          // part from the others in the second and in the third split, one has less than a split.
+          const std::vector<int32_t> positions = {1600, 1650, 700,  1540, 1601, 1690, 300,
+                                                  1602, 513,  1603, 1500, 1604, 1605};
+          const std::vector<int32_t> copied = {-1, -1, -1, 0, 20, 40, -1, -1, -1, -1, -1, 50, -1};
+          const int32_t rows = heads == 6 ? 2 : 1;
+          uint64_t alone_bytes = 0, together_bytes = 0;
+          const auto alone = cache.Sequences(in.q, positions, copied, rows, false, &alone_bytes);
+          const auto together =
+              cache.Sequences(in.q, positions, copied, rows, true, &together_bytes);
+          EXPECT_TRUE(Same(together, alone)) << Describe(s) << " " << NameOf(isa);
+          EXPECT_LT(together_bytes, alone_bytes * 6 / 10);
+          const std::vector<float> chunk = cache.Sequences(in.q, {1600}, {-1}, rows, true);
+          EXPECT_TRUE(std::equal(chunk.begin(), chunk.end(), alone.begin()));
+        }
       }
     }
   }
