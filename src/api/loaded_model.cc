@@ -85,6 +85,10 @@ const ChatTemplate* LoadedModel::chat_template() const {
   return state_->chat_template ? &*state_->chat_template : nullptr;
 }
 const std::string& LoadedModel::chat_template_error() const { return state_->chat_template_error; }
+const std::string& LoadedModel::chat_template_source() const {
+  static const std::string none;
+  return state_->opened.chat_template ? *state_->opened.chat_template : none;
+}
 const MemoryPlan& LoadedModel::plan() const { return state_->plan; }
 int32_t LoadedModel::max_step_tokens() const { return state_->request.max_step_tokens; }
 int LoadedModel::threads() const { return state_->backend->threads(); }

@@ -52,6 +52,8 @@ class LoadedModel {
   /// nullptr if the file has none that compiles; then chat_template_error() says why.
   const ChatTemplate* chat_template() const;
   const std::string& chat_template_error() const;
+  /// Empty if the file has none.
+  const std::string& chat_template_source() const;
   const MemoryPlan& plan() const;
   int32_t max_step_tokens() const;  ///< rows of one step at most
   int threads() const;

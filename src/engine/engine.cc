@@ -483,6 +483,7 @@ void Engine::State::Deliver(Scheduler::Progress& progress, int64_t now,
     Event event = NewEvent(id, index, Event::Kind::kPrefill);
     event.prefill_done = std::min(seq.kv.computed, seq.prompt_tokens);
     event.prefill_total = seq.prompt_tokens;
+    event.stats = choice.stats;
     event.prompt_logprobs = std::move(progress.prompt_logprobs);
     events->push_back(std::move(event));
   }

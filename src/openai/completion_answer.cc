@@ -95,15 +95,65 @@ Json ChatLogprobJson(const SampledToken& token, const Tokenizer& tokenizer) {
   return out;
 }
 
-size_t AnswerBuilder::Slots(const CompletionRequest& r) {
-  size_t slots = 0;
-  for (const Request& one : r.requests) slots += static_cast<size_t>(one.n);
-  return slots;
+size_t ChoiceIndex(const CompletionRequest& r, size_t prompt, int32_t choice) {
+  // All prompts of a body ask for the same number of choices.
+  return prompt * static_cast<size_t>(r.requests[prompt].n) + static_cast<size_t>(choice);
+}
+
+size_t ChoiceCount(const CompletionRequest& r) {
+  size_t count = 0;
+  for (const Request& one : r.requests) count += static_cast<size_t>(one.n);
+  return count;
+}
+
+Json PlainLogprobsJson(const std::vector<SampledToken>& list, bool first_unknown, size_t* offset,
+                       const Tokenizer& tokenizer) {
+  Json tokens = Json::array(), logprobs = Json::array(), tops = Json::array(),
+       offsets = Json::array();
+  for (size_t i = 0; i < list.size(); ++i) {
+    const SampledToken& t = list[i];
+    const bool known = i > 0 || !first_unknown;
+    const std::string text = ReplaceInvalidUtf8(tokenizer.TokenBytes(t.token, true));
+    tokens.push_back(text);
+    logprobs.push_back(known ? Json(t.logprob) : Json());
+    Json top = Json::object();
+    for (const TokenLogprob& o : t.top)
+      top[ReplaceInvalidUtf8(tokenizer.TokenBytes(o.token, true))] = o.logprob;
+    tops.push_back(known ? std::move(top) : Json());
+    offsets.push_back(*offset);
+    *offset += text.size();
+  }
+  return {{"tokens", std::move(tokens)},
+          {"token_logprobs", std::move(logprobs)},
+          {"top_logprobs", std::move(tops)},
+          {"text_offset", std::move(offsets)}};
+}
+
+AnswerBuilder::AnswerBuilder(const CompletionRequest* request, const Tokenizer* tokenizer)
+    : request_(request),
+      tokenizer_(tokenizer),
+      choices_(ChoiceCount(*request), {.splitter = ReasoningSplitter(request->thinking_begun),
+                                       .reasoning = {},
+                                       .text = {},
+                                       .tokens = {},
+                                       .stats = {}}),
+      open_(request->requests.size()) {}
+
+void AnswerBuilder::AddText(Choice* c, std::string&& text, bool end) const {
+  if (!request_->split_reasoning) {
+    c->text += text;
+    return;
+  }
+  const auto add = [c](const ReasoningSplitter::Piece& piece) {
+    c->reasoning += piece.reasoning;
+    c->text += piece.content;
+  };
+  add(c->splitter.Push(text));
+  if (end) add(c->splitter.Finish());
 }
 
 void AnswerBuilder::Add(size_t prompt, Event&& e) {
-  const auto n = static_cast<size_t>(request_->requests[prompt].n);
-  Choice& c = choices_[prompt * n + static_cast<size_t>(e.choice)];
+  Choice& c = choices_[ChoiceIndex(*request_, prompt, e.choice)];
   switch (e.kind) {
     case Event::Kind::kPrefill:
       prompt_logprobs_.resize(request_->requests.size());
@@ -111,11 +161,11 @@ void AnswerBuilder::Add(size_t prompt, Event&& e) {
                 std::back_inserter(prompt_logprobs_[prompt]));
       return;
     case Event::Kind::kToken:
-      c.text += e.text;
+      AddText(&c, std::move(e.text), false);
       if (request_->logprobs) c.tokens.push_back(std::move(e.token));
       return;
     case Event::Kind::kFinished:
-      c.text += e.text;
+      AddText(&c, std::move(e.text), true);
       c.reason = e.reason;
       c.stats = e.stats;
       c.finished = true;
@@ -125,31 +175,17 @@ void AnswerBuilder::Add(size_t prompt, Event&& e) {
   }
 }
 
-/// The older form: parallel lists.
+/// The older form; with `echo` the prompt's tokens come first.
 Json AnswerBuilder::PlainLogprobs(const Choice& c, size_t prompt) const {
-  Json tokens = Json::array(), logprobs = Json::array(), tops = Json::array(),
-       offsets = Json::array();
-  size_t offset = 0;
-  const auto add = [&](const SampledToken& t, bool known) {
-    const std::string text = ReplaceInvalidUtf8(tokenizer_->TokenBytes(t.token, true));
-    tokens.push_back(text);
-    logprobs.push_back(known ? Json(t.logprob) : Json());
-    Json top = Json::object();
-    for (const TokenLogprob& o : t.top)
-      top[ReplaceInvalidUtf8(tokenizer_->TokenBytes(o.token, true))] = o.logprob;
-    tops.push_back(known ? std::move(top) : Json());
-    offsets.push_back(offset);
-    offset += text.size();
-  };
-  if (request_->echo && prompt < prompt_logprobs_.size()) {
-    add({.token = request_->requests[prompt].prompt[0], .logprob = 0, .top = {}}, false);
-    for (const SampledToken& t : prompt_logprobs_[prompt]) add(t, true);
+  std::vector<SampledToken> list;
+  const bool echo = request_->echo && prompt < prompt_logprobs_.size();
+  if (echo) {
+    list.push_back({.token = request_->requests[prompt].prompt[0], .logprob = 0, .top = {}});
+    list.insert(list.end(), prompt_logprobs_[prompt].begin(), prompt_logprobs_[prompt].end());
   }
-  for (const SampledToken& t : c.tokens) add(t, true);
-  return {{"tokens", std::move(tokens)},
-          {"token_logprobs", std::move(logprobs)},
-          {"top_logprobs", std::move(tops)},
-          {"text_offset", std::move(offsets)}};
+  list.insert(list.end(), c.tokens.begin(), c.tokens.end());
+  size_t offset = 0;
+  return PlainLogprobsJson(list, echo, &offset, *tokenizer_);
 }
 
 Json AnswerBuilder::ChoiceJson(size_t index) const {
@@ -158,6 +194,7 @@ Json AnswerBuilder::ChoiceJson(size_t index) const {
   Json out = {{"index", index}};
   if (request_->endpoint == Endpoint::kChat) {
     out["message"] = {{"role", "assistant"}, {"content", c.text}};
+    if (!c.reasoning.empty()) out["message"]["reasoning_content"] = c.reasoning;
     out["logprobs"] = nullptr;
     if (request_->logprobs) {
       Json content = Json::array();

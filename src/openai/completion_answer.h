@@ -7,6 +7,7 @@
 
 #include "engine/request.h"
 #include "openai/completion_request.h"
+#include "openai/reasoning.h"
 
 namespace kvasir {
 
@@ -37,14 +38,21 @@ nlohmann::ordered_json ReportJson(const RequestStats& stats, uint64_t tenant,
 /// One token with its log probability and the most likely ones, as in a chat's `logprobs.content`.
 nlohmann::ordered_json ChatLogprobJson(const SampledToken& token, const Tokenizer& tokenizer);
 
+/// The index that a choice of the i-th prompt has in the answer.
+size_t ChoiceIndex(const CompletionRequest& request, size_t prompt, int32_t choice);
+/// How many choices all prompts have together.
+size_t ChoiceCount(const CompletionRequest& request);
+/// The parallel lists of the older form of log probabilities, of tokens in order; `offset`: where
+/// the first one's text begins, in bytes. `first_unknown`: the first has none (it begins a prompt).
+nlohmann::ordered_json PlainLogprobsJson(const std::vector<SampledToken>& tokens,
+                                         bool first_unknown, size_t* offset,
+                                         const Tokenizer& tokenizer);
+
 /// Gathers the events of one CompletionRequest (all its prompts) into one answer.
 class AnswerBuilder {
  public:
-  AnswerBuilder(const CompletionRequest* request, const Tokenizer* tokenizer)
-      : request_(request),
-        tokenizer_(tokenizer),
-        choices_(Slots(*request)),
-        open_(request->requests.size()) {}
+  /// Both must outlive it.
+  AnswerBuilder(const CompletionRequest* request, const Tokenizer* tokenizer);
 
   /// `prompt`: the index in request->requests.
   void Add(size_t prompt, Event&& event);
@@ -57,13 +65,14 @@ class AnswerBuilder {
 
  private:
   struct Choice {
-    std::string text;
+    ReasoningSplitter splitter;
+    std::string reasoning, text;
     std::vector<SampledToken> tokens;
     FinishReason reason = FinishReason::kStop;
     RequestStats stats;
     bool finished = false;
   };
-  static size_t Slots(const CompletionRequest& r);
+  void AddText(Choice* choice, std::string&& text, bool end) const;
   nlohmann::ordered_json ChoiceJson(size_t index) const;
   nlohmann::ordered_json PlainLogprobs(const Choice& choice, size_t prompt) const;
 

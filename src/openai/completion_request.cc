@@ -6,6 +6,7 @@
 #include "api/chat_prompt.h"
 #include "base/rng.h"
 #include "openai/field_reader.h"
+#include "openai/reasoning.h"
 
 namespace kvasir {
 namespace {
@@ -202,10 +203,16 @@ void ReadChat(const LoadedModel& model, FieldReader* f, CompletionRequest* out, 
   }
   bool generation = true;
   f->Bool("add_generation_prompt", &generation);
+  std::string reasoning = "auto";
+  f->String("reasoning_format", &reasoning);
+  if (reasoning != "auto" && reasoning != "none" && reasoning != "deepseek")
+    f->Fail("reasoning_format", "must be \"auto\", \"deepseek\" or \"none\"");
   extra["add_generation_prompt"] = generation;
   if (f->error()) return;
   Result<std::string> text = RenderChat(model, messages, extra, now);
   if (!text.ok()) return f->Fail("messages", "cannot be rendered: " + text.error().message);
+  out->split_reasoning = reasoning != "none" && ThinksInTags(model.chat_template_source());
+  out->thinking_begun = out->split_reasoning && EndsThinking(*text);
   r.prompt = model.tokenizer().Encode(*text, {.add_special = true, .parse_special = true});
   out->requests.push_back(std::move(r));
 }

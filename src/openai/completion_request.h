@@ -27,6 +27,10 @@ struct CompletionRequest {
   bool logprobs = false;         ///< log probabilities in the answer
   bool echo = false;             ///< completions: the prompt before its answer
   bool report = false;           ///< extension kvasir_report: misses and times in the usage
+  /// Chat: what the model thinks in tags goes into `reasoning_content`, apart from `content`
+  /// (extension reasoning_format: "auto", or "none" for the text as it is).
+  bool split_reasoning = false;
+  bool thinking_begun = false;              ///< the prompt ends with the opening tag
   std::vector<std::string> unknown_fields;  ///< ignored; told in a header
 };
 

@@ -8,6 +8,8 @@
 
 #include "app/batch_job.h"
 #include "openai/completion_answer.h"
+#include "openai/completion_stream.h"
+#include "openai/json_text.h"
 #include "test_model.h"
 
 namespace kvasir {
@@ -160,6 +162,88 @@ TEST_F(Bodies, AWrongFieldIsNamed) {
   check(Endpoint::kCompletions, Plain(R"("suffix":"x")"), "suffix");
   const ParsedCompletion list = Parse(Endpoint::kChat, Json::parse("[]"));
   EXPECT_TRUE(std::holds_alternative<ApiError>(list));
+}
+
+/// Choices as a client puts them together from the server-sent events of a stream.
+Json Reassemble(const std::string& events, bool chat) {
+  Json choices = Json::array();
+  bool done = false;
+  for (size_t at = 0; at < events.size();) {
+    const size_t end = events.find("\n\n", at);
+    EXPECT_NE(end, std::string::npos);
+    const std::string data = events.substr(at + 6, end - at - 6);
+    EXPECT_EQ(events.substr(at, 6), "data: ");
+    at = end + 2;
+    EXPECT_FALSE(done) << "something came after [DONE]";
+    done = data == "[DONE]";
+    if (done) continue;
+    const Json chunk = Json::parse(data);
+    for (const Json& choice : chunk["choices"]) {
+      const size_t index = choice["index"];
+      while (choices.size() <= index)
+        choices.push_back({{"text", ""}, {"logprobs", Json::array()}, {"finish_reason", nullptr}});
+      Json& to = choices[index];
+      EXPECT_TRUE(to["finish_reason"].is_null()) << "a choice went on after its end";
+      const Json text = chat ? choice["delta"].value("content", Json()) : choice["text"];
+      if (text.is_string()) to["text"] = to["text"].get<std::string>() + text.get<std::string>();
+      if (choice["logprobs"].is_object()) {
+        for (const Json& t : choice["logprobs"][chat ? "content" : "token_logprobs"])
+          to["logprobs"].push_back(t);
+      }
+      to["finish_reason"] = choice["finish_reason"];
+    }
+  }
+  EXPECT_TRUE(done);
+  return choices;
+}
+
+TEST_F(Bodies, AStreamPutTogetherIsTheWholeAnswer) {
+  const auto engine = model_->MakeEngine();
+  const std::pair<Endpoint, Json> bodies[] = {
+      {Endpoint::kChat, Chat(R"("max_tokens":9,"n":3,"seed":1)")},
+      {Endpoint::kChat, Chat(R"("max_tokens":9,"logprobs":true,"top_logprobs":2,"seed":2)")},
+      {Endpoint::kChat, Chat(R"("max_tokens":20,"stop":["e","t"],"seed":3,"n":2)")},
+      {Endpoint::kCompletions, Plain(R"("max_tokens":9,"logprobs":2,"echo":true,"n":2,"seed":4)")},
+      {Endpoint::kCompletions,
+       Json::parse(R"({"prompt":["a","b c"],"echo":true,"max_tokens":3,"n":2,"seed":5})")},
+      {Endpoint::kCompletions, Plain(R"("max_tokens":9,"use_beam_search":true,"n":2)")},
+  };
+  for (const auto& [endpoint, body] : bodies) {
+    CompletionRequest request = Taken(endpoint, body);
+    request.stream = request.include_usage = true;
+    const bool chat = endpoint == Endpoint::kChat;
+    AnswerBuilder answer(&request, &model_->tokenizer());
+    CompletionStream stream(&request, &model_->tokenizer(), {"id", "m", 1});
+    std::map<RequestId, size_t> prompts;
+    for (size_t i = 0; i < request.requests.size(); ++i) {
+      const auto id = engine->Submit(request.requests[i]);
+      ASSERT_TRUE(id.ok()) << id.error().message;
+      prompts[*id] = i;
+    }
+    std::string events = stream.Begin();
+    std::vector<Event> happened;
+    while (engine->Step(&happened)) {
+    }
+    for (Event& e : happened) {
+      const size_t prompt = prompts.at(e.request);
+      events += stream.Add(prompt, Event(e), 5);
+      answer.Add(prompt, std::move(e));
+    }
+    ASSERT_TRUE(answer.done() && stream.done());
+    const Json whole = answer.Body({"id", "m", 1});
+    const Json parts = Reassemble(events, chat);
+    ASSERT_EQ(parts.size(), whole["choices"].size());
+    for (size_t i = 0; i < parts.size(); ++i) {
+      const Json& choice = whole["choices"][i];
+      EXPECT_EQ(parts[i]["text"], chat ? choice["message"]["content"] : choice["text"])
+          << body.dump();
+      EXPECT_EQ(parts[i]["finish_reason"], choice["finish_reason"]);
+      if (request.logprobs) {
+        EXPECT_EQ(parts[i]["logprobs"], choice["logprobs"][chat ? "content" : "token_logprobs"]);
+      }
+    }
+    EXPECT_NE(events.find(JsonLine(whole["usage"])), std::string::npos) << events;
+  }
 }
 
 class BatchFiles : public Bodies {
