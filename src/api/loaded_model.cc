@@ -106,6 +106,7 @@ std::unique_ptr<Engine> LoadedModel::MakeEngine(const EngineTuning& tuning) {
       .max_sequences = tuning.max_sequences == 0 ? rows : std::min(tuning.max_sequences, rows),
       .max_logit_rows = rows,
       .itl_target_s = tuning.itl_target_s,
+      .least_prefill = tuning.least_prefill,
       .max_waiting = tuning.max_waiting,
       .end_of_generation = s.end_of_generation};
   return std::make_unique<Engine>(std::move(options), s.plan.layout, s.plan.kv_blocks, &*s.executor,

@@ -25,9 +25,10 @@ struct LoadOptions {
 
 /// What an engine may do at once.
 struct EngineTuning {
-  int32_t max_sequences = 0;  ///< running at once at most; 0: as many as steps have logit rows
-  double itl_target_s = 0;    ///< see SchedulerOptions
-  int64_t max_waiting = 0;    ///< see EngineOptions
+  int32_t max_sequences = 0;   ///< running at once at most; 0: as many as steps have logit rows
+  double itl_target_s = 0;     ///< see SchedulerOptions
+  double least_prefill = 0.2;  ///< see SchedulerOptions
+  int64_t max_waiting = 0;     ///< see EngineOptions
 };
 
 /// A model file that was opened and checked, without its weights: enough for show, tokenize, plan.

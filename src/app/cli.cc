@@ -47,6 +47,8 @@ int Run(int argc, char** argv) {
   commands["plan"] = AddPlanCommand(&root);
   commands["bench"] = AddBenchCommand(&root);
   commands["batch"] = AddBatchCommand(&root);
+  commands["serve"] = AddServeCommand(&root);
+  commands["key"] = AddKeyCommand(&root);
   commands["simulate"] = AddSimulateCommand(&root);
   commands["show"] = AddShowCommand(&root);
   commands["tokenize"] = AddTokenizeCommand(&root);

@@ -21,6 +21,8 @@ Command AddRunCommand(CLI::App* root);
 Command AddExplainCommand(CLI::App* root);
 Command AddBenchCommand(CLI::App* root);
 Command AddBatchCommand(CLI::App* root);
+Command AddServeCommand(CLI::App* root);
+Command AddKeyCommand(CLI::App* root);
 Command AddSimulateCommand(CLI::App* root);
 Command AddShowCommand(CLI::App* root);
 Command AddTokenizeCommand(CLI::App* root);

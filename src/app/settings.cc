@@ -104,6 +104,8 @@ Status ApplySubcommandTables(CLI::App* root, CLI::App* chosen, const std::string
 
 }  // namespace
 
+std::string DefaultKeyFile() { return ConfigFolder() + "/keys.toml"; }
+
 void UseEnvironment(CLI::App* root) {
   for (CLI::App* app : root->get_subcommands([](CLI::App*) { return true; })) {
     for (CLI::Option* option : app->get_options()) {

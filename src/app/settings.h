@@ -16,4 +16,7 @@ void UseEnvironment(CLI::App* root);
 /// that does not fit, is an Error that names it.
 Status ApplyConfigFile(CLI::App* root, const std::string& path);
 
+/// Where `kvasir key` writes and `kvasir serve` looks: keys.toml in the config folder.
+std::string DefaultKeyFile();
+
 }  // namespace kvasir

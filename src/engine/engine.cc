@@ -84,6 +84,7 @@ struct Engine::State {
         scheduler({.max_step_tokens = options.max_step_tokens,
                    .max_sequences = options.max_sequences,
                    .itl_target_s = options.itl_target_s,
+                   .least_prefill = options.least_prefill,
                    .max_logit_rows = std::max(options.max_logit_rows, options.max_sequences)},
                   &kv),
         executor(e),
@@ -119,6 +120,7 @@ struct Engine::State {
   std::unordered_map<uint64_t, TenantOptions> tenants;
   std::multimap<int64_t, RequestId> deadlines;
   std::vector<RequestId> cancelled;
+  StepLog step_log;
 };
 
 Engine::Engine(EngineOptions options, KvLayout layout, int32_t blocks, Executor* executor,
@@ -504,12 +506,21 @@ bool Engine::Step(std::vector<Event>* events) {
   while (!s.deadlines.empty() && s.deadlines.begin()->first <= begin) {
     s.FinishAll(s.deadlines.begin()->second, FinishReason::kDeadline, {}, events);
   }
+  const uint64_t preemptions = s.scheduler.counters().preemptions;
   const StepPlan& plan = s.scheduler.Plan(begin);
   if (plan.slices.empty()) return !s.requests.empty();
   s.executor->Submit(plan);
   const StepResult result = s.executor->Collect();
   const int64_t now = s.clock->NowNs();
-  s.scheduler.Measured(SecondsBetween(begin, now));
+  const double seconds = SecondsBetween(begin, now);
+  s.step_log.Add(
+      plan, {.start_ns = begin,
+             .seconds = seconds,
+             .limit_s = s.scheduler.step_limit(),
+             .running = static_cast<int32_t>(s.scheduler.running()),
+             .waiting = static_cast<int32_t>(s.scheduler.waiting()),
+             .preempted = static_cast<int32_t>(s.scheduler.counters().preemptions - preemptions)});
+  s.scheduler.Measured(seconds);
   for (Scheduler::Progress& progress : s.scheduler.Commit(result, now)) {
     // A sequence may be gone with one before it: beams end together.
     if (s.by_sequence.count(progress.id) != 0) s.Deliver(progress, now, events);
@@ -537,6 +548,10 @@ uint64_t Engine::queue_bytes() const {
 }
 
 const KvManager& Engine::kv() const { return state_->kv; }
+
+const StepLog& Engine::step_log() const { return state_->step_log; }
+
+const Clock& Engine::clock() const { return *state_->clock; }
 
 const Scheduler& Engine::scheduler() const { return state_->scheduler; }
 

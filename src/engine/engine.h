@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/result.h"
 #include "engine/request.h"
+#include "engine/step_log.h"
 #include "kv/manager.h"
 #include "sched/scheduler.h"
 #include "sched/step.h"
@@ -20,6 +21,7 @@ struct EngineOptions {
   int32_t max_sequences = 1;               ///< running at once at most
   int32_t max_logit_rows = 0;              ///< of one step; 0: max_sequences
   double itl_target_s = 0;                 ///< see SchedulerOptions
+  double least_prefill = 0.2;              ///< see SchedulerOptions
   int64_t max_waiting = 0;                 ///< requests that may wait; 0: no bound
   std::vector<int32_t> end_of_generation;  ///< the model's end tokens
 };
@@ -49,6 +51,8 @@ class Engine {
 
   const KvManager& kv() const;
   const Scheduler& scheduler() const;
+  const StepLog& step_log() const;
+  const Clock& clock() const;
   /// Bytes of requests and their texts, tokens and stop rules; estimated.
   uint64_t queue_bytes() const;
 

@@ -77,6 +77,8 @@ Result<MemoryPlan> PlanMemory(const GgufFile& file, const ModelConfig& config,
   if (request.context == 0 && request.kv_bytes > 0) {
     while (context > 1 && blocks_for(context) > blocks) context = context * 7 / 8;
   }
+  if (request.kv_bytes == 0)
+    blocks = std::max(blocks, std::min(blocks * request.contexts, blocks_that_fit / 2));
   const uint64_t kv_bytes = static_cast<uint64_t>(blocks) * p.layout.block_bytes;
   constexpr int64_t kUsefulContext = 16;
   if (context < std::min<int64_t>(kUsefulContext, config.context) || blocks > blocks_that_fit) {

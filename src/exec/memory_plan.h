@@ -16,6 +16,9 @@ struct MemoryRequest {
   int32_t context = 0;  ///< tokens of one sequence; 0: the model's own, or as many as fit
   uint64_t kv_bytes =
       0;  ///< size of the KV pool; 0: what one sequence of `context` needs, or all that fits
+  /// Without kv_bytes: the pool has room for so many sequences of `context`, within half of what is
+  /// left of the memory; for one of them in any case.
+  int32_t contexts = 1;
   KvDType kv_dtype = KvDType::kBF16;
   int32_t block_tokens = 32;
   int32_t max_step_tokens = 512;

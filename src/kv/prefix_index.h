@@ -110,6 +110,12 @@ class PrefixIndex {
   /// Gives up all that nobody uses.
   void Clear(BlockPool& pool);
 
+  /// Calls fn(node) for all nodes, in no particular order.
+  template <typename F>
+  void Visit(F fn) const {
+    for (const auto& [id, node] : by_id_) fn(*node);
+  }
+
   /// Blocks that only unused nodes hold: what Evict can free at least.
   int64_t idle_blocks() const { return idle_blocks_; }
   int64_t nodes() const { return static_cast<int64_t>(by_id_.size()); }

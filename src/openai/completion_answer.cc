@@ -175,6 +175,21 @@ void AnswerBuilder::Add(size_t prompt, Event&& e) {
   }
 }
 
+size_t AnswerBuilder::bytes() const {
+  constexpr size_t kTokenBytes = 100;  // as JSON, with its log probability
+  size_t bytes = 0;
+  const auto add = [&](const std::vector<SampledToken>& tokens) {
+    for (const SampledToken& t : tokens) bytes += kTokenBytes * (1 + t.top.size());
+  };
+  for (const Choice& c : choices_) {
+    bytes += c.text.size() + c.reasoning.size();
+    add(c.tokens);
+  }
+  for (const auto& prompt : prompt_logprobs_) add(prompt);
+  for (const std::string& text : request_->prompt_texts) bytes += text.size();
+  return bytes;
+}
+
 /// The older form; with `echo` the prompt's tokens come first.
 Json AnswerBuilder::PlainLogprobs(const Choice& c, size_t prompt) const {
   std::vector<SampledToken> list;

@@ -62,6 +62,8 @@ class AnswerBuilder {
   /// When done: the body of the answer.
   nlohmann::ordered_json Body(const AnswerHead& head) const;
   const UsageCount& usage() const { return usage_; }
+  /// Of the body, about.
+  size_t bytes() const;
 
  private:
   struct Choice {

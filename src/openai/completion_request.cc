@@ -5,6 +5,7 @@
 
 #include "api/chat_prompt.h"
 #include "base/rng.h"
+#include "openai/chat_messages.h"
 #include "openai/field_reader.h"
 #include "openai/reasoning.h"
 
@@ -134,55 +135,6 @@ void RefuseUnsupported(FieldReader* f) {
     return f->Fail("functions", "are not supported; leave them out");
   if (f->Get("cache_salt") != nullptr)
     return f->Fail("cache_salt", "is not taken from clients: an API key decides what is shared");
-}
-
-/// A message's content: a string, or a list of text parts.
-bool ReadContent(const Json& content, std::string* out, std::string* wrong) {
-  if (content.is_string()) {
-    *out = content.get<std::string>();
-    return true;
-  }
-  if (content.is_null()) return true;
-  *wrong = "must be a string or a list of {\"type\": \"text\", \"text\": ...}";
-  if (!content.is_array()) return false;
-  for (const Json& part : content) {
-    if (!part.is_object() || !part.contains("type")) return false;
-    if (part["type"] != "text") {
-      *wrong = "has a part of type " + part["type"].dump() + "; only \"text\" is supported";
-      return false;
-    }
-    if (!part.contains("text") || !part["text"].is_string()) return false;
-    *out += part["text"].get<std::string>();
-  }
-  return true;
-}
-
-Json ReadMessages(FieldReader* f) {
-  Json out = Json::array();
-  const Json* messages = f->Get("messages");
-  if (messages == nullptr || !messages->is_array() || messages->empty()) {
-    f->Fail("messages", "must be a list of at least one message");
-    return out;
-  }
-  for (size_t i = 0; i < messages->size(); ++i) {
-    const Json& m = (*messages)[i];
-    const std::string name = fmt::format("messages[{}]", i);
-    if (!m.is_object() || !m.contains("role") || !m["role"].is_string()) {
-      f->Fail(name, "must be an object with a role");
-      return out;
-    }
-    std::string text, wrong;
-    if (!ReadContent(m.value("content", Json()), &text, &wrong)) {
-      f->Fail(name + ".content", wrong);
-      return out;
-    }
-    Json message = m;  // name, reasoning_content and the like are the template's
-    // The API's newer name for it; templates know the old one.
-    if (message["role"] == "developer") message["role"] = "system";
-    message["content"] = text;
-    out.push_back(std::move(message));
-  }
-  return out;
 }
 
 void ReadChat(const LoadedModel& model, FieldReader* f, CompletionRequest* out, Request r,

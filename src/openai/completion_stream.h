@@ -54,7 +54,7 @@ class CompletionStream {
   std::vector<std::vector<SampledToken>> prompt_logprobs_;  // by prompt, until they are echoed
   std::vector<bool> echoed_;                                // by prompt
   size_t open_;
-  RequestStats first_;    // of the first choice
+  RequestStats first_;  // of the first choice
   UsageCount usage_;
   std::string error_;
 };

@@ -22,6 +22,8 @@ Result<nlohmann::ordered_json> ParseJson(std::string_view text) {
     return nlohmann::ordered_json::parse(text);
   } catch (const nlohmann::json::parse_error& error) {
     return MakeError(ErrorCode::kInvalid, "the JSON is wrong at byte {}", error.byte);
+  } catch (const nlohmann::json::out_of_range&) {
+    return MakeError(ErrorCode::kInvalid, "the JSON has a number that is out of range");
   }
 }
 

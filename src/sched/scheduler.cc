@@ -9,10 +9,6 @@
 namespace kvasir {
 namespace {
 
-/// The least time of a step that prompts get, as a share of what decoding takes: where decoding
-/// alone takes longer than the target, a prompt must still end.
-constexpr double kLeastPrefill = 0.2;
-
 /// While prompts are computed under a target, every so many steps one only decodes, so that what
 /// decoding costs by now is measured and not carried forward from when the prompts came.
 constexpr int32_t kDecodeOnlyEvery = 16;
@@ -393,7 +389,8 @@ double Scheduler::StepLimit(int32_t decoding) {
     mixed_steps_ = 0;
     return 0;
   }
-  return std::max(options_.itl_target_s, (1 + kLeastPrefill) * cost_.Predict(PlannedWork()));
+  return std::max(options_.itl_target_s,
+                  (1 + options_.least_prefill) * cost_.Predict(PlannedWork()));
 }
 
 /// What `count` tokens of a prompt add to a step.
@@ -423,6 +420,7 @@ bool Scheduler::PlanLayers(Sequence* s, int32_t rows, double limit) {
 
 void Scheduler::PlanPrompts(int32_t decoding) {
   const double limit = StepLimit(decoding);
+  step_limit_ = std::max(limit, 0.0);
   std::vector<Sequence*> prompts;
   for (const auto& s : running_) {
     if (s->pending() > 1) prompts.push_back(s.get());

@@ -20,6 +20,10 @@ struct SchedulerOptions {
   /// Steps in which somebody decodes should take no longer: prefill gets what is left of it. 0:
   /// off.
   double itl_target_s = 0;
+  /// The least time of such a step that prompts get, as a share of what decoding takes: where
+  /// decoding alone takes longer than the target, a prompt must still end. More lets prompts go on
+  /// at the expense of those who decode.
+  double least_prefill = 0.2;
   /// Off: a prompt is computed in one step, however long (a baseline of the simulator).
   bool chunked_prefill = true;
   int32_t max_logit_rows = 1 << 30;  ///< wanted rows of one step at most; >= max_sequences
@@ -92,6 +96,21 @@ class Scheduler {
   const Sequence* Find(SequenceId id) const;
   /// Its times, all until `now_ns` accounted for. CHECKs that it exists.
   const SequenceTimes& TimesUntil(SequenceId id, int64_t now_ns);
+  /// Calls fn(sequence) for all of them: running ones in order of admission, then those that wait.
+  template <typename F>
+  void Visit(F fn) const {
+    for (const auto& s : running_) fn(*s);
+    for (const auto& [tenant, queue] : waiting_by_tenant_) {
+      for (const auto& [key, s] : queue) fn(*s);
+    }
+  }
+  /// Calls fn(id, options, tokens served divided by the weight) for all tenants seen so far.
+  template <typename F>
+  void VisitTenants(F fn) const {
+    for (const auto& [id, tenant] : tenants_) fn(id, tenant.options, tenant.served);
+  }
+  /// Seconds that the planned step should take at most; 0: no limit.
+  double step_limit() const { return step_limit_; }
   size_t running() const { return running_.size(); }
   size_t waiting() const { return waiting_; }
   const SchedulerCounters& counters() const { return counters_; }
@@ -148,6 +167,7 @@ class Scheduler {
   std::vector<std::unique_ptr<Sequence>> running_;  // in order of admission
   std::unordered_map<SequenceId, Sequence*> by_id_;
   int32_t places_ = 0;       // of running_
+  double step_limit_ = 0;    // of plan_, in seconds
   int32_t mixed_steps_ = 0;  // since one only decoded
   double mean_output_ = 0;   // tokens of output of sequences that ended lately
   int64_t now_ns_ = 0;       // of the last call that told

@@ -1,0 +1,173 @@
+#include <fmt/format.h>
+
+#include <filesystem>
+
+#include "app/commands.h"
+#include "app/json_output.h"
+#include "app/settings.h"
+#include "app/terminal.h"
+#include "tenant/key_table.h"
+
+namespace kvasir {
+namespace {
+
+struct KeyFlags {
+  std::string name, file, group, role;
+  TenantLimits limits;
+  bool json = false;
+};
+
+std::string PathOf(const KeyFlags& f) { return f.file.empty() ? DefaultKeyFile() : f.file; }
+
+/// The file, or an empty one where there is none yet.
+Result<KeyFile> ReadOrNone(const std::string& path) {
+  std::error_code error;
+  if (!std::filesystem::exists(path, error)) return KeyFile();
+  return ReadKeyFile(path);
+}
+
+/// What was given on the command line; the rest stays as the tenant has it.
+void TakeGiven(const CLI::App* app, const KeyFlags& f, TenantEntry* entry) {
+  const auto take = [&](const char* option, auto given, auto* field) {
+    if (app->count(option) > 0) *field = given;
+  };
+  TenantLimits* l = &entry->limits;
+  take("--weight", f.limits.weight, &l->weight);
+  take("--requests-per-minute", f.limits.requests_per_minute, &l->requests_per_minute);
+  take("--tokens-per-minute", f.limits.tokens_per_minute, &l->tokens_per_minute);
+  take("--kv-share", f.limits.kv_share, &l->kv_share);
+  take("--max-context", f.limits.max_context, &l->max_context);
+  take("--priority", f.limits.priority, &l->priority);
+  take("--max-running", f.limits.max_running, &l->max_running);
+  take("--group", f.group, &entry->group);
+  take("--role", f.role == "operator", &entry->is_operator);
+}
+
+Result<int> AddKey(const CLI::App* app, const KeyFlags& f) {
+  KV_RETURN_IF_ERROR(CheckTenantName(f.name));
+  if (!f.group.empty()) KV_RETURN_IF_ERROR(CheckTenantName(f.group));
+  if (!f.role.empty() && f.role != "user" && f.role != "operator")
+    return MakeError(ErrorCode::kInvalid, "--role is \"{}\"; use user or operator", f.role);
+  const std::string path = PathOf(f);
+  KV_ASSIGN(KeyFile file, ReadOrNone(path));
+  TenantEntry& entry = file[f.name];
+  TakeGiven(app, f, &entry);
+  KV_RETURN_IF_ERROR(CheckLimits(f.name, entry.limits));
+  const std::string key = NewKey();
+  entry.keys.push_back(HashKey(key));
+  std::error_code ignored;  // a folder that cannot be made shows when the file is written
+  std::filesystem::create_directories(std::filesystem::absolute(path).parent_path(), ignored);
+  KV_RETURN_IF_ERROR(WriteKeyFile(path, file));
+  if (f.json) {
+    PrintJson({{"name", f.name}, {"key", key}, {"file", path}});
+  } else {
+    WriteOut(key + "\n");
+    WriteErr(
+        fmt::format("a key of {}; only its hash is kept, in {}: note it now. A running server "
+                    "takes it after SIGHUP\n",
+                    f.name, path));
+  }
+  return kExitOk;
+}
+
+Result<int> ListKeys(const KeyFlags& f) {
+  KV_ASSIGN(const KeyFile file, ReadKeyFile(PathOf(f)));
+  nlohmann::ordered_json list = nlohmann::ordered_json::array();
+  std::string text =
+      fmt::format("{:<24} {:<9} {:<12} {:>4} {:>6} {:>8} {:>10} {:>8} {:>8}\n", "name", "role",
+                  "group", "keys", "weight", "req/min", "tok/min", "kv share", "context");
+  for (const auto& [name, e] : file) {
+    const TenantLimits& l = e.limits;
+    const char* role = e.is_operator ? "operator" : "user";
+    list.push_back({{"name", name},
+                    {"role", role},
+                    {"group", e.group},
+                    {"keys", e.keys.size()},
+                    {"weight", l.weight},
+                    {"requests_per_minute", l.requests_per_minute},
+                    {"tokens_per_minute", l.tokens_per_minute},
+                    {"kv_share", l.kv_share},
+                    {"max_context", l.max_context},
+                    {"priority", l.priority},
+                    {"max_running", l.max_running}});
+    const auto limit = [](auto value) { return value == 0 ? "-" : fmt::format("{}", value); };
+    text += fmt::format("{:<24} {:<9} {:<12} {:>4} {:>6} {:>8} {:>10} {:>8} {:>8}\n", name, role,
+                        e.group.empty() ? "-" : e.group, e.keys.size(), l.weight,
+                        limit(l.requests_per_minute), limit(l.tokens_per_minute), limit(l.kv_share),
+                        limit(l.max_context));
+  }
+  if (f.json) {
+    PrintJson({{"tenants", list}});
+  } else {
+    WriteOut(text);
+  }
+  return kExitOk;
+}
+
+Result<int> RemoveKeys(const KeyFlags& f) {
+  const std::string path = PathOf(f);
+  KV_ASSIGN(KeyFile file, ReadKeyFile(path));
+  const auto it = file.find(f.name);
+  if (it == file.end())
+    return MakeError(ErrorCode::kNotFound, "{} has no tenant {}; see kvasir key list", path,
+                     f.name);
+  const size_t keys = it->second.keys.size();
+  file.erase(it);
+  KV_RETURN_IF_ERROR(WriteKeyFile(path, file));
+  if (f.json) {
+    PrintJson({{"name", f.name}, {"removed", keys}, {"file", path}});
+  } else {
+    WriteErr(fmt::format(
+        "{} and its {} keys are gone; a running server forgets them after SIGHUP\n", f.name, keys));
+  }
+  return kExitOk;
+}
+
+void AddFileFlags(CLI::App* app, KeyFlags* f) {
+  app->add_option("--file", f->file, "the key file (default: keys.toml in the config folder)")
+      ->type_name("FILE");
+  app->add_flag("--json", f->json, "one JSON object on stdout");
+}
+
+}  // namespace
+
+Command AddKeyCommand(CLI::App* root) {
+  auto f = std::make_shared<KeyFlags>();
+  CLI::App* app =
+      root->add_subcommand("key", "API keys of the server's tenants: add, list, remove");
+  app->require_subcommand(1);
+  CLI::App* add = app->add_subcommand(
+      "add", "Make a key. A name that is there gets another key, and keeps what is not given");
+  add->add_option("name", f->name, "the tenant")->required()->type_name("NAME");
+  add->add_option("--role", f->role, "user, or operator: may see the cache, metrics, dashboard")
+      ->type_name("ROLE");
+  add->add_option("--group", f->group, "whose members share cached prefixes")->type_name("GROUP");
+  add->add_option("--weight", f->limits.weight, "share of the machine, relative to others'")
+      ->type_name("W");
+  add->add_option("--requests-per-minute", f->limits.requests_per_minute, "0: no limit")
+      ->type_name("N");
+  add->add_option("--tokens-per-minute", f->limits.tokens_per_minute,
+                  "prompt and output; 0: no limit")
+      ->type_name("N");
+  add->add_option("--kv-share", f->limits.kv_share,
+                  "of the KV pool for its running sequences, 0 to 1; 0: no limit")
+      ->type_name("F");
+  add->add_option("--max-context", f->limits.max_context, "tokens of a sequence; 0: the server's")
+      ->type_name("N");
+  add->add_option("--priority", f->limits.priority, "the highest that a request may ask for")
+      ->type_name("N");
+  add->add_option("--max-running", f->limits.max_running, "completions at once; 0: no limit")
+      ->type_name("N");
+  AddFileFlags(add, f.get());
+  CLI::App* list = app->add_subcommand("list", "Tenants, their roles and limits");
+  AddFileFlags(list, f.get());
+  CLI::App* remove = app->add_subcommand("remove", "Forget a tenant and all its keys");
+  remove->add_option("name", f->name, "the tenant")->required()->type_name("NAME");
+  AddFileFlags(remove, f.get());
+  return [f, add, list] {
+    if (add->parsed()) return AddKey(add, *f);
+    return list->parsed() ? ListKeys(*f) : RemoveKeys(*f);
+  };
+}
+
+}  // namespace kvasir

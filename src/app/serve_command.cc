@@ -1,0 +1,201 @@
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <thread>
+
+#include "app/commands.h"
+#include "app/flags.h"
+#include "app/settings.h"
+#include "app/terminal.h"
+#include "server/request_log.h"
+#include "server/server.h"
+
+namespace kvasir {
+namespace {
+
+struct ServeFlags {
+  ModelFlags model;
+  std::string host = "127.0.0.1", unix_path, tls_cert, tls_key, keys, alias, body_limit = "32M";
+  std::string log_level = "info";
+  std::vector<std::string> cors;
+  int port = 8000;
+  int32_t max_sequences = 32, connections = 10000;
+  int64_t max_waiting = 256;
+  double itl_target_ms = 50, drain_timeout_s = 30;
+  bool log_prompts = false, no_keys = false;
+};
+
+bool IsLoopback(const std::string& host) {
+  return host == "localhost" || host == "::1" || host.starts_with("127.");
+}
+
+/// The key file: as given, or the usual one if there is one.
+std::string KeysOf(const ServeFlags& f) {
+  if (!f.keys.empty() || f.no_keys) return f.keys;
+  std::error_code error;
+  return std::filesystem::exists(DefaultKeyFile(), error) ? DefaultKeyFile() : "";
+}
+
+Status CheckRanges(const ServeFlags& f) {
+  const auto out_of_range = [](const char* name, auto value, auto least, auto most) {
+    return MakeError(ErrorCode::kInvalid, "{} is {}; it must be from {} to {}", name, value, least,
+                     most);
+  };
+  if (f.port < 0 || f.port > 65535) return out_of_range("--port", f.port, 0, 65535);
+  if (f.max_sequences < 1 || f.max_sequences > 4096)
+    return out_of_range("--max-sequences", f.max_sequences, 1, 4096);
+  if (f.connections < 1 || f.connections > 1'000'000)
+    return out_of_range("--connections", f.connections, 1, 1'000'000);
+  if (f.max_waiting < 1 || f.max_waiting > 1'000'000)
+    return out_of_range("--max-waiting", f.max_waiting, 1, 1'000'000);
+  if (!(f.itl_target_ms >= 0 && f.itl_target_ms <= 1e6))
+    return out_of_range("--itl-target", f.itl_target_ms, 0, 1'000'000);
+  if (!(f.drain_timeout_s >= 0 && f.drain_timeout_s <= 1e6))
+    return out_of_range("--drain-timeout", f.drain_timeout_s, 0, 1'000'000);
+  if (!f.keys.empty() && f.no_keys)
+    return MakeError(ErrorCode::kInvalid, "--keys and --no-keys exclude one another");
+  if (f.tls_cert.empty() != f.tls_key.empty())
+    return MakeError(ErrorCode::kInvalid, "--tls-cert and --tls-key belong together");
+  if (KeysOf(f).empty() && f.unix_path.empty() && !IsLoopback(f.host) && !f.no_keys) {
+    return MakeError(ErrorCode::kInvalid,
+                     "--host {} lets others in, and there are no API keys: make one (kvasir key "
+                     "add NAME), or say --no-keys",
+                     f.host);
+  }
+  return {};
+}
+
+Result<ServerOptions> ToServerOptions(const ServeFlags& f, const std::string& path) {
+  ServerOptions o;
+  o.http.host = f.host;
+  o.http.port = static_cast<uint16_t>(f.port);
+  o.http.unix_path = f.unix_path;
+  o.http.tls_cert = f.tls_cert;
+  o.http.tls_key = f.tls_key;
+  o.http.cors_origins = f.cors;
+  o.http.limits.connections = f.connections;
+  KV_ASSIGN(o.http.limits.body_bytes, ParseBytes(f.body_limit));
+  o.model_name = f.alias.empty() ? std::filesystem::path(path).stem().string() : f.alias;
+  o.keys_path = KeysOf(f);
+  o.log_prompts = f.log_prompts;
+  o.drain_timeout_s = f.drain_timeout_s;
+  return o;
+}
+
+/// Steps in which somebody decodes may take so much longer than decoding alone, where that is above
+/// the target already: tokens then come at most at about half the pace while a prompt is computed.
+constexpr double kLeastPrefill = 0.7;
+
+/// What the plan says, in a few lines, before the URL.
+void PrintPlan(const LoadedModel& model, const ServeFlags& f) {
+  const MemoryPlan& p = model.plan();
+  const auto mib = [](uint64_t bytes) { return static_cast<double>(bytes) / (1 << 20); };
+  WriteErr(fmt::format(
+      "weights {:.0f} MiB, scratch {:.0f} MiB, KV pool {:.0f} MiB: {} blocks of {} tokens; context "
+      "{} tokens; at most {} sequences at once, {} waiting; {} threads\n",
+      mib(p.weights_bytes), mib(p.scratch_bytes), mib(p.kv_bytes), p.kv_blocks,
+      p.layout.block_tokens, p.context, f.max_sequences, f.max_waiting, model.threads()));
+}
+
+Result<int> Serve(const ServeFlags& flags) {
+  KV_RETURN_IF_ERROR(CheckRanges(flags));
+  KV_ASSIGN(LoadOptions load, ToLoadOptions(flags.model, flags.max_sequences));
+  load.memory.contexts = flags.max_sequences;
+  KV_ASSIGN(ServerOptions options, ToServerOptions(flags, load.path));
+  const std::string keys = options.keys_path;
+  KV_RETURN_IF_ERROR(StartLog(flags.log_level));
+  KV_ASSIGN(const std::unique_ptr<Server> server, Server::Listen(std::move(options)));
+  // The model must outlive all that look at it: the server's threads end before this function does.
+  std::unique_ptr<LoadedModel> model;
+  std::thread io([&] { server->Run(); });
+  ProgressBar bar("loading");
+  load.progress = [&](uint64_t done, uint64_t total) { bar.Update(done, total); };
+  Result<std::unique_ptr<LoadedModel>> loaded = LoadedModel::Load(load);
+  bar.Clear();
+  if (!loaded.ok()) {
+    server->Drain();
+    io.join();
+    EndLog();
+    return loaded.error();
+  }
+  model = std::move(*loaded);
+  server->Ready(model.get(), {.max_sequences = flags.max_sequences,
+                              .itl_target_s = flags.itl_target_ms * 1e-3,
+                              .least_prefill = kLeastPrefill,
+                              .max_waiting = flags.max_waiting});
+  PrintPlan(*model, flags);
+  if (!keys.empty()) WriteErr(fmt::format("API keys from {}\n", keys));
+  WriteOut(fmt::format("listening on {}\n", server->url()));
+  server->RunEngine();
+  io.join();
+  EndLog();
+  return kExitOk;
+}
+
+}  // namespace
+
+Command AddServeCommand(CLI::App* root) {
+  auto f = std::make_shared<ServeFlags>();
+  CLI::App* app = root->add_subcommand(
+      "serve", "An OpenAI-compatible server, with a web chat and a live view of the KV cache");
+  AddComputeFlags(app, &f->model);
+  const std::string net = "Network", limits = "Limits", log = "Log";
+  app->add_option("--host", f->host, "address to listen on (default: 127.0.0.1)")
+      ->type_name("HOST")
+      ->group(net);
+  app->add_option("--port", f->port, "port; 0: any free one (default: 8000)")
+      ->type_name("PORT")
+      ->group(net);
+  app->add_option("--unix", f->unix_path, "listen on a Unix socket instead")
+      ->type_name("PATH")
+      ->group(net);
+  app->add_option("--tls-cert", f->tls_cert, "PEM certificate chain: serve https")
+      ->type_name("FILE")
+      ->group(net);
+  app->add_option("--tls-key", f->tls_key, "PEM key of the certificate")
+      ->type_name("FILE")
+      ->group(net);
+  app->add_option("--cors", f->cors, "origin whose pages may use the API; *: all; may be repeated")
+      ->type_name("ORIGIN")
+      ->group(net);
+  app->add_option("--keys", f->keys,
+                  "API keys, each a tenant's (default: what kvasir key has written)")
+      ->type_name("FILE")
+      ->group(net);
+  app->add_flag("--no-keys", f->no_keys, "everybody may do everything, whatever the address")
+      ->group(net);
+  app->add_option("--alias", f->alias, "the model's name to clients (default: the file's)")
+      ->type_name("NAME")
+      ->group(net);
+  app->add_option("--max-sequences", f->max_sequences, "sequences computed at once (default: 32)")
+      ->type_name("N")
+      ->group(limits);
+  app->add_option("--max-waiting", f->max_waiting,
+                  "requests that may wait; more are answered 429 (default: 256)")
+      ->type_name("N")
+      ->group(limits);
+  app->add_option("--itl-target", f->itl_target_ms,
+                  "milliseconds that a step should take while somebody decodes; 0: no target "
+                  "(default: 50)")
+      ->type_name("MS")
+      ->group(limits);
+  app->add_option("--drain-timeout", f->drain_timeout_s,
+                  "seconds that open answers have after SIGTERM (default: 30)")
+      ->type_name("S")
+      ->group(limits);
+  app->add_option("--connections", f->connections, "open at once, at most (default: 10000)")
+      ->type_name("N")
+      ->group(limits);
+  app->add_option("--body-limit", f->body_limit, "size of a request's body, at most (default: 32M)")
+      ->type_name("SIZE")
+      ->group(limits);
+  app->add_option("--log-level", f->log_level,
+                  "trace, debug, info, warn, error, critical or off (default: info)")
+      ->type_name("LEVEL")
+      ->group(log);
+  app->add_flag("--log-prompts", f->log_prompts, "write the text of prompts to the log")
+      ->group(log);
+  return [f] { return Serve(*f); };
+}
+
+}  // namespace kvasir

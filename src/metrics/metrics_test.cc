@@ -1,0 +1,109 @@
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <map>
+#include <regex>
+#include <set>
+#include <sstream>
+
+#include "metrics/server_metrics.h"
+
+namespace kvasir {
+namespace {
+
+/// Reads the text format strictly: every sample belongs to the family before it, every family has
+/// its help and type, and no sample is there twice.
+std::map<std::string, double> Parse(const std::string& text) {
+  std::map<std::string, double> out;
+  std::set<std::string> families;
+  std::string family, type, helped;
+  const std::regex sample(
+      R"re(([a-zA-Z_:][a-zA-Z0-9_:]*)(\{(?:[a-z_]+="(?:[^"\\\n]|\\["\\n])*",?)*\})? (\S+))re");
+  std::istringstream lines(text);
+  for (std::string line; std::getline(lines, line);) {
+    std::istringstream words(line);
+    std::string hash, kind, name;
+    if (line.rfind("# ", 0) == 0) {
+      words >> hash >> kind >> name;
+      if (kind == "HELP") {
+        EXPECT_TRUE(families.insert(name).second) << name << " is there twice";
+        helped = name;
+      } else {
+        EXPECT_EQ(kind, "TYPE");
+        EXPECT_EQ(name, helped);
+        family = name;
+        words >> type;
+      }
+      continue;
+    }
+    std::smatch match;
+    if (!std::regex_match(line, match, sample)) {
+      ADD_FAILURE() << "no sample: " << line;
+      continue;
+    }
+    std::string base = match[1];
+    if (type == "histogram")
+      base = std::regex_replace(base, std::regex("_(bucket|sum|count)$"), "");
+    EXPECT_EQ(base, family) << line;
+    EXPECT_TRUE(out.emplace(match[1].str() + match[2].str(), std::stod(match[3])).second) << line;
+  }
+  return out;
+}
+
+TEST(Metrics, TheTextIsWhatPrometheusReads) {
+  ServerMetrics metrics;
+  metrics.SetModel("a \"model\" \\ with\nall");
+  metrics.Finished({.tenant = "t\"1",
+                    .reason = "stop",
+                    .prompt_tokens = 100,
+                    .cached_tokens = 60,
+                    .output_tokens = 10,
+                    .ttft_s = 0.03,
+                    .queue_s = 0.001,
+                    .prefill_s = 0.02,
+                    .total_s = 1.2},
+                   0);
+  metrics.InterTokenLatency(0.02, 0);
+  metrics.InterTokenLatency(100, 0);
+  metrics.Refused("queue_full");
+  MetricGauges gauges;
+  gauges.misses = {{"none", 3}, {"evicted", 1}};
+  gauges.memory = {{"weights", 1000}};
+  gauges.kv_bytes_per_token = 8;
+  const auto samples = Parse(metrics.Text(gauges));
+  const std::string m = R"(model_name="a \"model\" \\ with\nall")";
+  const auto at = [&](const std::string& name, const std::string& labels = "") {
+    const auto it = samples.find(name + "{" + m + labels + "}");
+    EXPECT_NE(it, samples.end()) << name << labels;
+    return it == samples.end() ? NAN : it->second;
+  };
+  EXPECT_EQ(at("vllm:prompt_tokens_total"), 100);
+  EXPECT_EQ(at("vllm:generation_tokens_total"), 10);
+  EXPECT_EQ(at("vllm:request_success_total", R"(,finished_reason="stop")"), 1);
+  EXPECT_EQ(at("vllm:time_to_first_token_seconds_bucket", R"(,le="0.02")"), 0);
+  EXPECT_EQ(at("vllm:time_to_first_token_seconds_bucket", R"(,le="0.04")"), 1);
+  EXPECT_EQ(at("vllm:inter_token_latency_seconds_bucket", R"(,le="10")"), 1);
+  EXPECT_EQ(at("vllm:inter_token_latency_seconds_bucket", R"(,le="+Inf")"), 2);
+  EXPECT_EQ(at("vllm:inter_token_latency_seconds_count"), 2);
+  EXPECT_DOUBLE_EQ(at("vllm:inter_token_latency_seconds_sum"), 100.02);
+  EXPECT_EQ(at("kvasir:prefix_misses_total", R"(,reason="evicted")"), 1);
+  EXPECT_EQ(at("kvasir:tenant_cached_tokens_total", R"(,tenant="t\"1")"), 60);
+  EXPECT_DOUBLE_EQ(at("kvasir:cache_saved_seconds_total"), 60 * 0.02 / 40);
+  EXPECT_EQ(at("kvasir:cache_saved_bytes_total"), 480);
+}
+
+TEST(Metrics, PercentilesAreOfWhatHappenedLately) {
+  RecentValues values;
+  EXPECT_EQ(values.At(0).p99, 0);
+  for (int i = 1; i <= 100; ++i) values.Add(i, 1000);
+  EXPECT_EQ(values.At(1000).p50, 50);
+  EXPECT_EQ(values.At(1000).p90, 90);
+  EXPECT_EQ(values.At(1000).p99, 99);
+  values.Add(7, 1000 + RecentValues::kAgeNs + 1);
+  EXPECT_EQ(values.At(1000 + RecentValues::kAgeNs + 1).p50, 7) << "old values count still";
+  for (size_t i = 0; i < 3 * RecentValues::kMost; ++i) values.Add(1, RecentValues::kAgeNs * 2);
+  EXPECT_EQ(values.At(RecentValues::kAgeNs * 2).p99, 1);
+}
+
+}  // namespace
+}  // namespace kvasir

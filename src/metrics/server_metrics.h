@@ -1,0 +1,71 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "metrics/prometheus_text.h"
+#include "metrics/recent_values.h"
+
+namespace kvasir {
+
+/// A completion that ended.
+struct FinishedRequest {
+  std::string tenant;  ///< empty: nobody in particular
+  std::string reason;
+  int64_t prompt_tokens = 0, cached_tokens = 0, output_tokens = 0;
+  double ttft_s = 0, queue_s = 0, prefill_s = 0, total_s = 0;
+};
+
+/// What is read from elsewhere when somebody asks.
+struct MetricGauges {
+  int64_t running = 0, waiting = 0;
+  double kv_usage = 0;  ///< of the pool's blocks, 0 to 1
+  int64_t kv_blocks = 0, kv_cached_blocks = 0, kv_unfilled_slots = 0;
+  double kv_bytes_per_token = 0;
+  uint64_t steps = 0, preemptions = 0, evicted_blocks = 0;
+  uint64_t prompt_tokens = 0, cached_tokens = 0;             ///< admitted so far, and found cached
+  std::vector<std::pair<std::string, uint64_t>> misses;      ///< by reason, ever
+  std::vector<std::pair<std::string, uint64_t>> memory;      ///< bytes by owner
+  std::vector<std::pair<std::string, double>> step_seconds;  ///< by what the step held, ever
+  int64_t http_connections = 0, http_requests = 0, http_bad_requests = 0, http_slow_readers = 0,
+          http_timeouts = 0, http_bytes_in = 0, http_bytes_out = 0;
+};
+
+/// What the server counts, under the names that dashboards for vLLM know, and under `kvasir:` what
+/// those do not have. One thread.
+class ServerMetrics {
+ public:
+  ServerMetrics();
+
+  void SetModel(std::string name) { model_ = std::move(name); }
+  void Finished(const FinishedRequest& request, int64_t now_ns);
+  void InterTokenLatency(double seconds, int64_t now_ns);
+  /// A request that was not taken: "queue_full", "rate_limit_exceeded", "unknown_key", ...
+  void Refused(const std::string& why) { ++refused_[why]; }
+
+  Percentiles RecentTtft(int64_t now_ns) { return recent_ttft_.At(now_ns); }
+  Percentiles RecentItl(int64_t now_ns) { return recent_itl_.At(now_ns); }
+  /// The text of /metrics.
+  std::string Text(const MetricGauges& gauges) const;
+
+ private:
+  struct TenantCounts {
+    uint64_t requests = 0, prompt_tokens = 0, cached_tokens = 0, output_tokens = 0;
+  };
+  void WriteKnown(const MetricGauges& gauges, PrometheusText* out) const;
+  void WriteOwn(const MetricGauges& gauges, PrometheusText* out) const;
+  void WriteTenants(PrometheusText* out) const;
+
+  std::string model_;
+  Histogram ttft_, itl_, e2e_, queue_;
+  uint64_t prompt_tokens_ = 0, cached_tokens_ = 0, output_tokens_ = 0;
+  double prefill_s_ = 0;  // of the tokens that were not cached
+  std::map<std::string, uint64_t> finished_, refused_;
+  std::map<std::string, TenantCounts> tenants_;
+  RecentValues recent_ttft_, recent_itl_;
+};
+
+}  // namespace kvasir

@@ -1,0 +1,13 @@
+#pragma once
+
+#include <nlohmann/json.hpp>
+
+#include "openai/field_reader.h"
+
+namespace kvasir {
+
+/// The field `messages` of a chat, as templates take it: each an object with a role and a text for
+/// content, whatever form it came in. What is wrong is an error of the reader.
+nlohmann::ordered_json ReadMessages(FieldReader* fields);
+
+}  // namespace kvasir

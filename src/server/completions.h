@@ -1,0 +1,68 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "openai/completion_answer.h"
+#include "openai/completion_stream.h"
+#include "server/engine_loop.h"
+#include "server/server_state.h"
+
+namespace kvasir {
+
+/// A completion between its acceptance and its last event.
+struct OpenCompletion {
+  std::string id;
+  Tenant caller;
+  CompletionRequest request;
+  AnswerHead head;
+  std::string prompt_text;  ///< for the log, if prompts are logged
+  std::shared_ptr<HttpReply> reply;
+  std::unique_ptr<CompletionStream> stream;  ///< one of the two
+  std::unique_ptr<AnswerBuilder> answer;
+  int64_t received_ns = 0;
+  int64_t written_ns = 0;         ///< when something was last written to the stream
+  std::vector<int64_t> token_ns;  ///< when each choice's last token came; 0: none yet
+  double longest_gap_s = 0;       ///< between two tokens of a choice
+  RequestStats first;             ///< of the first choice
+  FinishReason reason = FinishReason::kStop;
+  std::string error;
+  size_t open = 0;  ///< requests in the engine
+};
+
+/// The completions of the server: from a body to the last byte of its answer. On the I/O thread,
+/// but for what text workers do to a body.
+class Completions {
+ public:
+  explicit Completions(ServerState* state) : state_(state) {}
+
+  /// A body came. Answers, now or later, whatever it is.
+  void Begin(Endpoint endpoint, const Tenant& caller, HttpRequest&& request,
+             std::shared_ptr<HttpReply> reply);
+  /// What the engine did in a step.
+  void Deliver(std::vector<Delivery>&& deliveries, int64_t now_ns);
+  /// Writes a comment to streams that were silent for a while, so that proxies keep them open.
+  void Ping(int64_t now_ns);
+  size_t open() const { return open_.size(); }
+
+ private:
+  void Parsed(const Tenant& caller, ParsedCompletion parsed, int64_t received_ns,
+              const std::shared_ptr<HttpReply>& reply);
+  std::optional<ApiError> Fit(const Tenant& caller, CompletionRequest* request) const;
+  void Accepted(OpenCompletion* c, int64_t now_ns);
+  void Event(OpenCompletion* c, size_t prompt, kvasir::Event&& event, int64_t now_ns);
+  void Answer(std::unique_ptr<OpenCompletion> c);
+  void Finished(OpenCompletion* c, int64_t now_ns);
+  HttpHeaders HeadersOf(const OpenCompletion& c) const;
+
+  ServerState* state_;
+  std::unordered_map<uint64_t, std::unique_ptr<OpenCompletion>> open_;
+  std::unordered_map<uint64_t, int32_t> open_of_;  // by tenant
+  uint64_t next_ticket_ = 1;
+  double mean_seconds_ = 1;  // of completions that ended lately: what Retry-After tells
+};
+
+}  // namespace kvasir

@@ -1,0 +1,157 @@
+#include "server/routes.h"
+
+#include <fmt/format.h>
+
+#include <ctime>
+#include <utility>
+
+#include "server/completions.h"
+#include "server/kv_feed.h"
+#include "server/reply.h"
+#include "server/text_endpoints.h"
+
+namespace kvasir {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+/// A request on its way to whoever answers it.
+struct Call {
+  ServerState* state;
+  Tenant caller;
+  HttpRequest request;
+  std::shared_ptr<HttpReply> reply;
+};
+
+enum class Access { kPublic, kTenant, kOperator };
+
+struct RouteRow {
+  std::string_view method, path;
+  Access access;
+  bool needs_model;  // 503 before it is loaded and while the server drains
+  void (*answer)(Call&& call);
+};
+
+void Health(Call&& c) {
+  if (c.state->draining) return SendError(c.reply.get(), DrainingError(), {}, 1);
+  if (c.state->model == nullptr) return SendError(c.reply.get(), LoadingError(), {}, 1);
+  SendJson(c.reply.get(), 200, {{"status", "ok"}});
+}
+
+void Models(Call&& c) {
+  const Json model = {{"id", c.state->options.model_name},
+                      {"object", "model"},
+                      {"created", c.state->started},
+                      {"owned_by", "kvasir"},
+                      {"max_model_len", c.state->model->plan().context}};
+  SendJson(c.reply.get(), 200, {{"object", "list"}, {"data", Json::array({model})}});
+}
+
+void ChatCompletions(Call&& c) {
+  c.state->completions->Begin(Endpoint::kChat, c.caller, std::move(c.request), c.reply);
+}
+void PlainCompletions(Call&& c) {
+  c.state->completions->Begin(Endpoint::kCompletions, c.caller, std::move(c.request), c.reply);
+}
+void Tokenize(Call&& c) { AnswerTokenize(c.state, std::move(c.request), std::move(c.reply)); }
+void Detokenize(Call&& c) { AnswerDetokenize(c.state, std::move(c.request), std::move(c.reply)); }
+void Kv(Call&& c) { c.state->kv_feed->Once(std::move(c.reply)); }
+void KvStream(Call&& c) { c.state->kv_feed->Watch(c.request, std::move(c.reply)); }
+void Metrics(Call&& c) { c.state->kv_feed->Metrics(std::move(c.reply)); }
+
+constexpr RouteRow kRoutes[] = {
+    {"GET", "/health", Access::kPublic, false, Health},
+    {"GET", "/v1/models", Access::kTenant, true, Models},
+    {"POST", "/v1/chat/completions", Access::kTenant, true, ChatCompletions},
+    {"POST", "/v1/completions", Access::kTenant, true, PlainCompletions},
+    {"POST", "/tokenize", Access::kTenant, true, Tokenize},
+    {"POST", "/detokenize", Access::kTenant, true, Detokenize},
+    {"GET", "/v1/kv", Access::kOperator, true, Kv},
+    {"GET", "/v1/kv/stream", Access::kOperator, true, KvStream},
+    {"GET", "/metrics", Access::kOperator, true, Metrics},
+};
+
+/// The row of a request; `allow`: the methods of rows that only differ in it.
+const RouteRow* Find(const HttpRequest& request, std::string* allow) {
+  const std::string_view method = request.method == "HEAD" ? "GET" : request.method;
+  for (const RouteRow& row : kRoutes) {
+    if (row.path != request.path) continue;
+    if (row.method == method) return &row;
+    *allow = row.method == "GET" ? "GET, HEAD" : std::string(row.method);
+  }
+  return nullptr;
+}
+
+std::string_view KeyOf(const HttpRequest& request) {
+  std::string_view value = request.Header("Authorization");
+  constexpr std::string_view kBearer = "Bearer ";
+  if (value.size() > kBearer.size() &&
+      (value.substr(0, kBearer.size()) == kBearer || value.substr(0, kBearer.size()) == "bearer "))
+    return value.substr(kBearer.size());
+  return request.Header("X-Api-Key");
+}
+
+/// Who asks, or an error. Without keys everybody is the same operator.
+std::optional<ApiError> Identify(const ServerState& state, const HttpRequest& request,
+                                 Tenant* caller) {
+  if (!state.keys) {
+    *caller = {.id = 0, .name = "", .is_operator = true, .limits = {.priority = 100}, .salt = 0};
+    return {};
+  }
+  const std::string_view key = KeyOf(request);
+  const Tenant* tenant = key.empty() ? nullptr : state.keys->Find(key);
+  if (tenant == nullptr) {
+    return ApiError{.status = 401,
+                    .message = key.empty() ? "an API key is needed: Authorization: Bearer KEY"
+                                           : "the API key is not known",
+                    .type = "authentication_error",
+                    .param = {},
+                    .code = "invalid_api_key"};
+  }
+  *caller = *tenant;
+  return {};
+}
+
+}  // namespace
+
+void Route(ServerState* state, HttpRequest&& request, std::shared_ptr<HttpReply> reply) {
+  std::string allow;
+  const RouteRow* row = Find(request, &allow);
+  if (row == nullptr && allow.empty()) {
+    return SendError(reply.get(), {.status = 404,
+                                   .message = fmt::format("there is no {} here; see the API's "
+                                                          "documentation for what there is",
+                                                          request.path.substr(0, 200)),
+                                   .param = {},
+                                   .code = "not_found"});
+  }
+  if (row == nullptr) {
+    return SendError(reply.get(),
+                     {.status = 405,
+                      .message = fmt::format("{} takes {} only", request.path, allow),
+                      .param = {},
+                      .code = "method_not_allowed"},
+                     {{"Allow", allow}});
+  }
+  Tenant caller;
+  if (row->access != Access::kPublic) {
+    if (const auto error = Identify(*state, request, &caller); error) {
+      state->metrics.Refused("unknown_key");
+      return SendError(reply.get(), *error);
+    }
+    if (row->access == Access::kOperator && !caller.is_operator) {
+      return SendError(reply.get(), {.status = 403,
+                                     .message = "this needs the key of an operator",
+                                     .type = "permission_error",
+                                     .param = {},
+                                     .code = "operator_needed"});
+    }
+  }
+  if (row->needs_model && state->model == nullptr)
+    return SendError(reply.get(), LoadingError(), {}, 1);
+  if (row->needs_model && state->draining)
+    return SendError(reply.get(), DrainingError(), {{"Connection", "close"}}, 1);
+  row->answer({state, std::move(caller), std::move(request), std::move(reply)});
+}
+
+}  // namespace kvasir

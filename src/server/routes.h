@@ -1,0 +1,14 @@
+#pragma once
+
+#include <memory>
+
+#include "http/http_server.h"
+#include "server/server_state.h"
+
+namespace kvasir {
+
+/// Finds what a request asks for, checks who asks, and has it answered. What is checked and what is
+/// called come from the same row of one table. On the I/O thread.
+void Route(ServerState* state, HttpRequest&& request, std::shared_ptr<HttpReply> reply);
+
+}  // namespace kvasir

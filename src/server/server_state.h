@@ -1,0 +1,42 @@
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "api/loaded_model.h"
+#include "http/http_server.h"
+#include "metrics/server_metrics.h"
+#include "server/engine_loop.h"
+#include "server/server.h"
+#include "server/text_workers.h"
+#include "tenant/key_table.h"
+#include "tenant/rate_limiter.h"
+
+namespace kvasir {
+
+class Completions;
+class KvFeed;
+
+/// What all handlers share. Of the I/O thread, but for what says otherwise.
+struct ServerState {
+  ServerOptions options;
+  std::string instance;  ///< random: makes ids of answers unique over restarts
+  std::unique_ptr<HttpServer> http;
+  LoadedModel* model = nullptr;  ///< not there yet: null. Text workers read it too
+  std::unique_ptr<EngineLoop> loop;
+  std::unique_ptr<TextWorkers> workers;
+  std::optional<KeyTable> keys;
+  RateLimiter limiter;
+  ServerMetrics metrics;
+  std::unique_ptr<Completions> completions;
+  std::unique_ptr<KvFeed> kv_feed;
+  bool draining = false;
+  std::atomic<bool> ending{false};
+  uint64_t answers = 0;  ///< for their ids
+  int64_t started = 0;   ///< Unix time
+};
+
+}  // namespace kvasir

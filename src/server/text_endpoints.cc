@@ -1,0 +1,137 @@
+#include "server/text_endpoints.h"
+
+#include <ctime>
+#include <new>
+#include <utility>
+#include <variant>
+
+#include "api/chat_prompt.h"
+#include "openai/chat_messages.h"
+#include "openai/field_reader.h"
+#include "openai/json_text.h"
+#include "server/reply.h"
+#include "text/utf8.h"
+
+namespace kvasir {
+namespace {
+
+using Json = nlohmann::ordered_json;
+using JsonOrError = std::variant<Json, ApiError>;
+
+JsonOrError TokenizeBody(const LoadedModel& model, const Json& body) {
+  FieldReader f(body);
+  std::string text;
+  bool add_special = true, special = true, pieces = false;
+  f.String("content", &text);  // llama.cpp
+  f.String("prompt", &text);   // vLLM
+  f.Bool("add_special", &add_special);
+  f.Bool("add_special_tokens", &add_special);
+  f.Bool("parse_special", &special);
+  f.Bool("with_pieces", &pieces);
+  const bool with_pieces = pieces;
+  bool strings = false;
+  f.Bool("return_token_strs", &strings);
+  bool generation = true;
+  f.Bool("add_generation_prompt", &generation);
+  f.Get("model");
+  if (f.Get("messages") != nullptr) {
+    const Json messages = ReadMessages(&f);
+    if (!f.error()) {
+      Result<std::string> chat =
+          RenderChat(model, messages, {{"add_generation_prompt", generation}}, std::time(nullptr));
+      if (chat.ok()) {
+        text = std::move(*chat);
+      } else {
+        f.Fail("messages", "cannot be rendered: " + chat.error().message);
+      }
+    }
+  } else if (f.Get("prompt") == nullptr && f.Get("content") == nullptr) {
+    f.Fail("prompt", "is missing; send a prompt, a content, or messages");
+  }
+  if (f.error()) return *f.error();
+  const Tokenizer& tokenizer = model.tokenizer();
+  const std::vector<int32_t> tokens =
+      tokenizer.Encode(text, {.add_special = add_special, .parse_special = special});
+  Json out = {{"count", tokens.size()}, {"max_model_len", model.plan().context}};
+  Json list = Json::array(), texts = Json::array();
+  for (const int32_t id : tokens) {
+    const std::string piece =
+        strings || with_pieces ? ReplaceInvalidUtf8(tokenizer.TokenBytes(id, true)) : "";
+    if (with_pieces) {
+      list.push_back({{"id", id}, {"piece", piece}});
+    } else {
+      list.push_back(id);
+    }
+    if (strings) texts.push_back(piece);
+  }
+  out["tokens"] = std::move(list);
+  if (strings) out["token_strs"] = std::move(texts);
+  return out;
+}
+
+JsonOrError DetokenizeBody(const LoadedModel& model, const Json& body) {
+  FieldReader f(body);
+  const Json* tokens = f.Get("tokens");
+  std::vector<int32_t> ids;
+  const int32_t vocab = model.tokenizer().vocab_size();
+  if (tokens == nullptr || !tokens->is_array()) {
+    f.Fail("tokens", "must be a list of token ids");
+  } else {
+    for (const Json& id : *tokens) {
+      if (!id.is_number_integer() || id < 0 || id >= vocab) {
+        f.Fail("tokens", fmt::format("must be a list of token ids from 0 to {}; {} is none",
+                                     vocab - 1, JsonLine(id).substr(0, 50)));
+        break;
+      }
+      ids.push_back(id.get<int32_t>());
+    }
+  }
+  if (f.error()) return *f.error();
+  const std::string text = ReplaceInvalidUtf8(model.tokenizer().Decode(ids, true));
+  return Json{{"prompt", text}, {"content", text}};
+}
+
+/// Has a text worker answer.
+void OnWorker(ServerState* state, HttpRequest&& request, std::shared_ptr<HttpReply> reply,
+              JsonOrError (*answer)(const LoadedModel& model, const Json& body)) {
+  const size_t bytes = request.body.size();
+  const auto job = [state, answer, reply, body = std::move(request.body)] {
+    int status = 200;
+    std::string text;
+    try {
+      JsonOrError result =
+          ApiError{.message = "the body is not a JSON object", .param = {}, .code = {}};
+      const Result<Json> json = ParseJson(body);
+      if (!json.ok()) {
+        result = ApiError{.message = json.error().message, .param = {}, .code = {}};
+      } else if (json->is_object()) {
+        result = answer(*state->model, *json);
+      }
+      if (const auto* error = std::get_if<ApiError>(&result); error != nullptr) {
+        status = error->status;
+        text = JsonLine(ToJson(*error));
+      } else {
+        text = JsonLine(std::get<Json>(result));
+      }
+    } catch (const std::bad_alloc&) {
+      status = 503;
+      text = JsonLine(ToJson(NoMemoryError()));
+    }
+    state->http->Post([reply, status, text = std::move(text)]() mutable {
+      reply->Send(status, {{"Content-Type", "application/json"}}, std::move(text));
+    });
+  };
+  if (!state->workers->Run(bytes, job)) SendError(reply.get(), NoMemoryError(), {}, 1);
+}
+
+}  // namespace
+
+void AnswerTokenize(ServerState* state, HttpRequest&& request, std::shared_ptr<HttpReply> reply) {
+  OnWorker(state, std::move(request), std::move(reply), TokenizeBody);
+}
+
+void AnswerDetokenize(ServerState* state, HttpRequest&& request, std::shared_ptr<HttpReply> reply) {
+  OnWorker(state, std::move(request), std::move(reply), DetokenizeBody);
+}
+
+}  // namespace kvasir

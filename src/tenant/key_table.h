@@ -1,0 +1,80 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.h"
+
+namespace kvasir {
+
+/// What a tenant may take. 0 means no limit, where nothing else is said.
+struct TenantLimits {
+  double weight = 1;                ///< share of the machine, relative to others'
+  int64_t requests_per_minute = 0;  ///< completions begun
+  int64_t tokens_per_minute = 0;    ///< prompt and output
+  double kv_share = 0;              ///< of the KV pool's blocks, held by running sequences
+  int32_t max_context = 0;          ///< tokens of one sequence, prompt and output
+  int32_t priority = 0;             ///< the highest that a request may ask for
+  int32_t max_running = 0;          ///< completions open at once
+};
+
+/// Somebody with API keys.
+struct Tenant {
+  uint64_t id = 0;  ///< made from the name, never 0: the same after a restart
+  std::string name;
+  bool is_operator = false;  ///< may see the cache, the metrics and the dashboard
+  TenantLimits limits;
+  /// Of the prefix cache: tenants with equal salts share prefixes. Random, so that nobody can make
+  /// another's; one for each tenant, or for each group.
+  uint64_t salt = 0;
+};
+
+/// SHA-256 of a key: what is kept of it.
+using KeyHash = std::array<uint8_t, 32>;
+KeyHash HashKey(std::string_view key);
+
+/// A tenant as the key file has it.
+struct TenantEntry {
+  std::vector<KeyHash> keys;
+  std::string group;  ///< whose members share prefixes; empty: nobody else
+  bool is_operator = false;
+  TenantLimits limits;
+};
+using KeyFile = std::map<std::string, TenantEntry>;  // by name
+
+/// Reads a TOML file of tables [tenant.NAME]. An Error names file, tenant, field, value and limit.
+Result<KeyFile> ReadKeyFile(const std::string& path);
+/// Replaces the file at once: a reader sees the old one or the new one. Only its owner may read it.
+/// Comments of the old file are lost.
+Status WriteKeyFile(const std::string& path, const KeyFile& file);
+/// Names are short, and letters, digits, "-", "_" and "." only.
+Status CheckTenantName(const std::string& name);
+/// The ranges of all limits.
+Status CheckLimits(const std::string& name, const TenantLimits& limits);
+
+/// A new key: "kv-" and 256 random bits as base64url (RFC 4648, 5).
+std::string NewKey();
+
+/// Who a key belongs to.
+class KeyTable {
+ public:
+  /// `before`: the table that this one follows. Tenants and groups that it had keep their salts,
+  /// and so their cached prefixes.
+  static Result<KeyTable> Load(const std::string& path, const KeyTable* before);
+
+  /// nullptr for an unknown key. Takes the same time for all keys: every hash is compared, and each
+  /// to its end.
+  const Tenant* Find(std::string_view key) const;
+  const std::vector<Tenant>& tenants() const { return tenants_; }
+
+ private:
+  std::vector<Tenant> tenants_;
+  std::vector<std::pair<KeyHash, size_t>> keys_;  // and whose
+  std::map<std::string, uint64_t> salts_;         // by "tenant NAME" or "group NAME"
+};
+
+}  // namespace kvasir

@@ -1,0 +1,252 @@
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <random>
+#include <set>
+
+#include "tenant/key_table.h"
+#include "tenant/rate_limiter.h"
+
+namespace kvasir {
+namespace {
+
+class Keys : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ = std::filesystem::temp_directory_path() / ("kvasir-keys-" + std::to_string(getpid()));
+    std::filesystem::create_directories(folder_);
+    path_ = folder_ / "keys.toml";
+  }
+  void TearDown() override { std::filesystem::remove_all(folder_); }
+  void Write(const std::string& text) const { std::ofstream(path_, std::ios::binary) << text; }
+  std::string ErrorOf(const std::string& text) const {
+    Write(text);
+    const auto table = KeyTable::Load(path_, nullptr);
+    return table.ok() ? "" : table.error().message;
+  }
+  KeyTable Load(const KeyTable* before = nullptr) const {
+    auto table = KeyTable::Load(path_, before);
+    EXPECT_TRUE(table.ok()) << table.error().message;
+    return std::move(*table);
+  }
+  std::filesystem::path folder_;
+  std::string path_;
+};
+
+TEST_F(Keys, AreRandomAndOnlyTheirHashesAreKept) {
+  std::set<std::string> seen;
+  for (int i = 0; i < 1000; ++i) {
+    const std::string key = NewKey();
+    EXPECT_EQ(key.size(), 46u);
+    EXPECT_EQ(key.substr(0, 3), "kv-");
+    EXPECT_EQ(
+        key.find_first_not_of("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"),
+        std::string::npos);
+    EXPECT_TRUE(seen.insert(key).second);
+  }
+  const std::string key = NewKey();
+  KeyFile file;
+  file["alice"].keys = {HashKey(key)};
+  ASSERT_TRUE(WriteKeyFile(path_, file).ok());
+  std::ifstream in(path_);
+  const std::string text((std::istreambuf_iterator<char>(in)), {});
+  EXPECT_EQ(text.find(key.substr(3)), std::string::npos);
+  struct stat status;
+  ASSERT_EQ(stat(path_.c_str(), &status), 0);
+  EXPECT_EQ(status.st_mode & 0777, 0600u);
+  EXPECT_FALSE(std::filesystem::exists(path_ + ".new"));
+}
+
+TEST_F(Keys, WhatIsWrittenIsReadAgain) {
+  KeyFile file;
+  file["a.b-c_1"] = {.keys = {HashKey("one"), HashKey("two")},
+                     .group = "team",
+                     .is_operator = true,
+                     .limits = {.weight = 2.5,
+                                .requests_per_minute = 7,
+                                .tokens_per_minute = 1'000'000'000'000,
+                                .kv_share = 0.25,
+                                .max_context = 4096,
+                                .priority = -3,
+                                .max_running = 2}};
+  file["plain"] = {};
+  ASSERT_TRUE(WriteKeyFile(path_, file).ok());
+  const auto again = ReadKeyFile(path_);
+  ASSERT_TRUE(again.ok()) << again.error().message;
+  ASSERT_EQ(again->size(), 2u);
+  const TenantEntry& e = again->at("a.b-c_1");
+  EXPECT_EQ(e.keys, file["a.b-c_1"].keys);
+  EXPECT_EQ(e.group, "team");
+  EXPECT_TRUE(e.is_operator);
+  EXPECT_EQ(e.limits.weight, 2.5);
+  EXPECT_EQ(e.limits.requests_per_minute, 7);
+  EXPECT_EQ(e.limits.tokens_per_minute, 1'000'000'000'000);
+  EXPECT_EQ(e.limits.kv_share, 0.25);
+  EXPECT_EQ(e.limits.max_context, 4096);
+  EXPECT_EQ(e.limits.priority, -3);
+  EXPECT_EQ(e.limits.max_running, 2);
+  EXPECT_EQ(again->at("plain").limits.weight, 1);
+}
+
+TEST_F(Keys, EveryKeyFindsItsTenantAndNothingElseDoes) {
+  KeyFile file;
+  for (int i = 0; i < 50; ++i) {
+    file["t" + std::to_string(i)].keys = {HashKey("key" + std::to_string(i)),
+                                          HashKey("other" + std::to_string(i))};
+  }
+  ASSERT_TRUE(WriteKeyFile(path_, file).ok());
+  const KeyTable table = Load();
+  std::set<uint64_t> ids;
+  for (int i = 0; i < 50; ++i) {
+    for (const char* kind : {"key", "other"}) {
+      const Tenant* tenant = table.Find(kind + std::to_string(i));
+      ASSERT_NE(tenant, nullptr);
+      EXPECT_EQ(tenant->name, "t" + std::to_string(i));
+      ids.insert(tenant->id);
+    }
+  }
+  EXPECT_EQ(ids.size(), 50u);
+  EXPECT_EQ(ids.count(0), 0u);
+  for (const char* wrong : {"", "key", "key50", "key1 ", "Key1"})
+    EXPECT_EQ(table.Find(wrong), nullptr) << wrong;
+}
+
+TEST_F(Keys, SaltsAreSharedWithinAGroupOnlyAndOutliveAReload) {
+  Write(
+      "[tenant.a]\n[tenant.b]\n[tenant.c]\ngroup = \"g\"\n[tenant.d]\ngroup = \"g\"\n"
+      "[tenant.g]\n");
+  const KeyTable first = Load();
+  const auto salt = [](const KeyTable& table, const std::string& name) {
+    for (const Tenant& t : table.tenants()) {
+      if (t.name == name) return t.salt;
+    }
+    return uint64_t{0};
+  };
+  std::set<uint64_t> salts;
+  for (const char* name : {"a", "b", "c", "g"}) salts.insert(salt(first, name));
+  EXPECT_EQ(salts.size(), 4u) << "a tenant named as a group is not in it";
+  EXPECT_EQ(salts.count(0), 0u);
+  EXPECT_EQ(salt(first, "c"), salt(first, "d"));
+  const KeyTable again = Load(&first);
+  for (const Tenant& t : first.tenants()) EXPECT_EQ(salt(again, t.name), t.salt);
+  const KeyTable other = Load();
+  EXPECT_NE(salt(other, "a"), salt(first, "a")) << "salts must not be predictable";
+}
+
+TEST_F(Keys, AFileThatIsWrongIsRefusedWithWhatAndWhere) {
+  const std::string hash(64, 'a');
+  const std::pair<std::string, std::string> cases[] = {
+      {"nonsense = [", "line 1"},
+      {"[other]", "other is not known"},
+      {"tenant = 5", "tenant is not known"},
+      {"[tenant]\na = 5", "tenant a is no table"},
+      {"[tenant.\"a b\"]", "\"a b\" is no name"},
+      {"[tenant.\"\"]", "is no name"},
+      {"[tenant.a]\nwhat = 1", "tenant a: what is not known"},
+      {"[tenant.a]\nweight = \"1\"", "weight must be a number"},
+      {"[tenant.a]\nweight = 0", "weight is 0; it must be from 0.001 to 1000"},
+      {"[tenant.a]\nweight = nan", "weight is nan"},
+      {"[tenant.a]\nrequests_per_minute = 1.5", "must be an integer"},
+      {"[tenant.a]\ntokens_per_minute = -1", "tokens_per_minute is -1"},
+      {"[tenant.a]\nkv_share = 1.1", "kv_share is 1.1"},
+      {"[tenant.a]\nmax_context = 4294967296", "which is too large"},
+      {"[tenant.a]\npriority = 101", "priority is 101"},
+      {"[tenant.a]\nmax_running = -1", "max_running is -1"},
+      {"[tenant.a]\nrole = \"root\"", "role is \"root\""},
+      {"[tenant.a]\ngroup = \"x y\"", "\"x y\" is no name"},
+      {"[tenant.a]\nkey_sha256 = \"" + hash + "\"", "must be a list"},
+      {"[tenant.a]\nkey_sha256 = [\"abc\"]", "SHA-256"},
+      {"[tenant.a]\nkey_sha256 = [5]", "SHA-256"},
+      {"[tenant.a]\nkey_sha256 = [\"" + hash + "\"]\n[tenant.b]\nkey_sha256 = [\"" + hash + "\"]",
+       "twice, for a and b"},
+  };
+  for (const auto& [text, what] : cases) {
+    const std::string error = ErrorOf(text);
+    EXPECT_NE(error.find(what), std::string::npos) << text << "\n  gave: " << error;
+    EXPECT_EQ(error.find('\n'), std::string::npos);
+    EXPECT_NE(error.find(path_), std::string::npos) << error;
+  }
+  EXPECT_EQ(ErrorOf(""), "");
+  EXPECT_NE(KeyTable::Load(path_ + "x", nullptr).error().message.find(path_ + "x"),
+            std::string::npos);
+}
+
+Tenant Limited(int64_t requests, int64_t tokens) {
+  return {.id = 7,
+          .name = "t",
+          .limits = {.requests_per_minute = requests, .tokens_per_minute = tokens}};
+}
+
+TEST(RateLimit, ABurstOfAMinutesWorthGoesThroughAndThenAtTheRate) {
+  RateLimiter limiter;
+  const Tenant t = Limited(6, 0);
+  for (int i = 0; i < 6; ++i) EXPECT_FALSE(limiter.Take(t, 100, 0));
+  const auto refusal = limiter.Take(t, 100, 0);
+  ASSERT_TRUE(refusal);
+  EXPECT_EQ(refusal->limit, "6 requests a minute");
+  EXPECT_DOUBLE_EQ(refusal->retry_after_s, 10);
+  EXPECT_TRUE(limiter.Take(t, 100, 9.9));
+  EXPECT_FALSE(limiter.Take(t, 100, 10.1));
+  EXPECT_TRUE(limiter.Take(t, 100, 10.2));
+}
+
+TEST(RateLimit, OutputThatWasNotKnownBeforeIsADebt) {
+  RateLimiter limiter;
+  const Tenant t = Limited(0, 60);
+  EXPECT_FALSE(limiter.Take(t, 10, 0));
+  limiter.Spend(t, 110, 0);  // 60 below zero
+  const auto refusal = limiter.Take(t, 30, 0);
+  ASSERT_TRUE(refusal);
+  EXPECT_DOUBLE_EQ(refusal->retry_after_s, 90);
+  EXPECT_FALSE(limiter.Take(t, 30, 90.001));
+}
+
+TEST(RateLimit, ARequestLargerThanAMinuteIsPossibleAtAll) {
+  RateLimiter limiter;
+  const Tenant t = Limited(0, 100);
+  EXPECT_FALSE(limiter.Take(t, 250, 0));
+  const auto refusal = limiter.Take(t, 250, 0);
+  ASSERT_TRUE(refusal);
+  EXPECT_DOUBLE_EQ(refusal->retry_after_s, 150);
+}
+
+TEST(RateLimit, AClockThatGoesBackStandsStillAndLimitsMayChange) {
+  RateLimiter limiter;
+  Tenant t = Limited(1, 0);
+  EXPECT_FALSE(limiter.Take(t, 0, 100));
+  EXPECT_TRUE(limiter.Take(t, 0, 50));
+  EXPECT_TRUE(limiter.Take(t, 0, 110)) << "time that went back must not be counted twice";
+  t.limits.requests_per_minute = 0;
+  EXPECT_FALSE(limiter.Take(t, 1'000'000'000'000'000, 110));
+  limiter.Spend(t, INT64_MAX, 110);
+}
+
+TEST(RateLimit, NeverMoreThanTheRateAndAMinutesWorth) {
+  std::mt19937 random(5);
+  for (int round = 0; round < 200; ++round) {
+    RateLimiter limiter;
+    const auto below = [&](uint32_t n) { return static_cast<int64_t>(random() % n); };
+    const Tenant t = Limited(1 + below(20), 1 + below(1000));
+    double now = 0;
+    int64_t requests = 0, tokens = 0, largest = 0;
+    for (int i = 0; i < 500; ++i) {
+      now += static_cast<double>(below(1000)) * 1e-3;
+      const int64_t wanted = below(300);
+      if (limiter.Take(t, wanted, now)) continue;
+      ++requests;
+      tokens += wanted;
+      largest = std::max(largest, wanted);
+    }
+    const double minutes = now / 60 + 1;
+    EXPECT_LE(static_cast<double>(requests),
+              static_cast<double>(t.limits.requests_per_minute) * minutes + 1e-6);
+    EXPECT_LE(static_cast<double>(tokens - largest),
+              static_cast<double>(t.limits.tokens_per_minute) * minutes + 1e-6);
+  }
+}
+
+}  // namespace
+}  // namespace kvasir

@@ -1,0 +1,192 @@
+"""Starts the real binary as a server and talks to it. Only Python's own library."""
+import http.client
+import json
+import os
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+BINARY = os.environ.get("KVASIR_BINARY", str(ROOT / "build" / "kvasir"))
+TINY = str(ROOT / "tests" / "data" / "tiny" / "llama.gguf")
+CHAT, PLAIN = "/v1/chat/completions", "/v1/completions"
+PATIENCE = 60  # seconds until a test gives up waiting; nothing is expected to take as long
+
+
+def wait_until(what, condition):
+    """Polls: what is waited for comes soon, but nobody says when."""
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.01)
+    raise AssertionError(f"{what} did not come within {PATIENCE} s")
+
+
+class Answer:
+    def __init__(self, status, headers, body):
+        self.status, self.headers, self.body = status, headers, body
+
+    @property
+    def json(self):
+        return json.loads(self.body)
+
+    @property
+    def error(self):
+        return self.json["error"]
+
+
+class Stream:
+    """The events of a stream, as they come."""
+
+    def __init__(self, connection, response):
+        self.connection, self.response = connection, response
+        self.status, self.headers = response.status, response.headers
+
+    def __iter__(self):
+        for line in self.response:
+            line = line.decode().rstrip("\n")
+            if line.startswith("data: "):
+                if line == "data: [DONE]":
+                    self.response.read()
+                    return
+                yield json.loads(line[6:])
+        raise AssertionError("the stream ended without [DONE]")
+
+    def text(self):
+        out = ""
+        for chunk in self:
+            if "error" in chunk:
+                raise AssertionError(chunk["error"])
+            for choice in chunk["choices"]:
+                out += choice["delta"].get("content") or "" if "delta" in choice else choice["text"]
+        return out
+
+    def close(self):
+        """Goes away without a word."""
+        # The response holds the socket too.
+        sock = self.connection.sock
+        if sock is not None:
+            sock.shutdown(socket.SHUT_RDWR)
+        self.response.close()
+        self.connection.close()
+
+
+class Server:
+    """`with Server(flags) as server:`; at the end the server must be idle, and end with code 0."""
+
+    def __init__(self, *flags, model=TINY, ctx=4096, wait=True, check_idle=True, key=None, env=None):
+        self.log = tempfile.TemporaryFile("w+")
+        command = [BINARY, "serve", model, *(() if "--port" in flags else ("--port", "0")), *flags]
+        if ctx:
+            command += ["--ctx", str(ctx)]
+        self.key, self.check_idle = key, check_idle
+        env = {"XDG_CONFIG_HOME": "/nonexistent", **(env or {})}
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self.log, text=True,
+                                        env={**os.environ, **env})
+        self.host = self.port = None
+        if wait:
+            self.wait_ready()
+
+    def wait_ready(self):
+        for line in self.process.stdout:
+            match = re.match(r"listening on (https?|unix)://(.*)", line.strip())
+            if match:
+                if match[1] != "unix":
+                    self.host, port = match[2].rstrip("/").rsplit(":", 1)
+                    self.port = int(port)
+                return self
+        raise AssertionError("the server did not start:\n" + self.stderr())
+
+    def stderr(self):
+        self.log.flush()
+        self.log.seek(0)
+        return self.log.read()
+
+    def connect(self):
+        return http.client.HTTPConnection(self.host, self.port, timeout=PATIENCE)
+
+    def headers(self, key):
+        key = key if key is not None else self.key
+        out = {"Content-Type": "application/json"}
+        if key:
+            out["Authorization"] = "Bearer " + key
+        return out
+
+    def send(self, method, path, body=None, key=None, raw=None, connection=None, headers=None):
+        data = raw if raw is not None else (json.dumps(body).encode() if body is not None else None)
+        own = connection is None
+        connection = connection or self.connect()
+        connection.request(method, path, data, {**self.headers(key), **(headers or {})})
+        response = connection.getresponse()
+        answer = Answer(response.status, response.headers, response.read())
+        if own:
+            connection.close()
+        return answer
+
+    def get(self, path, **more):
+        return self.send("GET", path, **more)
+
+    def post(self, path, body=None, **more):
+        return self.send("POST", path, body, **more)
+
+    def stream(self, path, body, key=None):
+        connection = self.connect()
+        connection.request("POST", path, json.dumps({**body, "stream": True}), self.headers(key))
+        return Stream(connection, connection.getresponse())
+
+    def complete(self, prompt, tokens=16, **more):
+        """The text that greedily follows a prompt."""
+        answer = self.post(PLAIN, {"prompt": prompt, "max_tokens": tokens, "temperature": 0,
+                                   "ignore_eos": True, **more})
+        assert answer.status == 200, answer.body
+        return answer.json["choices"][0]["text"]
+
+    def kv(self):
+        answer = self.get("/v1/kv")
+        assert answer.status == 200, answer.body
+        return answer.json
+
+    def idle(self):
+        """True when nobody holds a block or waits."""
+        kv = self.kv()
+        pool = kv["pool"]
+        return not kv["sequences"] and pool["free"] + pool["cached_idle"] == pool["blocks"]
+
+    def wait_idle(self):
+        wait_until("an idle server", self.idle)
+
+    def end(self, how=signal.SIGTERM):
+        if self.process.poll() is None:
+            self.process.send_signal(how)
+        try:
+            return self.process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise AssertionError("the server did not end:\n" + self.stderr()) from None
+        finally:
+            self.process.stdout.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        try:
+            if error is None and self.check_idle and self.process.poll() is None:
+                self.wait_idle()
+        finally:
+            code = self.end()
+            if error is not None:
+                print(self.stderr()[-3000:])
+        if error is None and self.check_idle:
+            assert code == 0, f"exit code {code}:\n{self.stderr()[-3000:]}"
+
+
+def chat(text, **more):
+    return {"messages": [{"role": "user", "content": text}], "temperature": 0, **more}

@@ -1,0 +1,239 @@
+"""What the endpoints take, refuse and give; and that a text is the same whoever else is served."""
+import json
+import threading
+import unittest
+
+from harness import CHAT, PLAIN, Server, chat, wait_until
+
+
+class Api(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.server = Server()
+
+    @classmethod
+    def tearDownClass(cls):
+        with cls.server:
+            pass  # idle, and code 0
+
+    def refused(self, path, body, param=None, status=400, raw=None):
+        answer = self.server.post(path, body, raw=raw)
+        self.assertEqual(answer.status, status, answer.body)
+        if param is not None:
+            self.assertEqual(answer.error["param"], param)
+            self.assertIn(param, answer.error["message"])
+        return answer
+
+    def test_a_chat_has_all_fields_of_the_api(self):
+        answer = self.server.post(CHAT, chat("hi", max_tokens=5, ignore_eos=True))
+        self.assertEqual(answer.status, 200, answer.body)
+        body = answer.json
+        self.assertEqual(body["object"], "chat.completion")
+        self.assertEqual(body["model"], "llama")
+        self.assertEqual(body["choices"][0]["message"]["role"], "assistant")
+        self.assertEqual(body["choices"][0]["finish_reason"], "length")
+        usage = body["usage"]
+        self.assertEqual(usage["completion_tokens"], 5)
+        self.assertEqual(usage["total_tokens"], usage["prompt_tokens"] + 5)
+        self.assertIn("cached_tokens", usage["prompt_tokens_details"])
+        self.assertEqual(body["timings"]["predicted_n"], 5)
+        self.assertTrue(answer.headers["X-Request-Id"].startswith("chatcmpl-"))
+
+    def test_a_stream_has_role_content_reason_usage_done_in_this_order(self):
+        stream = self.server.stream(CHAT, chat("hi", max_tokens=6, ignore_eos=True, n=2, seed=1, temperature=1,
+                                               stream_options={"include_usage": True}, kvasir_report=True))
+        self.assertEqual(stream.headers["Content-Type"].split(";")[0], "text/event-stream")
+        chunks = list(stream)
+        for index in (0, 1):
+            mine = [c["choices"][0] for c in chunks if c["choices"] and c["choices"][0]["index"] == index]
+            self.assertEqual(mine[0]["delta"], {"role": "assistant", "content": ""})
+            self.assertTrue(all(set(c["delta"]) == {"content"} for c in mine[1:-1]))
+            self.assertEqual((mine[-1]["delta"], mine[-1]["finish_reason"]), ({}, "length"))
+        self.assertEqual(chunks[-1]["choices"], [])
+        self.assertEqual(chunks[-1]["usage"]["completion_tokens"], 12)
+        self.assertIn("ended_because", chunks[-1]["usage"]["kvasir"]["cache"])
+        self.assertIn("prefill", chunks[-1]["usage"]["kvasir"]["seconds"])
+        self.assertTrue(all(c["usage"] is None for c in chunks[:-1]))
+
+    def test_progress_of_a_prefill_is_told_when_asked_for(self):
+        stream = self.server.stream(PLAIN, {"prompt": "abcdefgh " * 200, "max_tokens": 1, "return_progress": True})
+        progress = [c["prompt_progress"] for c in stream if "prompt_progress" in c]
+        self.assertGreater(len(progress), 1)
+        self.assertEqual(progress[-1]["processed"], progress[-1]["total"])
+        self.assertEqual([p["processed"] for p in progress], sorted(p["processed"] for p in progress))
+
+    def test_completions_take_four_kinds_of_prompts(self):
+        tokens = self.server.post("/tokenize", {"prompt": "some text"}).json["tokens"]
+        one = self.server.complete("some text")
+        self.assertEqual(self.server.complete(tokens), one)
+        both = self.server.post(PLAIN, {"prompt": ["some text", "another"], "max_tokens": 16, "temperature": 0,
+                                        "ignore_eos": True, "n": 2}).json["choices"]
+        self.assertEqual([c["index"] for c in both], [0, 1, 2, 3])
+        self.assertEqual([both[0]["text"], both[1]["text"]], [one, one])
+        listed = self.server.post(PLAIN, {"prompt": [tokens, tokens], "max_tokens": 16, "temperature": 0,
+                                          "ignore_eos": True}).json["choices"]
+        self.assertEqual([c["text"] for c in listed], [one, one])
+
+    def test_echo_and_logprobs_tell_of_the_prompt_too(self):
+        body = self.server.post(PLAIN, {"prompt": "some text", "max_tokens": 3, "echo": True, "logprobs": 2,
+                                        "temperature": 0, "ignore_eos": True}).json
+        choice = body["choices"][0]
+        self.assertTrue(choice["text"].startswith("some text"))
+        count = body["usage"]["prompt_tokens"] + 3
+        self.assertEqual(len(choice["logprobs"]["tokens"]), count)
+        self.assertIsNone(choice["logprobs"]["token_logprobs"][0])
+        self.assertTrue(all(p <= 0 for p in choice["logprobs"]["token_logprobs"][1:]))
+
+    def test_a_seed_repeats_and_another_differs(self):
+        ask = lambda seed: self.server.complete("once", 24, temperature=2, seed=seed)
+        self.assertEqual(ask(5), ask(5))
+        self.assertNotEqual(ask(5), ask(6))
+
+    def test_unknown_fields_are_told_and_known_ones_with_wrong_types_refused(self):
+        answer = self.server.post(PLAIN, {"prompt": "a", "max_tokens": 1, "wat": 1, "bad\r\nname": 2})
+        self.assertEqual(answer.status, 200)
+        self.assertEqual(answer.headers["X-Kvasir-Ignored-Fields"], "wat, ?")
+        self.refused(PLAIN, {"prompt": "a", "max_tokens": "1"}, "max_tokens")
+        self.refused(PLAIN, {"prompt": "a", "n": 0}, "n")
+        self.refused(PLAIN, {"prompt": "a", "logit_bias": {"999999": 1}})
+        self.refused(PLAIN, {"prompt": "a", "stop": [1]}, "stop")
+        self.refused(PLAIN, {"prompt": [999999]}, "prompt")
+        self.refused(CHAT, {"messages": []}, "messages")
+        self.refused(CHAT, chat("a", tools=[{"type": "function"}]), "tools")
+        self.refused(CHAT, chat("a", response_format={"type": "json_object"}), "response_format")
+        self.refused(CHAT, chat("a", cache_salt="x"), "cache_salt")
+        self.refused(CHAT, chat("a", model="gpt-4"), "model", status=404)
+
+    def test_extremes_are_refused_with_the_range(self):
+        for field, value in (("n", 10**6), ("max_tokens", 2**31), ("max_tokens", -1), ("logprobs", 10**9),
+                             ("temperature", 1e300), ("top_p", -0.1), ("priority", 10**9)):
+            answer = self.refused(PLAIN, {"prompt": "a", field: value}, field)
+            self.assertIn("must be from", answer.error["message"])
+
+    def test_bodies_that_are_no_json_are_refused(self):
+        for raw in (b"", b"{", b"[]", b"nonsense", b'{"prompt": "\xff\xfe"}', b"[" * 1_000_000, b'{"a":' * 100_000,
+                    b'{"prompt": "a", "temperature": 1e999}', b'{"prompt": "\\ud800"}', b"\0" * 100):
+            answer = self.server.post(PLAIN, raw=raw)
+            self.assertEqual(answer.status, 400, (raw[:40], answer.body))
+            self.assertIn("message", answer.error)
+        # The last one counts, as in most readers.
+        self.assertEqual(self.server.post(PLAIN, raw=b'{"prompt":"a","max_tokens":1,"max_tokens":2}').json["usage"]
+                         ["completion_tokens"], 2)
+
+    def test_a_prompt_that_does_not_fit_is_refused_with_the_numbers(self):
+        answer = self.refused(PLAIN, {"prompt": "abc " * 5000})
+        self.assertEqual(answer.error["code"], "context_length_exceeded")
+        self.assertIn("4096", answer.error["message"])
+
+    def test_paths_and_methods_that_are_none(self):
+        self.assertEqual(self.server.get("/nope").status, 404)
+        answer = self.server.get(PLAIN)
+        self.assertEqual((answer.status, answer.headers["Allow"]), (405, "POST"))
+        self.assertEqual(self.server.post("/health").status, 405)
+
+    def test_models_health_metrics_and_the_cache_can_be_looked_at(self):
+        self.assertEqual(self.server.get("/health").json, {"status": "ok"})
+        model = self.server.get("/v1/models").json["data"][0]
+        self.assertEqual((model["id"], model["max_model_len"]), ("llama", 4096))
+        self.server.complete("look at me", 2)
+        metrics = self.server.get("/metrics")
+        self.assertTrue(metrics.headers["Content-Type"].startswith("text/plain"))
+        for name in ("vllm:num_requests_running", "vllm:kv_cache_usage_perc", "vllm:time_to_first_token_seconds_bucket",
+                     "vllm:generation_tokens_total", "vllm:request_success_total"):
+            self.assertIn(name, metrics.body.decode())
+        kv = self.server.kv()
+        self.assertEqual(len(kv["map"]["cells"]), kv["pool"]["blocks"])
+        self.assertGreater(kv["pool"]["cached_idle"], 0)
+
+    def test_tokens_and_text_go_round(self):
+        text = "Größe 东 🙂 <|im_end|> x"
+        tokens = self.server.post("/tokenize", {"prompt": text, "return_token_strs": True}).json
+        self.assertEqual(tokens["count"], len(tokens["tokens"]))
+        self.assertEqual(len(tokens["token_strs"]), tokens["count"])
+        self.assertEqual(self.server.post("/detokenize", {"tokens": tokens["tokens"]}).json["prompt"], text)
+        self.assertEqual(self.server.post("/tokenize", {"content": text}).json["tokens"], tokens["tokens"])
+        self.refused("/tokenize", {"prompt": 5}, "prompt")
+        self.refused("/tokenize", {}, "prompt")
+        self.refused("/detokenize", {"tokens": [10**12]}, "tokens")
+        chat_tokens = self.server.post("/tokenize", {"messages": chat("hi")["messages"]}).json["count"]
+        used = self.server.post(CHAT, chat("hi", max_tokens=1)).json["usage"]["prompt_tokens"]
+        self.assertEqual(chat_tokens, used)
+
+    def test_a_next_turn_and_a_repeated_prompt_come_from_the_cache(self):
+        first = chat("tell me of the sea " * 20, max_tokens=40, ignore_eos=True)
+        self.server.post(CHAT, first)
+        again = self.server.post(CHAT, first).json["usage"]
+        self.assertEqual(again["prompt_tokens_details"]["cached_tokens"], again["prompt_tokens"] - 1)
+
+    def test_a_stop_string_never_shows_not_even_a_part(self):
+        whole = self.server.complete("stop here", 60)
+        stop = whole[20:24]
+        cut = whole.index(stop)
+        for stream in (False, True):
+            body = {"prompt": "stop here", "max_tokens": 60, "temperature": 0, "ignore_eos": True, "stop": [stop]}
+            if stream:
+                text = self.server.stream(PLAIN, body).text()
+            else:
+                choice = self.server.post(PLAIN, body).json["choices"][0]
+                text = choice["text"]
+                self.assertEqual(choice["finish_reason"], "stop")
+            self.assertEqual(text, whole[:cut])
+
+    def test_the_text_is_equal_alone_and_in_company_streamed_or_not_and_after_a_twin_left(self):
+        prompts = [f"{'common beginning ' * (i % 4)}question {i}" for i in range(32)]
+        alone = [self.server.complete(p, 48) for p in prompts]
+        got = {}
+
+        def ask(i, stream):
+            body = {"prompt": prompts[i], "max_tokens": 48, "temperature": 0, "ignore_eos": True}
+            got[i, stream] = self.server.stream(PLAIN, body).text() if stream else self.server.complete(prompts[i], 48)
+
+        for stream in (False, True):
+            threads = [threading.Thread(target=ask, args=(i, stream)) for i in range(32)]
+            twins = [self.server.stream(PLAIN, {"prompt": prompts[i], "max_tokens": 3000, "temperature": 0,
+                                                "ignore_eos": True}) for i in range(4)]
+            for t in threads:
+                t.start()
+            for twin in twins:
+                next(iter(twin))
+                twin.close()
+            for t in threads:
+                t.join()
+        for (i, stream), text in got.items():
+            self.assertEqual(text, alone[i], f"prompt {i}, stream {stream}")
+        self.assertEqual(len(got), 64)
+
+    def test_many_requests_on_one_connection_are_answered_in_order(self):
+        connection = self.server.connect()
+        for i in range(50):
+            answer = self.server.post(PLAIN, {"prompt": f"p{i}", "max_tokens": 1 + i % 3, "ignore_eos": True},
+                                      connection=connection)
+            self.assertEqual(answer.json["usage"]["completion_tokens"], 1 + i % 3)
+
+    def test_the_live_view_sends_what_changes(self):
+        connection = self.server.connect()
+        connection.request("GET", "/v1/kv/stream?interval_ms=100")
+        response = connection.getresponse()
+        self.assertEqual(response.headers["Content-Type"].split(";")[0], "text/event-stream")
+        events = []
+        for line in response:
+            if line.startswith(b"data: "):
+                events.append(json.loads(line[6:]))
+                if len(events) == 1:
+                    self.server.complete("while somebody looks", 4)
+                if len(events) > 1 and any(e["steps"] for e in events[1:]):
+                    break
+        connection.close()
+        ids = [s["id"] for e in events for s in e["steps"]]
+        self.assertEqual(ids, sorted(set(ids)))
+
+
+class Thinking(unittest.TestCase):
+    def test_a_template_without_thoughts_has_no_reasoning(self):
+        with Server() as server:
+            message = server.post(CHAT, chat("a", max_tokens=3)).json["choices"][0]["message"]
+            self.assertNotIn("reasoning_content", message)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,219 @@
+"""Clients that misbehave, pools that are full, signals: what others see of it."""
+import json
+import os
+import re
+import signal
+import socket
+import struct
+import tempfile
+import threading
+import time
+import unittest
+
+from harness import CHAT, PLAIN, TINY, Server, chat, wait_until
+
+LONG = {"prompt": "long", "max_tokens": 3900, "temperature": 0, "ignore_eos": True}
+
+
+class Clients(unittest.TestCase):
+    def test_blocks_of_a_client_that_left_are_free_at_once(self):
+        with Server() as server:
+            stream = server.stream(PLAIN, LONG)
+            next(iter(stream))
+            self.assertTrue(server.kv()["sequences"])
+            stream.close()
+            server.wait_idle()
+            self.assertIn("reason=cancelled", wait_until("the log", lambda: "reason=" in server.stderr() and server.stderr()))
+
+    def test_a_client_that_left_before_its_whole_answer_is_cancelled(self):
+        with Server() as server:
+            connection = server.connect()
+            connection.request("POST", PLAIN, json.dumps(LONG))
+            wait_until("the sequence", lambda: server.kv()["sequences"])
+            connection.close()
+            server.wait_idle()
+
+    def test_a_reader_that_stops_is_cut_off_and_others_go_on(self):
+        with Server("--ctx", "60000", ctx=None) as server:
+            slow = socket.socket()
+            slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            slow.connect((server.host, server.port))
+            body = json.dumps({**LONG, "max_tokens": 59000, "stream": True, "logprobs": 20, "n": 4, "temperature": 1})
+            slow.sendall((f"POST {PLAIN} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+                          f"Content-Length: {len(body)}\r\n\r\n{body}").encode())
+            wait_until("the sequence", lambda: server.kv()["sequences"])
+            text = server.complete("others", 20)
+            server.wait_idle()  # cut off, though it never closed
+            self.assertEqual(server.complete("others", 20), text)
+            slow.close()
+
+    def test_garbage_half_requests_and_floods_leave_the_server_well(self):
+        with Server() as server:
+            sockets = []
+            for raw in (b"\0" * 1000, b"GET / HTTP/9.9\r\n\r\n", b"POST /v1/completions HTTP/1.1\r\nContent-Length: 99\r\n\r\n{",
+                        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"GET " + b"a" * 100_000):
+                s = socket.create_connection((server.host, server.port))
+                try:
+                    s.sendall(raw)
+                except ConnectionError:
+                    pass  # cut off while it was still sending
+                sockets.append(s)
+            for _ in range(500):
+                sockets.append(socket.create_connection((server.host, server.port)))
+            self.assertEqual(server.get("/health").status, 200)
+            for s in sockets:
+                s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset
+                s.close()
+            self.assertEqual(server.get("/health").status, 200)
+
+    def test_more_than_may_wait_are_told_when_to_come_again(self):
+        with Server("--max-sequences", "1", "--max-waiting", "2") as server:
+            streams = [server.stream(PLAIN, LONG)]
+            next(iter(streams[0]))
+            answers = []
+            ask = lambda: answers.append(server.post(PLAIN, {**LONG, "max_tokens": 5}))
+            threads = [threading.Thread(target=ask) for _ in range(8)]
+            for t in threads:
+                t.start()
+            wait_until("refusals", lambda: len(answers) >= 6)
+            for a in answers[:6]:
+                self.assertEqual(a.status, 429)
+                self.assertGreaterEqual(int(a.headers["Retry-After"]), 1)
+            streams[0].close()
+            for t in threads:
+                t.join()
+            self.assertEqual(sorted(a.status for a in answers), [200, 200] + [429] * 6)
+
+    def test_short_of_room_all_end_with_the_text_they_have_alone(self):
+        prompts = [f"number {i} of many" for i in range(12)]
+        with Server("--kv-memory", "640K", "--block-tokens", "16", ctx=1024) as server:
+            alone = [server.complete(p, 400) for p in prompts]
+            texts = {}
+            ask = lambda i: texts.update({i: server.stream(PLAIN, {**LONG, "prompt": prompts[i], "max_tokens": 400}).text()})
+            threads = [threading.Thread(target=ask, args=(i,)) for i in range(len(prompts))]
+            for t in threads:
+                t.start()
+            for t in threads:
+                t.join()
+            self.assertEqual([texts[i] for i in range(len(prompts))], alone)
+            metrics = server.get("/metrics").body.decode()
+            preempted = re.search(r"^vllm:num_preemptions_total\S* (\d+)", metrics, re.M)
+            self.assertGreater(int(preempted[1]), 0, "the pool was not short: the test tests nothing")
+
+    def test_ten_thousand_tiny_requests_leave_nothing_behind(self):
+        with Server("--log-level", "warn") as server:
+            connection = server.connect()
+            resident = lambda: int(re.search(r"VmRSS:\s+(\d+)", open(f"/proc/{server.process.pid}/status").read())[1])
+            ask = lambda: server.post(PLAIN, {"prompt": "x", "max_tokens": 1}, connection=connection)
+            for _ in range(2000):
+                ask()
+            before = resident()
+            for _ in range(8000):
+                self.assertEqual(ask().status, 200)
+            self.assertLess(resident(), before * 1.05 + 1024)
+
+
+class Ends(unittest.TestCase):
+    def test_sigterm_lets_open_answers_finish_and_takes_no_new_ones(self):
+        with Server(check_idle=False) as server:
+            stream = server.stream(PLAIN, {**LONG, "max_tokens": 2000, "stream_options": {"include_usage": True}})
+            kept = server.connect()
+            server.get("/health", connection=kept)
+            chunks = iter(stream)
+            next(chunks)
+            server.process.send_signal(signal.SIGTERM)
+            wait_until("the drain", lambda: "event=drain" in server.stderr())
+            with self.assertRaises(OSError):
+                socket.create_connection((server.host, server.port))
+            last = list(chunks)[-1]
+            self.assertEqual(last["usage"]["completion_tokens"], 2000)
+            self.assertEqual(server.process.wait(60), 0)
+
+    def test_a_second_sigterm_ends_at_once(self):
+        with Server("--ctx", "60000", ctx=None, check_idle=False) as server:
+            stream = server.stream(PLAIN, {**LONG, "max_tokens": 59000})
+            next(iter(stream))
+            server.process.send_signal(signal.SIGTERM)
+            wait_until("the drain", lambda: "event=drain" in server.stderr())
+            server.process.send_signal(signal.SIGTERM)
+            self.assertEqual(server.process.wait(60), 0)
+            with self.assertRaises((AssertionError, OSError, json.JSONDecodeError)):
+                stream.text()
+
+    def test_a_drain_has_a_deadline(self):
+        with Server("--ctx", "60000", "--drain-timeout", "0.2", ctx=None, check_idle=False) as server:
+            stream = server.stream(PLAIN, {**LONG, "max_tokens": 59000})
+            next(iter(stream))
+            self.assertEqual(server.end(), 0)
+            self.assertIn("deadline", server.stderr())
+
+    def test_killed_and_started_again_it_gives_the_same_text(self):
+        texts = set()
+        for _ in range(3):
+            server = Server(check_idle=False)
+            texts.add(server.complete("after the fall", 40))
+            stream = server.stream(PLAIN, LONG)
+            next(iter(stream))
+            server.end(signal.SIGKILL)
+        self.assertEqual(len(texts), 1)
+
+    def test_stopped_and_continued_it_goes_on(self):
+        with Server() as server:
+            want = server.complete("a pause", 3000)
+            got = []
+            asking = threading.Thread(target=lambda: got.append(server.complete("a pause", 3000)))
+            asking.start()
+            server.process.send_signal(signal.SIGSTOP)
+            server.process.send_signal(signal.SIGCONT)
+            asking.join()
+            self.assertEqual(got, [want])
+
+
+class Starts(unittest.TestCase):
+    def fails(self, *flags, model=TINY):
+        server = Server(*flags, model=model, ctx=None, wait=False, check_idle=False)
+        self.addCleanup(server.process.stdout.close)
+        code = server.process.wait(60)
+        return code, server.stderr()
+
+    def test_what_cannot_be_served_is_refused_in_one_line(self):
+        code, text = self.fails("--host", "0.0.0.0")
+        self.assertEqual(code, 1)
+        self.assertIn("API keys", text)
+        code, text = self.fails("--max-sequences", "0")
+        self.assertEqual(code, 1)
+        self.assertIn("--max-sequences is 0", text)
+        code, text = self.fails(model="/nonexistent.gguf")
+        self.assertEqual(code, 1)
+        code, text = self.fails("--keys", "/nonexistent.toml")
+        self.assertEqual(code, 1)
+        self.assertIn("/nonexistent.toml", text)
+        with Server() as server:
+            code, text = self.fails("--port", str(server.port))
+            self.assertEqual(code, 1)
+            self.assertIn("in use", text)
+        code, text = self.fails("--tls-cert", "a.pem")
+        self.assertEqual(code, 1)
+
+    def test_a_file_that_is_no_model_ends_the_start(self):
+        with tempfile.NamedTemporaryFile(suffix=".gguf") as file:
+            file.write(b"GGUF" + b"\0" * 100)
+            file.flush()
+            code, text = self.fails(model=file.name)
+            self.assertEqual(code, 1)
+            self.assertIn(file.name, text)
+
+    def test_a_unix_socket_serves_too(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "s")
+            server = Server("--unix", path, check_idle=False)
+            with socket.socket(socket.AF_UNIX) as s:
+                s.connect(path)
+                s.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+                self.assertTrue(s.recv(1000).startswith(b"HTTP/1.1 200"))
+            self.assertEqual(server.end(), 0)
+            self.assertFalse(os.path.exists(path))
+
+
+if __name__ == "__main__":
+    unittest.main()

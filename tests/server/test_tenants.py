@@ -1,0 +1,118 @@
+"""Keys, shares, limits, and that no tenant sees another's cache."""
+import os
+import signal
+import subprocess
+import tempfile
+import threading
+import unittest
+
+from harness import BINARY, CHAT, PLAIN, Server, chat, wait_until
+
+
+class Tenants(unittest.TestCase):
+    def setUp(self):
+        self.folder = tempfile.TemporaryDirectory()
+        self.addCleanup(self.folder.cleanup)
+        self.file = os.path.join(self.folder.name, "keys.toml")
+
+    def add(self, name, *flags):
+        out = subprocess.run([BINARY, "key", "add", name, "--file", self.file, *flags], check=True, text=True,
+                             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        return out.stdout.strip()
+
+    def server(self, *flags, **more):
+        return Server("--keys", self.file, *flags, **more)
+
+    def test_without_a_known_key_only_health_is_open(self):
+        root, user = self.add("root", "--role", "operator"), self.add("user")
+        with self.server(key=root) as server:
+            self.assertEqual(server.get("/health", key="").status, 200)
+            for key in ("", "wrong", user[:-1], user + "x", "x" * 10000):
+                for path in ("/v1/models", "/metrics", "/v1/kv", "/v1/kv/stream"):
+                    self.assertEqual(server.get(path, key=key).status, 401, (path, key[:50]))
+                answer = server.post(PLAIN, {"prompt": "a"}, key=key)
+                self.assertEqual(answer.status, 401)
+                self.assertNotIn(user[:-1], answer.body.decode())
+            self.assertEqual(server.get("/v1/models", key=user).status, 200)
+            for path in ("/metrics", "/v1/kv", "/v1/kv/stream"):
+                self.assertEqual(server.get(path, key=user).status, 403)
+            # What the router takes for a path is what is checked.
+            for path in ("/v1/kv/", "//v1/kv", "/v1//kv", "/V1/KV", "/v1/kv%2f", "/v1/%6bv", "/health/../v1/kv",
+                         "/v1/kv?x=/health", "/web/../v1/kv"):
+                self.assertIn(server.get(path, key="").status, (400, 401, 404), path)
+
+    def test_a_prefix_is_shared_within_a_group_and_never_beyond(self):
+        keys = {"root": self.add("root", "--role", "operator"), "a": self.add("a"), "b": self.add("b"),
+                "c1": self.add("c1", "--group", "c"), "c2": self.add("c2", "--group", "c")}
+        with self.server(key=keys["root"]) as server:
+            def cached(name):
+                body = {"prompt": "a secret that all begin with, word for word " * 10, "max_tokens": 2, "kvasir_report": True}
+                usage = server.post(PLAIN, body, key=keys[name]).json["usage"]
+                return usage["prompt_tokens_details"]["cached_tokens"], usage["kvasir"]["cache"]["ended_because"]
+            self.assertEqual(cached("a")[0], 0)
+            self.assertGreater(cached("a")[0], 100)
+            self.assertEqual(cached("b"), (0, "never_seen"))
+            self.assertEqual(cached("c1"), (0, "never_seen"))
+            self.assertGreater(cached("c2")[0], 100)
+
+    def test_limits_are_kept_and_told(self):
+        root = self.add("root", "--role", "operator")
+        few = self.add("few", "--requests-per-minute", "3")
+        small = self.add("small", "--max-context", "64")
+        one = self.add("one", "--max-running", "1")
+        with self.server(key=root) as server:
+            ask = lambda key, **more: server.post(PLAIN, {"prompt": "a b c", "max_tokens": 1, **more}, key=key)
+            answers = [ask(few) for _ in range(6)]
+            self.assertEqual([a.status for a in answers[:3]], [200] * 3)
+            self.assertEqual(answers[-1].status, 429)
+            self.assertEqual(answers[-1].error["code"], "rate_limit_exceeded")
+            self.assertGreaterEqual(int(answers[-1].headers["Retry-After"]), 1)
+            self.assertEqual(ask(root).status, 200)
+            long = ask(small, prompt="word " * 80)
+            self.assertEqual((long.status, long.error["code"]), (400, "context_length_exceeded"))
+            usage = ask(small, max_tokens=4000, ignore_eos=True).json["usage"]
+            self.assertEqual(usage["total_tokens"], 64)
+            stream = server.stream(PLAIN, {"prompt": "x", "max_tokens": 3900, "ignore_eos": True}, key=one)
+            next(iter(stream))
+            self.assertEqual(ask(one).status, 429)
+            stream.close()
+            wait_until("room for another", lambda: ask(one).status == 200)
+
+    def test_keys_are_read_again_on_sighup_and_bad_files_change_nothing(self):
+        root = self.add("root", "--role", "operator")
+        with self.server(key=root) as server:
+            late = self.add("late")
+            self.assertEqual(server.get("/v1/models", key=late).status, 401)
+            server.process.send_signal(signal.SIGHUP)
+            wait_until("the new key", lambda: server.get("/v1/models", key=late).status == 200)
+            good = open(self.file).read()
+            open(self.file, "w").write("nonsense = [")
+            server.process.send_signal(signal.SIGHUP)
+            wait_until("the complaint", lambda: "the old keys stay" in server.stderr())
+            self.assertEqual(server.get("/v1/models", key=late).status, 200)
+            open(self.file, "w").write(good.replace("late", "later"))
+            server.process.send_signal(signal.SIGHUP)
+            wait_until("the reload", lambda: server.stderr().count("event=reload tenants=") >= 2)
+            self.assertEqual(server.get("/v1/models", key=late).status, 200)
+            subprocess.run([BINARY, "key", "remove", "later", "--file", self.file], check=True, stdout=subprocess.DEVNULL,
+                           stderr=subprocess.DEVNULL)
+            server.process.send_signal(signal.SIGHUP)
+            wait_until("the key to be gone", lambda: server.get("/v1/models", key=late).status == 401)
+
+    def test_errors_and_reports_name_nothing_of_others(self):
+        root, a, b = self.add("root", "--role", "operator"), self.add("alice"), self.add("bob")
+        with self.server("--kv-memory", "640K", "--block-tokens", "16", key=root, ctx=1024) as server:
+            secret = "zanzibar "
+            server.post(PLAIN, {"prompt": secret * 60, "max_tokens": 4}, key=a)
+            texts = []
+            for i in range(6):
+                texts.append(server.post(PLAIN, {"prompt": f"{i} other " * 80, "max_tokens": 4, "kvasir_report": True},
+                                         key=b).body.decode())
+            texts.append(server.post(PLAIN, {"prompt": "x " * 3000}, key=b).body.decode())
+            for text in texts:
+                self.assertNotIn("alice", text)
+                self.assertNotIn("zanzibar", text)
+
+
+if __name__ == "__main__":
+    unittest.main()
