@@ -5,7 +5,7 @@ set -eu
 cd "$(dirname "$0")/.."
 tools/install-deps.sh --dev
 tools/fetch-model.sh
-export KVASIR_REQUIRE_MODEL=1
+export KVASIR_REQUIRE_MODEL=1 KVASIR_REQUIRE_BROWSER=1
 
 tools/check_format.sh
 tools/check_includes.py

@@ -9,6 +9,7 @@
 #include "server/kv_feed.h"
 #include "server/reply.h"
 #include "server/text_endpoints.h"
+#include "web/web_files.h"
 
 namespace kvasir {
 namespace {
@@ -59,8 +60,32 @@ void Kv(Call&& c) { c.state->kv_feed->Once(std::move(c.reply)); }
 void KvStream(Call&& c) { c.state->kv_feed->Watch(c.request, std::move(c.reply)); }
 void Metrics(Call&& c) { c.state->kv_feed->Metrics(std::move(c.reply)); }
 
+/// The page and its files.
+void Page(Call&& c) {
+  const std::string path = c.request.path == "/" ? "/web/index.html" : c.request.path;
+  for (const WebFile& file : WebFiles()) {
+    const bool found = path == fmt::format("/web/{}", file.path);
+    if (!found) continue;
+    HttpHeaders headers = {
+        {"Content-Type", std::string(file.type)},
+        {"ETag", std::string(file.etag)},
+        {"Cache-Control", "no-cache"},
+        {"X-Content-Type-Options", "nosniff"},
+        {"Referrer-Policy", "no-referrer"},
+        {"Content-Security-Policy",
+         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src "
+         "'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"}};
+    if (c.request.Header("If-None-Match") == file.etag)
+      return c.reply->Send(304, std::move(headers), "");
+    return c.reply->Send(200, std::move(headers), std::string(file.body));
+  }
+  SendError(c.reply.get(),
+            {.status = 404, .message = "there is no such page", .param = {}, .code = "not_found"});
+}
+
 constexpr RouteRow kRoutes[] = {
     {"GET", "/health", Access::kPublic, false, Health},
+    {"GET", "/", Access::kPublic, false, Page},
     {"GET", "/v1/models", Access::kTenant, true, Models},
     {"POST", "/v1/chat/completions", Access::kTenant, true, ChatCompletions},
     {"POST", "/v1/completions", Access::kTenant, true, PlainCompletions},
@@ -70,10 +95,16 @@ constexpr RouteRow kRoutes[] = {
     {"GET", "/v1/kv/stream", Access::kOperator, true, KvStream},
     {"GET", "/metrics", Access::kOperator, true, Metrics},
 };
+constexpr RouteRow kPageFile = {"GET", "/web/", Access::kPublic, false, Page};
 
 /// The row of a request; `allow`: the methods of rows that only differ in it.
 const RouteRow* Find(const HttpRequest& request, std::string* allow) {
   const std::string_view method = request.method == "HEAD" ? "GET" : request.method;
+  if (request.path.starts_with(kPageFile.path)) {
+    if (method == kPageFile.method) return &kPageFile;
+    *allow = "GET, HEAD";
+    return nullptr;
+  }
   for (const RouteRow& row : kRoutes) {
     if (row.path != request.path) continue;
     if (row.method == method) return &row;

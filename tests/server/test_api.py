@@ -210,6 +210,16 @@ class Api(unittest.TestCase):
                                       connection=connection)
             self.assertEqual(answer.json["usage"]["completion_tokens"], 1 + i % 3)
 
+    def test_the_page_is_there_with_a_strict_policy(self):
+        page = self.server.get("/")
+        self.assertEqual(page.status, 200)
+        self.assertIn("text/html", page.headers["Content-Type"])
+        policy = page.headers["Content-Security-Policy"]
+        self.assertIn("default-src 'none'", policy)
+        self.assertNotIn("unsafe", policy)
+        self.assertEqual(self.server.get("/web/../secret").status, 404)
+        self.assertEqual(self.server.get("/", headers={"If-None-Match": page.headers["ETag"]}).status, 304)
+
     def test_the_live_view_sends_what_changes(self):
         connection = self.server.connect()
         connection.request("GET", "/v1/kv/stream?interval_ms=100")

@@ -23,10 +23,11 @@ class Tenants(unittest.TestCase):
     def server(self, *flags, **more):
         return Server("--keys", self.file, *flags, **more)
 
-    def test_without_a_known_key_only_health_is_open(self):
+    def test_without_a_known_key_only_health_and_the_page_are_open(self):
         root, user = self.add("root", "--role", "operator"), self.add("user")
         with self.server(key=root) as server:
-            self.assertEqual(server.get("/health", key="").status, 200)
+            for path in ("/health", "/"):
+                self.assertEqual(server.get(path, key="").status, 200)
             for key in ("", "wrong", user[:-1], user + "x", "x" * 10000):
                 for path in ("/v1/models", "/metrics", "/v1/kv", "/v1/kv/stream"):
                     self.assertEqual(server.get(path, key=key).status, 401, (path, key[:50]))

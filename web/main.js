@@ -1,0 +1,63 @@
+import {getJson, key} from "./api.js";
+import {startChat} from "./chat.js";
+import {startDashboard} from "./dashboard.js";
+import {$} from "./dom.js";
+
+/** Asks for the API key. True if there is another one now. */
+function askForKey(why) {
+  $("key-why").textContent = why;
+  $("key-text").value = key.get();
+  $("key").showModal();
+  return new Promise((done) => {
+    $("key").addEventListener("close", () => {
+      const taken = $("key").returnValue === "ok";
+      if (taken) key.set($("key-text").value.trim());
+      done(taken);
+      if (taken) showModel();
+    }, {once: true});
+  });
+}
+
+async function showModel() {
+  try {
+    const model = (await getJson("/v1/models")).data[0];
+    $("model").textContent = `${model.id} · ${model.max_model_len.toLocaleString("en")} tokens`;
+  } catch (error) {
+    $("model").textContent = error.status === 401 ? "needs an API key" : error.message;
+    if (error.status === 503) setTimeout(showModel, 1000);
+  }
+}
+
+const THEME = "kvasir.theme";
+function showTheme() {
+  const theme = localStorage.getItem(THEME);
+  if (theme) document.documentElement.dataset.theme = theme;
+}
+
+const looked = startDashboard(askForKey);
+function show(name) {
+  for (const other of ["chat", "cache"]) {
+    $(other).hidden = other !== name;
+    if (other === name) $("tab-" + other).setAttribute("aria-current", "page");
+    else $("tab-" + other).removeAttribute("aria-current");
+  }
+  looked();
+}
+
+showTheme();
+$("theme").addEventListener("click", () => {
+  const dark = document.documentElement.dataset.theme
+    ? document.documentElement.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+  localStorage.setItem(THEME, dark ? "light" : "dark");
+  showTheme();
+  dispatchEvent(new Event("resize"));
+});
+for (const name of ["chat", "cache"]) {
+  $("tab-" + name).addEventListener("click", () => {
+    location.hash = name;
+    show(name);
+  });
+}
+startChat(askForKey);
+show(location.hash === "#cache" ? "cache" : "chat");
+showModel();
