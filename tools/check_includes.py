@@ -6,7 +6,7 @@ import re
 import sys
 
 # Each folder may include those left of it, and itself.
-ORDER = ["base", "tensor", "text", "kv", "sample", "sched", "backend", "model", "exec", "engine", "sim", "api", "openai", "http", "tenant", "metrics", "web", "server", "library", "app"]
+ORDER = ["base", "tensor", "text", "kv", "sample", "sched", "backend", "model", "exec", "engine", "sim", "api", "openai", "http", "tenant", "metrics", "web", "server", "loadgen", "library", "app"]
 # Nearer limits, where the order alone would allow more than the design does.
 ALLOWED = {
     "base": [],
@@ -29,6 +29,7 @@ ALLOWED = {
     "metrics": ["base"],
     "web": [],
     "server": ["base", "text", "kv", "sched", "engine", "api", "openai", "http", "tenant", "metrics", "web"],
+    "loadgen": ["base", "sim"],
     "library": ["base", "text", "engine", "api"],
     "app": ORDER,
 }

@@ -5,6 +5,7 @@
 
 #include "app/bench_batch.h"
 #include "app/bench_kernel.h"
+#include "app/bench_serve.h"
 #include "app/commands.h"
 #include "app/flags.h"
 #include "app/json_output.h"
@@ -260,7 +261,7 @@ Command AddBenchKernel(CLI::App* bench) {
 }  // namespace
 
 Command AddBenchCommand(CLI::App* root) {
-  CLI::App* bench = root->add_subcommand("bench", "Measure: batch, kernel");
+  CLI::App* bench = root->add_subcommand("bench", "Measure: batch, kernel, serve");
   bench->require_subcommand(1);
   auto flags = std::make_shared<BenchBatchFlags>();
   CLI::App* batch = bench->add_subcommand(
@@ -279,7 +280,11 @@ Command AddBenchCommand(CLI::App* root) {
       ->type_name("FILE");
   batch->add_flag("--json", flags->json, "one JSON object on stdout");
   const Command run_kernel = AddBenchKernel(bench);
-  return [flags, batch, run_kernel] { return batch->parsed() ? BenchBatch(*flags) : run_kernel(); };
+  const Command run_serve = AddBenchServe(bench);
+  return [flags, bench, batch, run_kernel, run_serve] {
+    if (batch->parsed()) return BenchBatch(*flags);
+    return bench->got_subcommand("kernel") ? run_kernel() : run_serve();
+  };
 }
 
 }  // namespace kvasir

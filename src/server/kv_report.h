@@ -49,8 +49,8 @@ struct KvSnapshot {
   SchedulerCounters counters;
 };
 
-/// Reads all of it. On the engine's thread, between steps: plain copies of at most some numbers for
-/// each block, node and sequence. 2026-11-25).
+/// Reads all of it. On the engine's thread, between steps: plain copies, some numbers for each
+/// block, node and sequence. each block, node and sequence. 2026-11-25).
 KvSnapshot ReadKv(const Engine& engine);
 
 /// What a look at the cache shows beside the snapshot.
