@@ -6,7 +6,8 @@ packages="g++ cmake ninja-build pkg-config python3 python3-pip ca-certificates
   libfmt-dev nlohmann-json3-dev libcli11-dev libtomlplusplus-dev libpcre2-dev libutf8proc-dev
   libedit-dev libhwy-dev libboost1.81-dev libssl-dev libspdlog-dev"
 if [ "${1:-}" = --dev ]; then
-  packages="$packages libgtest-dev libgmock-dev clang-format clang-tidy binutils chromium"
+  packages="$packages libgtest-dev libgmock-dev clang-format clang-tidy binutils chromium
+    curl python3-venv"
 fi
 
 missing=

@@ -12,6 +12,7 @@ tools/check_includes.py
 tools/build.sh release
 tools/check_isa.sh build
 ctest --preset release
+tools/test_clients.sh 50
 tools/check_tidy.sh
 # What reads files and texts that others wrote, again with the sanitizers.
 tools/build.sh asan

@@ -50,7 +50,7 @@ struct KvSnapshot {
 };
 
 /// Reads all of it. On the engine's thread, between steps: plain copies, some numbers for each
-/// block, node and sequence. each block, node and sequence. 2026-11-25).
+/// block, node and sequence.
 KvSnapshot ReadKv(const Engine& engine);
 
 /// What a look at the cache shows beside the snapshot.
