@@ -1,9 +1,10 @@
 """What the endpoints take, refuse and give; and that a text is the same whoever else is served."""
 import json
+import re
 import threading
 import unittest
 
-from harness import CHAT, PLAIN, Server, chat, wait_until
+from harness import CHAT, PLAIN, ROOT, Server, chat, wait_until
 
 
 class Api(unittest.TestCase):
@@ -144,6 +145,15 @@ class Api(unittest.TestCase):
         kv = self.server.kv()
         self.assertEqual(len(kv["map"]["cells"]), kv["pool"]["blocks"])
         self.assertGreater(kv["pool"]["cached_idle"], 0)
+
+    def test_the_grafana_dashboard_asks_for_metrics_that_are_there(self):
+        self.server.complete("so that there is something to count", 2)
+        there = set(re.findall(r"^# TYPE (\S+)", self.server.get("/metrics").body.decode(), re.M))
+        dashboard = json.loads((ROOT / "packaging" / "grafana-dashboard.json").read_text())
+        asked = {name for panel in dashboard["panels"] for target in panel["targets"]
+                 for name in re.findall(r"(?:vllm|kvasir):\w+", target["expr"])}
+        self.assertGreater(len(asked), 15)
+        self.assertEqual({re.sub("_bucket$", "", name) for name in asked} - there, set())
 
     def test_tokens_and_text_go_round(self):
         text = "Größe 东 🙂 <|im_end|> x"

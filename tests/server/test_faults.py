@@ -10,7 +10,7 @@ import threading
 import time
 import unittest
 
-from harness import CHAT, PLAIN, TINY, Server, chat, wait_until
+from harness import PLAIN, ROOT, TINY, Server, wait_until
 
 LONG = {"prompt": "long", "max_tokens": 3900, "temperature": 0, "ignore_eos": True}
 
@@ -194,6 +194,10 @@ class Starts(unittest.TestCase):
             self.assertIn("in use", text)
         code, text = self.fails("--tls-cert", "a.pem")
         self.assertEqual(code, 1)
+
+    def test_the_example_configuration_is_taken(self):
+        with Server("--config", str(ROOT / "packaging" / "kvasir.toml")) as server:
+            self.assertEqual(server.get("/health").status, 200)
 
     def test_a_file_that_is_no_model_ends_the_start(self):
         with tempfile.NamedTemporaryFile(suffix=".gguf") as file:
