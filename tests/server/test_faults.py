@@ -1,10 +1,13 @@
 """Clients that misbehave, pools that are full, signals: what others see of it."""
+import http.client
 import json
 import os
 import re
 import signal
 import socket
+import ssl
 import struct
+import subprocess
 import tempfile
 import threading
 import time
@@ -206,6 +209,30 @@ class Starts(unittest.TestCase):
             code, text = self.fails(model=file.name)
             self.assertEqual(code, 1)
             self.assertIn(file.name, text)
+
+    def test_tls_serves_chats_and_refuses_plain_text(self):
+        with tempfile.TemporaryDirectory() as folder:
+            cert, key = os.path.join(folder, "cert.pem"), os.path.join(folder, "key.pem")
+            subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
+                            "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", cert], check=True,
+                           stderr=subprocess.DEVNULL)
+            with Server("--tls-cert", cert, "--tls-key", key, check_idle=False) as server:
+                context = ssl.create_default_context(cafile=cert)
+                connection = http.client.HTTPSConnection(server.host, server.port, context=context, timeout=60)
+                for n in (1, 2000):
+                    connection.request("POST", PLAIN, json.dumps({**LONG, "max_tokens": n, "stream": n > 1}))
+                    response = connection.getresponse()
+                    self.assertEqual(response.status, 200)
+                    body = response.read()
+                self.assertTrue(body.endswith(b"data: [DONE]\n\n"))
+                connection.close()
+                with socket.create_connection((server.host, server.port)) as plain:
+                    plain.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+                    self.assertNotIn(b"200 OK", plain.recv(1000))
+                self.assertEqual(server.end(), 0)
+        code, text = self.fails("--tls-cert", TINY, "--tls-key", TINY)
+        self.assertEqual(code, 1)
+        self.assertIn(TINY, text)
 
     def test_a_unix_socket_serves_too(self):
         with tempfile.TemporaryDirectory() as folder:
