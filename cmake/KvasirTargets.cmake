@@ -27,10 +27,16 @@ add_link_options(-Wl,-z,relro,-z,now)
 if(CMAKE_BUILD_TYPE STREQUAL "Release")
   add_compile_definitions($<$<COMPILE_LANGUAGE:CXX>:_FORTIFY_SOURCE=2>)
 endif()
+if(KVASIR_FUZZ)
+  add_compile_options(-fsanitize=fuzzer-no-link)
+  add_link_options(-fsanitize=fuzzer-no-link)
+endif()
 if(KVASIR_SANITIZE)
   # Among its checks GCC 12 loses track of which variant is set.
   add_compile_options(-fsanitize=${KVASIR_SANITIZE} -fno-omit-frame-pointer -g
-                      -fno-sanitize-recover=all -Wno-maybe-uninitialized)
+                      -fno-sanitize-recover=all $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>
+                      # Asio's fences order memory that its own locks order too.
+                      $<$<CXX_COMPILER_ID:GNU>:-Wno-tsan>)
   add_link_options(-fsanitize=${KVASIR_SANITIZE})
 endif()
 

@@ -7,7 +7,7 @@ packages="g++ cmake ninja-build pkg-config python3 python3-pip ca-certificates
   libedit-dev libhwy-dev libboost1.81-dev libssl-dev libspdlog-dev"
 if [ "${1:-}" = --dev ]; then
   packages="$packages libgtest-dev libgmock-dev clang-format clang-tidy binutils chromium
-    curl openssl python3-venv"
+    clang curl openssl python3-venv"
 fi
 
 missing=

@@ -7,7 +7,9 @@
 #include <sstream>
 #include <vector>
 
+#include "app/input.h"
 #include "app/model_path.h"
+#include "base/toml_text.h"
 
 namespace kvasir {
 namespace {
@@ -123,9 +125,13 @@ Status ApplyConfigFile(CLI::App* root, const std::string& given) {
   }
   const std::vector<CLI::App*> chosen = root->get_subcommands();
   if (chosen.empty()) return {};
+  constexpr size_t kMostBytes = 1 << 20;
+  KV_ASSIGN(const std::string text, ReadTextFile(path, kMostBytes));
+  if (const Status plain = CheckTomlText(text); !plain.ok())
+    return MakeError(plain.error().code, "{}: {}", path, plain.error().message);
   toml::table table;
   try {
-    table = toml::parse_file(path);
+    table = toml::parse(text);
   } catch (const toml::parse_error& error) {
     return MakeError(ErrorCode::kInvalid, "{}:{}: {}", path, error.source().begin.line,
                      error.description());

@@ -99,7 +99,8 @@ constexpr RouteRow kPageFile = {"GET", "/web/", Access::kPublic, false, Page};
 
 /// The row of a request; `allow`: the methods of rows that only differ in it.
 const RouteRow* Find(const HttpRequest& request, std::string* allow) {
-  const std::string_view method = request.method == "HEAD" ? "GET" : request.method;
+  const std::string_view method =
+      request.method == "HEAD" ? std::string_view("GET") : std::string_view(request.method);
   if (request.path.starts_with(kPageFile.path)) {
     if (method == kPageFile.method) return &kPageFile;
     *allow = "GET, HEAD";

@@ -12,6 +12,7 @@
 #include <set>
 #include <sstream>
 
+#include "base/toml_text.h"
 #include "tenant/key_table.h"
 
 namespace kvasir {
@@ -130,6 +131,7 @@ class EntryReader {
 };
 
 Result<KeyFile> ParseKeyFile(const std::string& text) {
+  KV_RETURN_IF_ERROR(CheckTomlText(text));
   toml::table root;
   try {
     root = toml::parse(text);

@@ -1,0 +1,38 @@
+#!/bin/sh
+# Fuzzes every parser of bytes that others wrote, and the KV manager and the scheduler, each for some
+# seconds, from the corpus in fuzz/corpus and seeds. With 0 seconds it only replays them. What is
+# found is left in ${TMPDIR:-/tmp}/kvasir-fuzz/TARGET, and the exit code is 1.
+#   tools/fuzz.sh SECONDS [TARGET...]
+set -eu
+cd "$(dirname "$0")/.."
+seconds=$1
+shift
+all="gguf template text body http keys config trace batch sse kv engine"
+command -v clang++-14 > /dev/null || tools/install-deps.sh --dev
+tools/build.sh fuzz
+work=${TMPDIR:-/tmp}/kvasir-fuzz
+mkdir -p "$work"
+fuzz/make_seeds.py "$work/seeds"
+bad=
+for target in ${*:-$all}; do
+  mkdir -p "$work/$target" "fuzz/corpus/$target"
+  case $target in
+    body | batch) dict=json ;;
+    http) dict=http ;;
+    template) dict=jinja ;;
+    keys | config) dict=toml ;;
+    *) dict= ;;
+  esac
+  limit="-max_total_time=$seconds"
+  [ "$seconds" != 0 ] || limit="-runs=0"
+  # shellcheck disable=SC2086
+  if build-fuzz/fuzz_$target $limit -timeout=20 -rss_limit_mb=3000 ${dict:+-dict=fuzz/dict/$dict.dict} -artifact_prefix="$work/$target/" \
+    "$work/$target" "fuzz/corpus/$target" "$work/seeds/$target" > "$work/$target.log" 2>&1; then
+    echo "$target: $(tail -1 "$work/$target.log")"
+  else
+    bad="$bad $target"
+    echo "$target: FOUND SOMETHING, see $work/$target.log"
+    tail -15 "$work/$target.log"
+  fi
+done
+[ -z "$bad" ] || { echo "findings in:$bad"; exit 1; }
