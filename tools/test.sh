@@ -17,3 +17,5 @@ tools/check_tidy.sh
 # What reads files and texts that others wrote, again with the sanitizers.
 tools/build.sh asan
 ctest --preset asan
+# And whatever bytes may come.
+tools/fuzz.sh 4

@@ -297,7 +297,7 @@ void HttpServer::After(double seconds, std::function<void()> fn) {
   });
 }
 
-void HttpServer::OnSignal(const std::vector<int>& signals, std::function<void(int)> fn) {
+void HttpServer::OnSignal(const std::vector<int>& signals, const std::function<void(int)>& fn) {
   for (const int signal : signals) core_->signals.add(signal);
   core_->WaitForSignal(fn);
 }

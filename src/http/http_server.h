@@ -101,7 +101,7 @@ class HttpServer {
 
   // On the I/O thread, or before Run.
   void After(double seconds, std::function<void()> fn);
-  void OnSignal(const std::vector<int>& signals, std::function<void(int)> fn);
+  void OnSignal(const std::vector<int>& signals, const std::function<void(int)>& fn);
   /// Takes no new connections, closes idle ones, and lets open requests finish.
   void Drain();
   void Stop();

@@ -184,8 +184,8 @@ LoadClient::LoadClient(const LoadTarget& target, const std::string& key)
 }
 LoadClient::~LoadClient() = default;
 
-void LoadClient::Send(const std::string& path, std::string body, double timeout_s, OnData data,
-                      OnDone done) {
+void LoadClient::Send(const std::string& path, const std::string& body, double timeout_s,
+                      OnData data, OnDone done) {
   const auto exchange =
       std::make_shared<Core::Exchange>(core_.get(), std::move(data), std::move(done));
   exchange->text = fmt::format("{} {}{} HTTP/1.1\r\nHost: {}:{}\r\nAccept: */*\r\n",

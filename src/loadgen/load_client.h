@@ -30,7 +30,8 @@ class LoadClient {
   using OnDone = std::function<void(int status, const std::string& error)>;
   /// Sends a request; `body` empty: GET, else POST. `data` gets the answer's body as it comes,
   /// `done` is called once.
-  void Send(const std::string& path, std::string body, double timeout_s, OnData data, OnDone done);
+  void Send(const std::string& path, const std::string& body, double timeout_s, OnData data,
+            OnDone done);
   /// Calls `fn` after some seconds.
   void After(double seconds, std::function<void()> fn);
 

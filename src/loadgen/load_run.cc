@@ -101,7 +101,7 @@ class Run {
                              code == 0 ? error : fmt::format("status {}", code));
         });
     client_.Run();
-    KV_RETURN_IF_ERROR(status);
+    if (!status.ok()) return status;
     result_.model = o_.model;
     const Json json = Json::parse(body, nullptr, false);
     const bool listed = json.is_object() && json.contains("data") && json["data"].is_array() &&

@@ -44,7 +44,7 @@ ApiError TooLong(int64_t context, size_t tokens) {
 }  // namespace
 
 void Completions::Begin(Endpoint endpoint, const Tenant& caller, HttpRequest&& request,
-                        std::shared_ptr<HttpReply> reply) {
+                        const std::shared_ptr<HttpReply>& reply) {
   const int64_t now = SystemClock().NowNs();
   if (request.body.empty()) {
     return SendError(reply.get(),

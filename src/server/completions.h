@@ -41,7 +41,7 @@ class Completions {
 
   /// A body came. Answers, now or later, whatever it is.
   void Begin(Endpoint endpoint, const Tenant& caller, HttpRequest&& request,
-             std::shared_ptr<HttpReply> reply);
+             const std::shared_ptr<HttpReply>& reply);
   /// What the engine did in a step.
   void Deliver(std::vector<Delivery>&& deliveries, int64_t now_ns);
   /// Writes a comment to streams that were silent for a while, so that proxies keep them open.

@@ -57,7 +57,7 @@ KvView KvFeed::ViewOf(const Look& look, uint64_t after_step) const {
   return view;
 }
 
-void KvFeed::Once(std::shared_ptr<HttpReply> reply) {
+void KvFeed::Once(const std::shared_ptr<HttpReply>& reply) {
   Ask([this, reply](const Look& look) {
     const auto job = [state = state_, reply, look, view = ViewOf(look, 0)] {
       std::string body = JsonLine(ToJson(*look.snapshot, view));
@@ -69,7 +69,7 @@ void KvFeed::Once(std::shared_ptr<HttpReply> reply) {
   });
 }
 
-void KvFeed::Metrics(std::shared_ptr<HttpReply> reply) {
+void KvFeed::Metrics(const std::shared_ptr<HttpReply>& reply) {
   Ask([this, reply](const Look& look) {
     MetricGauges gauges = GaugesOf(*look.snapshot, *look.ledger);
     const HttpCounters& http = state_->http->counters();

@@ -18,11 +18,11 @@ class KvFeed {
   explicit KvFeed(ServerState* state) : state_(state) {}
 
   /// GET /v1/kv
-  void Once(std::shared_ptr<HttpReply> reply);
+  void Once(const std::shared_ptr<HttpReply>& reply);
   /// GET /v1/kv/stream?interval_ms=N: an event every N milliseconds (100 to 60000; 500).
   void Watch(const HttpRequest& request, std::shared_ptr<HttpReply> reply);
   /// GET /metrics
-  void Metrics(std::shared_ptr<HttpReply> reply);
+  void Metrics(const std::shared_ptr<HttpReply>& reply);
   /// Ends all streams: the server drains.
   void End();
 

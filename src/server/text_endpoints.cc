@@ -92,7 +92,7 @@ JsonOrError DetokenizeBody(const LoadedModel& model, const Json& body) {
 }
 
 /// Has a text worker answer.
-void OnWorker(ServerState* state, HttpRequest&& request, std::shared_ptr<HttpReply> reply,
+void OnWorker(ServerState* state, HttpRequest&& request, const std::shared_ptr<HttpReply>& reply,
               JsonOrError (*answer)(const LoadedModel& model, const Json& body)) {
   const size_t bytes = request.body.size();
   const auto job = [state, answer, reply, body = std::move(request.body)] {
@@ -126,12 +126,14 @@ void OnWorker(ServerState* state, HttpRequest&& request, std::shared_ptr<HttpRep
 
 }  // namespace
 
-void AnswerTokenize(ServerState* state, HttpRequest&& request, std::shared_ptr<HttpReply> reply) {
-  OnWorker(state, std::move(request), std::move(reply), TokenizeBody);
+void AnswerTokenize(ServerState* state, HttpRequest&& request,
+                    const std::shared_ptr<HttpReply>& reply) {
+  OnWorker(state, std::move(request), reply, TokenizeBody);
 }
 
-void AnswerDetokenize(ServerState* state, HttpRequest&& request, std::shared_ptr<HttpReply> reply) {
-  OnWorker(state, std::move(request), std::move(reply), DetokenizeBody);
+void AnswerDetokenize(ServerState* state, HttpRequest&& request,
+                      const std::shared_ptr<HttpReply>& reply) {
+  OnWorker(state, std::move(request), reply, DetokenizeBody);
 }
 
 }  // namespace kvasir
