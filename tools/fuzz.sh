@@ -1,7 +1,8 @@
 #!/bin/sh
 # Fuzzes every parser of bytes that others wrote, and the KV manager and the scheduler, each for some
 # seconds, from the corpus in fuzz/corpus and seeds. With 0 seconds it only replays them. What is
-# found is left in ${TMPDIR:-/tmp}/kvasir-fuzz/TARGET, and the exit code is 1.
+# found is left in ${TMPDIR:-/tmp}/kvasir-fuzz/TARGET, and the exit code is 1. KVASIR_FUZZ_SEED
+# makes the order of attempts the same each time.
 #   tools/fuzz.sh SECONDS [TARGET...]
 set -eu
 cd "$(dirname "$0")/.."
@@ -26,7 +27,7 @@ for target in ${*:-$all}; do
   limit="-max_total_time=$seconds"
   [ "$seconds" != 0 ] || limit="-runs=0"
   # shellcheck disable=SC2086
-  if build-fuzz/fuzz_$target $limit -timeout=20 -rss_limit_mb=3000 ${dict:+-dict=fuzz/dict/$dict.dict} -artifact_prefix="$work/$target/" \
+  if build-fuzz/fuzz_$target $limit -seed="${KVASIR_FUZZ_SEED:-0}" -timeout=20 -rss_limit_mb=3000 ${dict:+-dict=fuzz/dict/$dict.dict} -artifact_prefix="$work/$target/" \
     "$work/$target" "fuzz/corpus/$target" "$work/seeds/$target" > "$work/$target.log" 2>&1; then
     echo "$target: $(tail -1 "$work/$target.log")"
   else

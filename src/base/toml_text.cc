@@ -19,8 +19,13 @@ class TomlScanner {
       if (c == '#') {
         at_ = std::min(text_.find('\n', at_), text_.size());
       } else if (c == '"' || c == '\'') {
-        if (!SkipString(c)) return Wrong();
+        const size_t begin = at_;
+        if (!SkipString(c) || (begins_amid_word_ && !AllAscii(begin, at_))) return Wrong();
+        begins_amid_word_ = true;
       } else if (IsAscii(c)) {
+        // The parser looks ahead to the end of a word, and what it takes for one goes on in what
+        // would be a string elsewhere.
+        begins_amid_word_ = !EndsWord(c) && (begins_amid_word_ || (c != '[' && c != '{'));
         ++at_;
       } else {
         return Wrong();
@@ -32,6 +37,12 @@ class TomlScanner {
  private:
   static bool IsAscii(char c) { return static_cast<unsigned char>(c) < 0x80; }
   static bool IsSpace(char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; }
+
+  static bool EndsWord(char c) { return IsSpace(c) || c == ']' || c == '}' || c == ','; }
+  bool AllAscii(size_t begin, size_t end) const {
+    const std::string_view part = text_.substr(begin, end - begin);
+    return std::all_of(part.begin(), part.end(), IsAscii);
+  }
 
   /// False for what may not follow a backslash.
   bool SkipEscape() {
@@ -68,12 +79,15 @@ class TomlScanner {
   Error Wrong() const {
     size_t line = 1;
     for (const char c : text_.substr(0, std::min(at_, text_.size()))) line += c == '\n';
-    return MakeError(ErrorCode::kInvalid,
-                     "line {}: characters beyond ASCII stand in quotes and comments only", line);
+    return MakeError(
+        ErrorCode::kInvalid,
+        "line {}: characters beyond ASCII stand in comments and in quotes after a space only",
+        line);
   }
 
   std::string_view text_;
   size_t at_ = 0;
+  bool begins_amid_word_ = false;  ///< what comes next is part of a word that has begun
 };
 
 }  // namespace
