@@ -20,7 +20,7 @@ struct StepClock final : Clock {
 
 struct Asked {
   std::vector<int32_t> tokens;
-  int32_t max_tokens = 0, got = 0;
+  int32_t got = 0;
   bool cancelled = false;
 };
 
@@ -88,7 +88,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
         r.salt = r.tenant % 2;
         r.priority = static_cast<int32_t>(in.Below(3));
         if (in.Byte() % 16 == 0) r.deadline_s = 0.01;
-        Asked a{.tokens = r.prompt, .max_tokens = r.max_tokens};
+        Asked a{.tokens = r.prompt};
         const auto id = engine.Submit(std::move(r));
         if (!id.ok()) {
           CheckMessage(id.error().message);

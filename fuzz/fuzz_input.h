@@ -57,7 +57,7 @@ class FuzzFile {
   std::string path_;
 };
 
-/// An error is one line, however long the input.
+/// An error says something, and not all of the input.
 inline void CheckMessage(const std::string& message) {
   CHECK(!message.empty());
   CHECK_LT(message.size(), size_t{1} << 20);

@@ -3,5 +3,5 @@
 #   tools/soak.sh MINUTES
 set -eu
 cd "$(dirname "$0")/../tests/server"
-export KVASIR_BINARY="${KVASIR_BINARY:-$(pwd)/../../build/kvasir}" PYTHONDONTWRITEBYTECODE=1
+export PYTHONDONTWRITEBYTECODE=1
 exec python3 -W ignore soak.py "$1"

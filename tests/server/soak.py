@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 
-from harness import BINARY, CHAT, PLAIN, TINY, Server, wait_until
+from harness import BINARY, CHAT, PLAIN, TINY, Server
 
 MODEL = os.environ.get("MODEL", TINY)
 CONTEXT = 1024
