@@ -7,7 +7,7 @@
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace kvasir;
-  static LoadedModel* const model = TinyModel();
+  static LoadedModel* const model = LoadTinyModel();
   static const std::string out = "/dev/shm/kvasir-fuzz-batch-" + std::to_string(getpid());
   FuzzInput in(data, size);
   const size_t cut = in.Below(65536);

@@ -6,7 +6,7 @@
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace kvasir;
-  static LoadedModel* const model = TinyModel();
+  static LoadedModel* const model = LoadTinyModel();
   static Engine* const engine = model->MakeEngine().release();
   FuzzInput in(data, size);
   const Endpoint endpoint = in.Byte() % 2 == 0 ? Endpoint::kChat : Endpoint::kCompletions;

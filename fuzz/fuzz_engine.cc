@@ -3,11 +3,10 @@
 // alone.
 #include <map>
 
-#include "api/loaded_model.h"
-
 #include "base/clock.h"
 #include "engine/engine.h"
 #include "fuzz_input.h"
+#include "fuzz_models.h"
 #include "sched/fake_executor.h"
 
 namespace kvasir {
@@ -29,8 +28,7 @@ struct Asked {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace kvasir;
-  static const OpenedModel* const model =
-      new OpenedModel(std::move(*OpenModel(KVASIR_SOURCE_DIR "/tests/data/tiny/llama.gguf")));
+  static const OpenedModel* const model = OpenTinyModel("llama");
   FuzzInput in(data, size);
   const bool windowed = in.Byte() % 2 == 1;
   const auto blocks = static_cast<int32_t>(8 + in.Below(24));

@@ -6,10 +6,17 @@
 
 namespace kvasir {
 
-/// A tiny model of the tests, loaded once.
-inline LoadedModel* TinyModel(const char* name = "llama") {
+/// A tiny model of the tests, for its tokenizer.
+inline const OpenedModel* OpenTinyModel(const std::string& name) {
+  auto model = OpenModel(KVASIR_SOURCE_DIR "/tests/data/tiny/" + name + ".gguf");
+  CHECK(model.ok());
+  return new OpenedModel(std::move(*model));
+}
+
+/// A tiny model of the tests, whole.
+inline LoadedModel* LoadTinyModel() {
   LoadOptions options;
-  options.path = std::string(KVASIR_SOURCE_DIR "/tests/data/tiny/") + name + ".gguf";
+  options.path = KVASIR_SOURCE_DIR "/tests/data/tiny/llama.gguf";
   options.cpu.threads = 1;
   options.memory.context = 64;
   options.memory.block_tokens = 16;

@@ -6,10 +6,8 @@
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace kvasir;
-  static const OpenedModel* const models[] = {
-      new OpenedModel(std::move(*OpenModel(KVASIR_SOURCE_DIR "/tests/data/tiny/llama.gguf"))),
-      new OpenedModel(std::move(*OpenModel(KVASIR_SOURCE_DIR "/tests/data/tiny/gemma3.gguf"))),
-      new OpenedModel(std::move(*OpenModel(KVASIR_SOURCE_DIR "/tests/data/tiny/qwen2.gguf")))};
+  static const OpenedModel* const models[] = {OpenTinyModel("llama"), OpenTinyModel("gemma3"),
+                                              OpenTinyModel("qwen2")};
   FuzzInput in(data, size);
   const uint8_t flags = in.Byte();
   const std::string text(in.Rest());

@@ -13,6 +13,11 @@ PANELS = [
     ("Why no more was cached", "short", [("rate(kvasir:prefix_misses_total[5m])", "{{reason}}")]),
     ("Preempted, given up", "short", [("rate(vllm:num_preemptions_total[5m])", "preemptions"), ("rate(kvasir:evicted_blocks_total[5m])", "evicted blocks")]),
     ("Where the time of steps goes", "percentunit", [("rate(kvasir:step_seconds_total[1m])", "{{phase}}")]),
+    ("Share of the machine's limits", "percentunit",
+     [("rate(kvasir:step_flops_total[1m]) / rate(kvasir:step_seconds_total[1m]) / on(instance) group_left kvasir:machine_flops_per_second",
+       "compute, {{phase}}"),
+      ("rate(kvasir:step_read_bytes_total[1m]) / rate(kvasir:step_seconds_total[1m]) / on(instance) group_left "
+       "kvasir:machine_read_bytes_per_second", "memory, {{phase}}")]),
     ("Saved by the cache", "s", [("rate(kvasir:cache_saved_seconds_total[5m])", "seconds of prefill a second")]),
     ("Output tokens a second by tenant", "short", [("rate(kvasir:tenant_output_tokens_total[1m])", "{{tenant}}")]),
     ("Refused", "short", [("rate(kvasir:refused_requests_total[5m])", "{{reason}}"), ("rate(kvasir:http_cut_total[5m])", "{{reason}}")]),

@@ -8,7 +8,7 @@ set -eu
 cd "$(dirname "$0")/.."
 seconds=$1
 shift
-all="gguf template text body http keys config trace batch sse kv engine"
+all=$(for file in fuzz/fuzz_*.cc; do basename "$file" .cc | cut -d_ -f2; done)
 command -v clang++-14 > /dev/null || tools/install-deps.sh --dev
 tools/build.sh fuzz
 work=${TMPDIR:-/tmp}/kvasir-fuzz

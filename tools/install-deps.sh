@@ -4,7 +4,7 @@
 set -eu
 packages="g++ cmake ninja-build pkg-config python3 python3-pip ca-certificates
   libfmt-dev nlohmann-json3-dev libcli11-dev libtomlplusplus-dev libpcre2-dev libutf8proc-dev
-  libedit-dev libhwy-dev libboost1.81-dev libssl-dev libspdlog-dev"
+  libedit-dev libhwy-dev libboost1.81-dev libssl-dev libspdlog-dev libseccomp-dev"
 if [ "${1:-}" = --dev ]; then
   packages="$packages libgtest-dev libgmock-dev clang-format clang-tidy binutils chromium
     clang curl openssl python3-venv"

@@ -11,6 +11,7 @@ tools/check_format.sh
 tools/check_includes.py
 tools/build.sh release
 tools/check_isa.sh build
+tools/check_hardening.sh build/kvasir
 ctest --preset release
 tools/test_clients.sh 50
 tools/check_tidy.sh

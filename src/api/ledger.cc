@@ -3,7 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <filesystem>
+#include <cstdlib>
 #include <fstream>
 #include <sstream>
 
@@ -17,26 +17,34 @@ struct Mapped {
   uint64_t model = 0, program = 0, stack = 0;
 };
 
+/// Whether the model's file, or a part of it, is mapped at an address. Its name would not tell: it
+/// may have been moved or removed.
+bool IsOf(const GgufFile& file, uint64_t address) {
+  for (const MappedFile& part : file.files()) {
+    const auto begin = reinterpret_cast<uintptr_t>(part.bytes().data());
+    if (address >= begin && address < begin + part.bytes().size()) return true;
+  }
+  return false;
+}
+
 Mapped ReadMapped(const GgufFile& file) {
   Mapped out;
   std::ifstream in("/proc/self/smaps");
   uint64_t* owner = nullptr;
-  const std::string name = std::filesystem::weakly_canonical(file.path()).filename().string();
   for (std::string line; std::getline(in, line);) {
     std::istringstream words(line);
     std::string first;
     words >> first;
     if (first.find('-') != std::string::npos && first.back() != ':') {  // "from-to perms ... path"
+      const uint64_t from = std::strtoull(first.c_str(), nullptr, 16);
       std::string skipped, path;
       for (int i = 0; i < 4; ++i) words >> skipped;
       std::getline(words >> std::ws, path);
       owner = path.empty()        ? nullptr
               : path == "[stack]" ? &out.stack
               : path[0] != '/'    ? nullptr  // the heap and the kernel's own
-              : path.size() >= name.size() &&
-                      path.compare(path.size() - name.size(), name.size(), name) == 0
-                  ? &out.model
-                  : &out.program;
+              : IsOf(file, from)  ? &out.model
+                                  : &out.program;
     } else if (first == "Rss:" && owner != nullptr) {
       uint64_t kib = 0;
       words >> kib;

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/aligned_buffer.h"
+#include "base/check.h"
 #include "exec/model_executor.h"
 #include "model/model.h"
 #include "model/weights.h"
@@ -93,6 +94,16 @@ const MemoryPlan& LoadedModel::plan() const { return state_->plan; }
 int32_t LoadedModel::max_step_tokens() const { return state_->request.max_step_tokens; }
 int LoadedModel::threads() const { return state_->backend->threads(); }
 uint64_t LoadedModel::text_bytes() const { return state_->text_bytes; }
+MachineLimits LoadedModel::MeasureLimits() {
+  constexpr uint64_t kLeast = uint64_t{32} << 20, kMost = uint64_t{512} << 20;
+  const MemoryPlan& p = state_->plan;
+  const uint64_t left =
+      p.limits.available_bytes - std::min(p.limits.available_bytes, p.total_bytes());
+  const uint64_t bytes = std::min(std::clamp(p.weights_bytes, kLeast, kMost), left / 4);
+  const GgufTensor* most = state_->opened.file.FindTensor("blk.0.ffn_up.weight");
+  CHECK(most != nullptr);  // the weights are loaded
+  return state_->backend->MeasureLimits(most->view().dtype, bytes);
+}
 Backend& LoadedModel::backend() { return *state_->backend; }
 Executor& LoadedModel::executor() { return *state_->executor; }
 KvStorage& LoadedModel::kv_storage() { return state_->kv; }

@@ -60,6 +60,9 @@ class LoadedModel {
   int threads() const;
   /// What the vocabulary, the merges and the chat template took of the heap.
   uint64_t text_bytes() const;
+  /// Of this machine with weights as most of the model's are. Some hundredths of a second, between
+  /// steps; reads a buffer as large as the weights, where there is room for one.
+  MachineLimits MeasureLimits();
   Backend& backend();
   Executor& executor();
   KvStorage& kv_storage();  ///< the pool's bytes, for `explain`'s test that damages a key

@@ -6,10 +6,12 @@
 #include <map>
 #include <new>
 #include <string>
+#include <system_error>
 
 #include "app/commands.h"
 #include "app/settings.h"
 #include "app/terminal.h"
+#include "base/mapped_file.h"
 
 namespace kvasir {
 namespace {
@@ -78,12 +80,18 @@ int Run(int argc, char** argv) {
 
 int RunCommandLine(int argc, char** argv) {
   signal(SIGPIPE, SIG_IGN);  // a closed pipe is a failed write
+  MappedFile::EndProcessWhereLost();
   try {
     return Run(argc, argv);
   } catch (const std::bad_alloc&) {
     PrintError("out of memory; lower --ctx, or see kvasir plan");
-    return kExitError;
+  } catch (const std::system_error& error) {
+    PrintError(
+        fmt::format("the system gave no thread ({}); raise the limit on memory or processes "
+                    "(ulimit -v, ulimit -u), or lower --threads",
+                    error.code().message()));
   }
+  return kExitError;
 }
 
 }  // namespace kvasir

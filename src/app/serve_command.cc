@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <thread>
 
@@ -9,20 +10,21 @@
 #include "app/terminal.h"
 #include "server/request_log.h"
 #include "server/server.h"
+#include "server/system_calls.h"
 
 namespace kvasir {
 namespace {
 
 struct ServeFlags {
   ModelFlags model;
-  std::string host = "127.0.0.1", unix_path, tls_cert, tls_key, keys, alias, body_limit = "32M";
+  std::string host = "127.0.0.1", unix_path, tls_cert, tls_key, keys, alias, body_limit;
   std::string log_level = "info";
   std::vector<std::string> cors;
   int port = 8000;
   int32_t max_sequences = 32, connections = 10000;
   int64_t max_waiting = 256;
   double itl_target_ms = 50, drain_timeout_s = 30;
-  bool log_prompts = false, no_keys = false;
+  bool log_prompts = false, no_keys = false, seccomp = false;
 };
 
 bool IsLoopback(const std::string& host) {
@@ -65,7 +67,32 @@ Status CheckRanges(const ServeFlags& f) {
   return {};
 }
 
-Result<ServerOptions> ToServerOptions(const ServeFlags& f, const std::string& path) {
+/// Memory for what clients send and ask, which must be there beside the model.
+struct RequestMemory {
+  uint64_t bytes = 0;  ///< of all that it becomes: texts, JSON values, tokens, answers
+  uint64_t all_bodies_bytes = 0, body_bytes = 0;
+};
+
+/// A part of what the machine has; a limit on bodies that was asked for asks for its room too.
+Result<RequestMemory> PlanRequests(const std::string& body_limit, uint64_t available) {
+  constexpr uint64_t kPart = 16, kLeast = 32 << 20, kMost = 512 << 20, kUsualBody = 32 << 20;
+  constexpr uint64_t kBecomes = 8;  // bytes that a byte of a body may become
+  RequestMemory m{.bytes = std::clamp(available / kPart, kLeast, kMost)};
+  if (!body_limit.empty()) {
+    KV_ASSIGN(m.body_bytes, ParseBytes(body_limit));
+    constexpr uint64_t kMostBody = 1 << 30;
+    if (m.body_bytes < 1 || m.body_bytes > kMostBody)
+      return MakeError(ErrorCode::kInvalid, "--body-limit is {}; it must be from 1 to 1G",
+                       body_limit);
+    m.bytes = std::max(m.bytes, kBecomes * m.body_bytes);
+  }
+  m.all_bodies_bytes = m.bytes / kBecomes;
+  if (body_limit.empty()) m.body_bytes = std::min(kUsualBody, m.all_bodies_bytes);
+  return m;
+}
+
+ServerOptions ToServerOptions(const ServeFlags& f, const std::string& path,
+                              const RequestMemory& requests) {
   ServerOptions o;
   o.http.host = f.host;
   o.http.port = static_cast<uint16_t>(f.port);
@@ -74,7 +101,8 @@ Result<ServerOptions> ToServerOptions(const ServeFlags& f, const std::string& pa
   o.http.tls_key = f.tls_key;
   o.http.cors_origins = f.cors;
   o.http.limits.connections = f.connections;
-  KV_ASSIGN(o.http.limits.body_bytes, ParseBytes(f.body_limit));
+  o.http.limits.body_bytes = requests.body_bytes;
+  o.http.limits.all_bodies_bytes = requests.all_bodies_bytes;
   o.model_name = f.alias.empty() ? std::filesystem::path(path).stem().string() : f.alias;
   o.keys_path = KeysOf(f);
   o.log_prompts = f.log_prompts;
@@ -97,28 +125,51 @@ void PrintPlan(const LoadedModel& model, const ServeFlags& f) {
       p.layout.block_tokens, p.context, f.max_sequences, f.max_waiting, model.threads()));
 }
 
+/// The thread that has all connections. Where serving does not come about, they end with it.
+class IoThread {
+ public:
+  explicit IoThread(Server* server) : server_(server), thread_([server] { server->Run(); }) {}
+  ~IoThread() {
+    if (!thread_.joinable()) return;
+    server_->Drain();
+    thread_.join();
+  }
+  IoThread(const IoThread&) = delete;
+  IoThread& operator=(const IoThread&) = delete;
+  void Join() { thread_.join(); }
+
+ private:
+  Server* server_;
+  std::thread thread_;
+};
+
+/// The log, to its last line.
+struct Log {
+  ~Log() { EndLog(); }
+};
+
 Result<int> Serve(const ServeFlags& flags) {
   KV_RETURN_IF_ERROR(CheckRanges(flags));
   KV_ASSIGN(LoadOptions load, ToLoadOptions(flags.model, flags.max_sequences));
   load.memory.contexts = flags.max_sequences;
-  KV_ASSIGN(ServerOptions options, ToServerOptions(flags, load.path));
+  KV_ASSIGN(const RequestMemory requests,
+            PlanRequests(flags.body_limit, ReadMemoryLimits().available_bytes));
+  load.memory.requests_bytes = requests.bytes;
+  ServerOptions options = ToServerOptions(flags, load.path, requests);
   const std::string keys = options.keys_path;
   KV_RETURN_IF_ERROR(StartLog(flags.log_level));
+  const Log log;
+  std::unique_ptr<LoadedModel> model;  // outlives the server, whose threads look at it
   KV_ASSIGN(const std::unique_ptr<Server> server, Server::Listen(std::move(options)));
-  // The model must outlive all that look at it: the server's threads end before this function does.
-  std::unique_ptr<LoadedModel> model;
-  std::thread io([&] { server->Run(); });
+  IoThread io(server.get());
   ProgressBar bar("loading");
   load.progress = [&](uint64_t done, uint64_t total) { bar.Update(done, total); };
   Result<std::unique_ptr<LoadedModel>> loaded = LoadedModel::Load(load);
   bar.Clear();
-  if (!loaded.ok()) {
-    server->Drain();
-    io.join();
-    EndLog();
-    return loaded.error();
-  }
+  if (!loaded.ok()) return loaded.error();
   model = std::move(*loaded);
+  // All threads run by now, and nothing is opened after this.
+  if (flags.seccomp) KV_RETURN_IF_ERROR(KeepServingCallsOnly(!flags.unix_path.empty()));
   server->Ready(model.get(), {.max_sequences = flags.max_sequences,
                               .itl_target_s = flags.itl_target_ms * 1e-3,
                               .least_prefill = kLeastPrefill,
@@ -127,8 +178,7 @@ Result<int> Serve(const ServeFlags& flags) {
   if (!keys.empty()) WriteErr(fmt::format("API keys from {}\n", keys));
   WriteOut(fmt::format("listening on {}\n", server->url()));
   server->RunEngine();
-  io.join();
-  EndLog();
+  io.Join();
   return kExitOk;
 }
 
@@ -164,6 +214,10 @@ Command AddServeCommand(CLI::App* root) {
       ->group(net);
   app->add_flag("--no-keys", f->no_keys, "everybody may do everything, whatever the address")
       ->group(net);
+  app->add_flag("--seccomp", f->seccomp,
+                "once it serves, the kernel refuses the process what it does not need: programs, "
+                "connections to elsewhere, files to write")
+      ->group(net);
   app->add_option("--alias", f->alias, "the model's name to clients (default: the file's)")
       ->type_name("NAME")
       ->group(net);
@@ -186,7 +240,9 @@ Command AddServeCommand(CLI::App* root) {
   app->add_option("--connections", f->connections, "open at once, at most (default: 10000)")
       ->type_name("N")
       ->group(limits);
-  app->add_option("--body-limit", f->body_limit, "size of a request's body, at most (default: 32M)")
+  app->add_option("--body-limit", f->body_limit,
+                  "size of a request's body, at most (default: 32M, less "
+                  "where memory is short)")
       ->type_name("SIZE")
       ->group(limits);
   app->add_option("--log-level", f->log_level,

@@ -1,6 +1,5 @@
 #include "app/settings.h"
 
-#include <toml++/toml.h>
 #include <algorithm>
 #include <cctype>
 #include <filesystem>
@@ -127,18 +126,11 @@ Status ApplyConfigFile(CLI::App* root, const std::string& given) {
   if (chosen.empty()) return {};
   constexpr size_t kMostBytes = 1 << 20;
   KV_ASSIGN(const std::string text, ReadTextFile(path, kMostBytes));
-  if (const Status plain = CheckTomlText(text); !plain.ok())
-    return MakeError(plain.error().code, "{}: {}", path, plain.error().message);
-  toml::table table;
-  try {
-    table = toml::parse(text);
-  } catch (const toml::parse_error& error) {
-    return MakeError(ErrorCode::kInvalid, "{}:{}: {}", path, error.source().begin.line,
-                     error.description());
-  }
+  const Result<toml::table> table = ParseToml(text);
+  if (!table.ok()) return MakeError(table.error().code, "{}: {}", path, table.error().message);
   // A subcommand's own table counts more than the top.
-  KV_RETURN_IF_ERROR(ApplySubcommandTables(root, chosen[0], path, table));
-  return ApplyTable(root, chosen[0], path, table);
+  KV_RETURN_IF_ERROR(ApplySubcommandTables(root, chosen[0], path, *table));
+  return ApplyTable(root, chosen[0], path, *table);
 }
 
 }  // namespace kvasir

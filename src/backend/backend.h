@@ -55,6 +55,12 @@ struct OpCounters {
   friend OpCounters operator-(OpCounters a, const OpCounters& b);
 };
 
+/// What a machine can do at most, as measured now. 0: not known.
+struct MachineLimits {
+  double bytes_per_s = 0;  ///< read from memory
+  double flops_per_s = 0;  ///< of products with weights of a type
+};
+
 /// One product of MatMul: out[row][0..w->rows) = W x[row] (+ bias) (+ out, when add is set).
 struct MatMulOutput {
   const Matrix* weight = nullptr;
@@ -145,6 +151,8 @@ class Backend {
                                int64_t stride, GateActivation activation) = 0;
 
   virtual OpCounters counters() const = 0;
+  /// Some hundredths of a second, between steps; `buffer_bytes` are read, and given back.
+  virtual MachineLimits MeasureLimits(DType weights, size_t buffer_bytes) = 0;
 };
 
 }  // namespace kvasir

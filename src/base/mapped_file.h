@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 
@@ -15,15 +16,17 @@ class MappedFile {
   /// Maps the whole file. An empty file gives an empty span.
   static Result<MappedFile> Open(const std::string& path);
 
-  MappedFile() = default;
-  MappedFile(MappedFile&& other) noexcept;
-  MappedFile& operator=(MappedFile&& other) noexcept;
-  MappedFile(const MappedFile&) = delete;
-  MappedFile& operator=(const MappedFile&) = delete;
+  /// From here on, where bytes of a mapped file cannot be read any more (it was cut, or its disk
+  /// does not answer), the process ends with exit code 1 and a line that names the file; without
+  /// this it ends with SIGBUS. For programs: a library leaves signals alone.
+  static void EndProcessWhereLost();
+
+  MappedFile(MappedFile&&) noexcept;
+  MappedFile& operator=(MappedFile&&) noexcept;
   ~MappedFile();
 
-  std::span<const uint8_t> bytes() const { return {data_, size_}; }
-  const std::string& path() const { return path_; }
+  std::span<const uint8_t> bytes() const;
+  const std::string& path() const;
 
   /// Tells the system that [offset, offset + size) will not be read again soon, so that its pages
   /// leave the resident size. They are read anew from the file when they are.
@@ -32,9 +35,10 @@ class MappedFile {
   void WillNeed(size_t offset, size_t size) const;
 
  private:
-  const uint8_t* data_ = nullptr;
-  size_t size_ = 0;
-  std::string path_;
+  struct Mapping;
+  explicit MappedFile(std::unique_ptr<Mapping> mapping);
+
+  std::unique_ptr<Mapping> mapping_;
 };
 
 }  // namespace kvasir

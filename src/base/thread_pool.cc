@@ -52,6 +52,14 @@ struct ThreadPool::State {
   std::atomic<int> running{0};
   std::atomic<bool> quit{false};
 
+  // Here, not in the pool's: a thread that cannot be started leaves the others to be ended.
+  ~State() {
+    quit.store(true, std::memory_order_relaxed);
+    round.fetch_add(1, std::memory_order_acq_rel);
+    round.notify_all();
+    for (std::thread& t : threads) t.join();
+  }
+
   void Work(int worker) {
     uint32_t seen = 0;
     while (true) {
@@ -72,19 +80,14 @@ ThreadPool::ThreadPool(int threads, bool pin, std::vector<int> cpus)
   const bool pinned = pin && static_cast<size_t>(threads) <= cpus.size() && threads > 1;
   for (int worker = 1; worker < threads; ++worker) {
     const int cpu = pinned ? cpus[worker] : -1;
-    state_->threads.emplace_back([this, worker, cpu] {
+    state_->threads.emplace_back([state = state_.get(), worker, cpu] {
       if (cpu >= 0) PinTo(cpu);
-      state_->Work(worker);
+      state->Work(worker);
     });
   }
 }
 
-ThreadPool::~ThreadPool() {
-  state_->quit.store(true, std::memory_order_relaxed);
-  state_->round.fetch_add(1, std::memory_order_acq_rel);
-  state_->round.notify_all();
-  for (std::thread& t : state_->threads) t.join();
-}
+ThreadPool::~ThreadPool() = default;
 
 void ThreadPool::Run(WorkerFn fn) {
   State& s = *state_;

@@ -29,7 +29,8 @@ class WorkerFn {
 class ThreadPool {
  public:
   /// `threads` >= 1 workers in all. With `pin`, worker i stays on the i-th processor of `cpus`
-  /// (those of PhysicalCpus() when empty).
+  /// (those of PhysicalCpus() when empty). Throws std::system_error where the system gives no
+  /// thread.
   explicit ThreadPool(int threads, bool pin = true, std::vector<int> cpus = {});
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;

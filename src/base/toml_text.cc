@@ -92,6 +92,14 @@ class TomlScanner {
 
 }  // namespace
 
-Status CheckTomlText(std::string_view text) { return TomlScanner(text).Scan(); }
+Result<toml::table> ParseToml(std::string_view text) {
+  KV_RETURN_IF_ERROR(TomlScanner(text).Scan());
+  try {
+    return toml::parse(text);
+  } catch (const toml::parse_error& error) {
+    return MakeError(ErrorCode::kInvalid, "line {}: {}", error.source().begin.line,
+                     error.description());
+  }
+}
 
 }  // namespace kvasir

@@ -514,12 +514,13 @@ bool Engine::Step(std::vector<Event>* events) {
   const int64_t now = s.clock->NowNs();
   const double seconds = SecondsBetween(begin, now);
   s.step_log.Add(
-      plan, {.start_ns = begin,
-             .seconds = seconds,
-             .limit_s = s.scheduler.step_limit(),
-             .running = static_cast<int32_t>(s.scheduler.running()),
-             .waiting = static_cast<int32_t>(s.scheduler.waiting()),
-             .preempted = static_cast<int32_t>(s.scheduler.counters().preemptions - preemptions)});
+      plan, result.work,
+      {.start_ns = begin,
+       .seconds = seconds,
+       .limit_s = s.scheduler.step_limit(),
+       .running = static_cast<int32_t>(s.scheduler.running()),
+       .waiting = static_cast<int32_t>(s.scheduler.waiting()),
+       .preempted = static_cast<int32_t>(s.scheduler.counters().preemptions - preemptions)});
   s.scheduler.Measured(seconds);
   for (Scheduler::Progress& progress : s.scheduler.Commit(result, now)) {
     // A sequence may be gone with one before it: beams end together.

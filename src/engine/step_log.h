@@ -21,20 +21,28 @@ struct StepRecord {
   int32_t preempted = 0;  ///< sequences, while it was planned
 };
 
-/// The last steps of an engine, and the time of all of them. Bounded; nothing is allocated.
+/// Sums over steps.
+struct StepTotals {
+  double seconds = 0;
+  StepWork work;
+};
+
+/// The last steps of an engine, and the sums of all of them. Bounded; nothing is allocated.
 class StepLog {
  public:
   static constexpr size_t kKept = 256;
 
   /// Counts the rows of `plan` into `record`, and keeps it.
-  void Add(const StepPlan& plan, StepRecord record) {
+  void Add(const StepPlan& plan, const StepWork& work, StepRecord record) {
     record.id = plan.step;
     for (const SeqSlice& s : plan.slices) {
       const bool decodes = s.first_pos >= s.prompt_tokens;
       (decodes ? record.decode : record.prefill) += s.count;
     }
-    const size_t kind = record.prefill == 0 ? 0 : record.decode == 0 ? 1 : 2;
-    seconds_[kind] += record.seconds;
+    StepTotals& totals = record.prefill == 0 ? decode_ : record.decode == 0 ? prefill_ : mixed_;
+    totals.seconds += record.seconds;
+    totals.work.flops += work.flops;
+    totals.work.bytes_read += work.bytes_read;
     kept_[count_++ % kKept] = record;
   }
 
@@ -47,15 +55,15 @@ class StepLog {
     return out;
   }
 
-  // Time of all steps, by what they held.
-  double decode_seconds() const { return seconds_[0]; }
-  double prefill_seconds() const { return seconds_[1]; }
-  double mixed_seconds() const { return seconds_[2]; }
+  // Of all steps, by what they held.
+  const StepTotals& decode() const { return decode_; }
+  const StepTotals& prefill() const { return prefill_; }
+  const StepTotals& mixed() const { return mixed_; }
 
  private:
   std::array<StepRecord, kKept> kept_{};
   size_t count_ = 0;
-  double seconds_[3] = {};
+  StepTotals decode_, prefill_, mixed_;
 };
 
 }  // namespace kvasir

@@ -62,7 +62,8 @@ Result<MemoryPlan> PlanMemory(const GgufFile& file, const ModelConfig& config,
   int64_t context = request.context > 0 ? request.context : config.context;
   p.scratch_bytes = scratch_for(context);
   const uint64_t available = limits.available_bytes;
-  const uint64_t for_kv = available > p.fixed_bytes() ? available - p.fixed_bytes() : 0;
+  const uint64_t others = p.fixed_bytes() + request.requests_bytes;
+  const uint64_t for_kv = available > others ? available - others : 0;
   const int64_t blocks_that_fit =
       static_cast<int64_t>(std::min<uint64_t>(for_kv / p.layout.block_bytes, INT32_MAX));
   p.kv_capacity_tokens = static_cast<int64_t>(static_cast<double>(for_kv) / p.kv_bytes_per_token);
@@ -84,12 +85,14 @@ Result<MemoryPlan> PlanMemory(const GgufFile& file, const ModelConfig& config,
   if (context < std::min<int64_t>(kUsefulContext, config.context) || blocks > blocks_that_fit) {
     return MakeError(
         ErrorCode::kNoMemory,
-        "{} does not fit: weights {} MiB + scratch {} MiB + program {} MiB + KV {} MiB for a "
+        "{} does not fit: weights {} MiB + scratch {} MiB + program {} MiB + {}KV {} MiB for a "
         "context of {} tokens is above the {} MiB available ({}); lower --ctx, use --kv-dtype "
         "int8, or a smaller model",
         file.path(), Mib(p.weights_bytes), Mib(p.scratch_bytes),
-        Mib(p.text_bytes + p.program_bytes), Mib(kv_bytes), context, Mib(available),
-        limits.limited_by);
+        Mib(p.text_bytes + p.program_bytes),
+        request.requests_bytes > 0 ? fmt::format("requests {} MiB + ", Mib(request.requests_bytes))
+                                   : "",
+        Mib(kv_bytes), context, Mib(available), limits.limited_by);
   }
   if (blocks_for(context) > blocks) {
     return MakeError(

@@ -19,6 +19,8 @@ struct MemoryRequest {
   /// Without kv_bytes: the pool has room for so many sequences of `context`, within half of what is
   /// left of the memory; for one of them in any case.
   int32_t contexts = 1;
+  /// Must be left beside all that is planned: a server's bodies, texts, queues and reports.
+  uint64_t requests_bytes = 0;
   KvDType kv_dtype = KvDType::kBF16;
   int32_t block_tokens = 32;
   int32_t max_step_tokens = 512;

@@ -89,8 +89,15 @@ StepResult ModelExecutor::Collect() {
   for (const BlockCopy& copy : plan_->copies) {
     std::memcpy(kv_.block(copy.to), kv_.block(copy.from), kv_.layout->block_bytes);
   }
+  const OpCounters before = model_->backend().counters();
   const std::span<float> logits = RunForward();
-  StepResult result{.step = plan_->step, .slices = {}, .error = {}, .logits = logits};
+  const OpCounters work = model_->backend().counters() - before;
+  StepResult result{.step = plan_->step,
+                    .slices = {},
+                    .error = {},
+                    .work = {.flops = work.matmul_flops + work.attention_flops,
+                             .bytes_read = work.weight_bytes + work.kv_bytes_read},
+                    .logits = logits};
   const auto vocab = static_cast<size_t>(model_->config().vocab);
   size_t row = 0;
   for (const SeqSlice& s : plan_->slices) {

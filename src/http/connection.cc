@@ -9,6 +9,8 @@
 #include <boost/asio/post.hpp>
 #include <boost/beast/http/error.hpp>
 #include <exception>
+#include <functional>
+#include <new>
 #include <utility>
 
 #include "base/clock.h"
@@ -110,9 +112,27 @@ void HttpConnection::OnRead(error_code error, size_t bytes) {
   if (error) return Close();  // in the middle of an answer: the client went away
   shared_->counters.bytes_in += static_cast<int64_t>(bytes);
   if (phase_ == Phase::kClosing) return Read();
-  buffered_.append(incoming_, 0, bytes);
-  if (phase_ != Phase::kAnswer) return Feed();
-  if (buffered_.size() < kMostEarly) Read();
+  OrNoMemory([&] {
+    buffered_.append(incoming_, 0, bytes);
+    if (phase_ != Phase::kAnswer) return Feed();
+    if (buffered_.size() < kMostEarly) Read();
+  });
+}
+
+/// Does something for a request that is on its way, which ends where memory does: nobody else is
+/// to lose by it, and the client is not to wait.
+void HttpConnection::OrNoMemory(const std::function<void()>& take) {
+  try {
+    return take();
+  } catch (const std::bad_alloc&) {
+    GiveBack(&incoming_);
+  }
+  if (phase_ == Phase::kAnswer) return Close();
+  try {
+    Refuse(503, "there is no memory for this request now; try again later");
+  } catch (const std::bad_alloc&) {
+    Close();
+  }
 }
 
 /// Parses what is buffered.
@@ -395,8 +415,7 @@ void HttpConnection::NextRequest() {
   GiveBack(&pending_);
   if (origin_.capacity() > kKeptBytes) std::string().swap(origin_);
   SetPhase(Phase::kIdle, shared_->limits.idle_timeout_s);
-  if (!buffered_.empty()) return Feed();
-  Read();
+  OrNoMemory([this] { return buffered_.empty() ? Read() : Feed(); });
 }
 
 /// Closed at once, with bytes of the client still on their way, the answer could be lost (RFC 9112,

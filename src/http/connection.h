@@ -7,6 +7,7 @@
 #include <boost/beast/http/parser.hpp>
 #include <boost/beast/http/string_body.hpp>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -74,6 +75,7 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   HttpSocket& socket();
   void Read();
   void OnRead(boost::system::error_code error, size_t bytes);
+  void OrNoMemory(const std::function<void()>& take);
   void Feed();
   bool HeaderDone();
   void Dispatch();

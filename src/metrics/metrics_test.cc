@@ -70,6 +70,11 @@ TEST(Metrics, TheTextIsWhatPrometheusReads) {
   gauges.misses = {{"none", 3}, {"evicted", 1}};
   gauges.memory = {{"weights", 1000}};
   gauges.kv_bytes_per_token = 8;
+  gauges.steps_by_phase = {{.phase = "decode", .seconds = 2, .flops = 1e9, .bytes_read = 3e9},
+                           {.phase = "prefill"}};
+  // Of limits that nobody has measured nothing is said.
+  EXPECT_EQ(metrics.Text(gauges).find("machine"), std::string::npos);
+  metrics.SetLimits(5e9, 2e9);
   const auto samples = Parse(metrics.Text(gauges));
   const std::string m = R"(model_name="a \"model\" \\ with\nall")";
   const auto at = [&](const std::string& name, const std::string& labels = "") {
@@ -90,6 +95,11 @@ TEST(Metrics, TheTextIsWhatPrometheusReads) {
   EXPECT_EQ(at("kvasir:tenant_cached_tokens_total", R"(,tenant="t\"1")"), 60);
   EXPECT_DOUBLE_EQ(at("kvasir:cache_saved_seconds_total"), 60 * 0.02 / 40);
   EXPECT_EQ(at("kvasir:cache_saved_bytes_total"), 480);
+  EXPECT_EQ(at("kvasir:step_read_bytes_total", R"(,phase="decode")"), 3e9);
+  EXPECT_DOUBLE_EQ(at("kvasir:machine_limit_percent", R"(,phase="decode",of="compute")"), 10);
+  EXPECT_DOUBLE_EQ(at("kvasir:machine_limit_percent", R"(,phase="decode",of="memory")"), 75);
+  EXPECT_EQ(samples.count("kvasir:machine_limit_percent{" + m + R"(,phase="prefill",of="memory"})"),
+            0u);
 }
 
 TEST(Metrics, PercentilesAreOfWhatHappenedLately) {

@@ -87,6 +87,30 @@ void ServerMetrics::WriteTenants(PrometheusText* out) const {
   family("kvasir:tenant_output_tokens_total", "Their output tokens.", &TenantCounts::output_tokens);
 }
 
+/// Counters beside limits: their rates as a share of a limit are how far from it the machine works.
+void ServerMetrics::WriteSteps(const MetricGauges& g, PrometheusText* out) const {
+  const auto family = [&](const char* name, const char* help, double PhaseSums::*field) {
+    out->Family(name, "counter", help);
+    for (const PhaseSums& p : g.steps_by_phase) out->Sample(p.*field, {{"phase", p.phase}});
+  };
+  family("kvasir:step_seconds_total", "Time of steps by what they held.", &PhaseSums::seconds);
+  family("kvasir:step_flops_total", "Their operations: matrix products and attention.",
+         &PhaseSums::flops);
+  family("kvasir:step_read_bytes_total", "What they read: weights, keys and values.",
+         &PhaseSums::bytes_read);
+  if (limit_flops_ <= 0 || limit_bytes_ <= 0) return;
+  out->Gauge("kvasir:machine_flops_per_second", "Most that the machine computes.", limit_flops_);
+  out->Gauge("kvasir:machine_read_bytes_per_second", "Most that it reads.", limit_bytes_);
+  out->Family("kvasir:machine_limit_percent", "gauge",
+              "Work of all steps so far as a share of what the machine could have done meanwhile.");
+  for (const PhaseSums& p : g.steps_by_phase) {
+    if (p.seconds <= 0) continue;
+    out->Sample(100 * p.flops / p.seconds / limit_flops_, {{"phase", p.phase}, {"of", "compute"}});
+    out->Sample(100 * p.bytes_read / p.seconds / limit_bytes_,
+                {{"phase", p.phase}, {"of", "memory"}});
+  }
+}
+
 void ServerMetrics::WriteOwn(const MetricGauges& g, PrometheusText* out) const {
   const auto labelled = [&](const char* name, const char* type, const char* help, const char* label,
                             const auto& values) {
@@ -98,8 +122,6 @@ void ServerMetrics::WriteOwn(const MetricGauges& g, PrometheusText* out) const {
   labelled("kvasir:memory_bytes", "gauge", "Resident bytes by owner.", "owner", g.memory);
   labelled("kvasir:prefix_misses_total", "counter", "Why no more of a prompt was cached.", "reason",
            g.misses);
-  labelled("kvasir:step_seconds_total", "counter", "Time of steps by what they held.", "phase",
-           g.step_seconds);
   out->Counter("kvasir:steps_total", "Steps computed.", AsDouble(g.steps));
   out->Gauge("kvasir:kv_blocks", "Blocks of the KV pool.", static_cast<double>(g.kv_blocks));
   out->Gauge("kvasir:kv_cached_blocks", "Blocks that only the prefix cache holds.",
@@ -132,6 +154,7 @@ std::string ServerMetrics::Text(const MetricGauges& gauges) const {
   PrometheusText out({{"model_name", model_}});
   WriteKnown(gauges, &out);
   WriteOwn(gauges, &out);
+  WriteSteps(gauges, &out);
   WriteTenants(&out);
   return out.Take();
 }

@@ -19,6 +19,12 @@ struct FinishedRequest {
   double ttft_s = 0, queue_s = 0, prefill_s = 0, total_s = 0;
 };
 
+/// Steps by what they held: "decode", "prefill" or "mixed".
+struct PhaseSums {
+  std::string phase;
+  double seconds = 0, flops = 0, bytes_read = 0;
+};
+
 /// What is read from elsewhere when somebody asks.
 struct MetricGauges {
   int64_t running = 0, waiting = 0;
@@ -26,10 +32,10 @@ struct MetricGauges {
   int64_t kv_blocks = 0, kv_cached_blocks = 0, kv_unfilled_slots = 0;
   double kv_bytes_per_token = 0;
   uint64_t steps = 0, preemptions = 0, evicted_blocks = 0;
-  uint64_t prompt_tokens = 0, cached_tokens = 0;             ///< admitted so far, and found cached
-  std::vector<std::pair<std::string, uint64_t>> misses;      ///< by reason, ever
-  std::vector<std::pair<std::string, uint64_t>> memory;      ///< bytes by owner
-  std::vector<std::pair<std::string, double>> step_seconds;  ///< by what the step held, ever
+  uint64_t prompt_tokens = 0, cached_tokens = 0;         ///< admitted so far, and found cached
+  std::vector<std::pair<std::string, uint64_t>> misses;  ///< by reason, ever
+  std::vector<std::pair<std::string, uint64_t>> memory;  ///< bytes by owner
+  std::vector<PhaseSums> steps_by_phase;                 ///< ever
   int64_t http_connections = 0, http_requests = 0, http_bad_requests = 0, http_slow_readers = 0,
           http_timeouts = 0, http_bytes_in = 0, http_bytes_out = 0;
 };
@@ -41,6 +47,11 @@ class ServerMetrics {
   ServerMetrics();
 
   void SetModel(std::string name) { model_ = std::move(name); }
+  /// What the machine can do at most; 0: not known.
+  void SetLimits(double flops_per_s, double bytes_per_s) {
+    limit_flops_ = flops_per_s;
+    limit_bytes_ = bytes_per_s;
+  }
   void Finished(const FinishedRequest& request, int64_t now_ns);
   void InterTokenLatency(double seconds, int64_t now_ns);
   /// A request that was not taken: "queue_full", "rate_limit_exceeded", "unknown_key", ...
@@ -58,8 +69,10 @@ class ServerMetrics {
   void WriteKnown(const MetricGauges& gauges, PrometheusText* out) const;
   void WriteOwn(const MetricGauges& gauges, PrometheusText* out) const;
   void WriteTenants(PrometheusText* out) const;
+  void WriteSteps(const MetricGauges& gauges, PrometheusText* out) const;
 
   std::string model_;
+  double limit_flops_ = 0, limit_bytes_ = 0;
   Histogram ttft_, itl_, e2e_, queue_;
   uint64_t prompt_tokens_ = 0, cached_tokens_ = 0, output_tokens_ = 0;
   double prefill_s_ = 0;  // of the tokens that were not cached

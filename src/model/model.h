@@ -45,6 +45,7 @@ class Model {
                              const Backend& backend);
 
   const ModelConfig& config() const { return config_; }
+  const Backend& backend() const { return *backend_; }
 
   /// Computes the rows of `batch`: appends their K and V to the cache, and returns the logits of
   /// the wanted rows, [sum of wanted[i].count()][vocab], valid until the next call. At the last

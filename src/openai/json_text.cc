@@ -4,6 +4,7 @@ namespace kvasir {
 
 Result<nlohmann::ordered_json> ParseJson(std::string_view text) {
   int depth = 0;
+  size_t values = 1;
   bool in_string = false;
   for (size_t i = 0; i < text.size(); ++i) {
     const char c = text[i];
@@ -15,6 +16,10 @@ Result<nlohmann::ordered_json> ParseJson(std::string_view text) {
     if (c == '"') in_string = true;
     if (c == '[' || c == '{') ++depth;
     if (c == ']' || c == '}') --depth;
+    // Each value but the first follows one of these.
+    values += c == ',' || c == ':' || c == '[' || c == '{';
+    if (values > kMostJsonValues)
+      return MakeError(ErrorCode::kInvalid, "the JSON has more than {} values", kMostJsonValues);
     if (depth > kMostJsonDepth)
       return MakeError(ErrorCode::kInvalid, "the JSON is nested deeper than {}", kMostJsonDepth);
   }

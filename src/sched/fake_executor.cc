@@ -38,7 +38,7 @@ uint64_t& FakeExecutor::Slot(const TableView& table, int32_t position) {
 }
 
 StepResult FakeExecutor::Collect() {
-  StepResult result{.step = plan_->step, .slices = {}, .error = {}, .logits = {}};
+  StepResult result{.step = plan_->step, .slices = {}, .error = {}, .work = {}, .logits = {}};
   for (const BlockCopy& copy : plan_->copies) {
     std::copy_n(slots_.begin() + int64_t{copy.from} * layout_.block_tokens, layout_.block_tokens,
                 slots_.begin() + int64_t{copy.to} * layout_.block_tokens);

@@ -75,10 +75,17 @@ struct SliceResult {
   std::optional<Error> error;  ///< this sequence failed (not finite logits); others did not
 };
 
+/// What a step had to do: the sums by which a machine's limits bound it.
+struct StepWork {
+  uint64_t flops = 0;       ///< of matrix products and attention
+  uint64_t bytes_read = 0;  ///< of weights, keys and values
+};
+
 struct StepResult {
   uint64_t step = 0;
   std::vector<SliceResult> slices;  ///< of those that has_result(), in order of the plan
   std::optional<Error> error;       ///< the whole step failed: nothing of it was computed
+  StepWork work;
   /// Logits of the wanted rows of all slices, in order: [wanted rows][vocab]. Valid until the next
   /// Submit. Rows that were sampled from hold the sampler's scratch afterwards.
   std::span<const float> logits;

@@ -51,13 +51,13 @@ void Completions::Begin(Endpoint endpoint, const Tenant& caller, HttpRequest&& r
                      {.message = "the body is empty; send a JSON object", .param = {}, .code = {}});
   }
   const size_t bytes = request.body.size();
-  const auto job = [this, endpoint, caller, now, reply, body = std::move(request.body)] {
+  auto job = [this, endpoint, caller, now, reply, body = std::move(request.body)] {
     ParsedCompletion parsed = ParseBody(*state_->model, endpoint, body);
     state_->http->Post([this, caller, now, reply, parsed = std::move(parsed)]() mutable {
       Parsed(caller, std::move(parsed), now, reply);
     });
   };
-  if (!state_->workers->Run(bytes, job)) {
+  if (!state_->workers->Run(bytes, std::move(job))) {
     state_->metrics.Refused("text_queue_full");
     SendError(reply.get(),
               {.status = 429,
@@ -144,10 +144,10 @@ void Completions::Parsed(const Tenant& caller, ParsedCompletion parsed, int64_t 
     c->answer = std::make_unique<AnswerBuilder>(&c->request, tokenizer);
   }
   const uint64_t ticket = next_ticket_++;
+  std::vector<Request> requests = c->request.requests;  // before anything counts on it
   ++running;
   // A client that went away is a cancelled request.
   reply->OnGone([this, ticket] { state_->loop->Cancel(ticket); });
-  std::vector<Request> requests = c->request.requests;
   open_.emplace(ticket, std::move(c));
   state_->loop->Submit(ticket, std::move(requests));
 }
@@ -232,55 +232,70 @@ void Completions::Answer(std::unique_ptr<OpenCompletion> c) {
   if (!taken) SendError(shared->reply.get(), NoMemoryError(), {}, mean_seconds_);
 }
 
-void Completions::Finished(OpenCompletion* c, int64_t now_ns) {
-  const UsageCount& usage = c->stream ? c->stream->usage() : c->answer->usage();
-  const double seconds = SecondsBetween(c->received_ns, now_ns);
+void Completions::Finished(const OpenCompletion& c, int64_t now_ns) {
+  const UsageCount& usage = c.stream ? c.stream->usage() : c.answer->usage();
+  const double seconds = SecondsBetween(c.received_ns, now_ns);
   constexpr double kKeep = 0.9;  // of the mean: about the last ten completions count
   mean_seconds_ = kKeep * mean_seconds_ + (1 - kKeep) * seconds;
-  if (--open_of_[c->caller.id] == 0) open_of_.erase(c->caller.id);
-  state_->limiter.Spend(c->caller, usage.output_tokens, static_cast<double>(now_ns) * 1e-9);
-  state_->metrics.Finished({.tenant = c->caller.name,
-                            .reason = std::string(NameOf(c->reason)),
+  state_->limiter.Spend(c.caller, usage.output_tokens, static_cast<double>(now_ns) * 1e-9);
+  state_->metrics.Finished({.tenant = c.caller.name,
+                            .reason = std::string(NameOf(c.reason)),
                             .prompt_tokens = usage.prompt_tokens,
                             .cached_tokens = usage.cached_tokens,
                             .output_tokens = usage.output_tokens,
                             .ttft_s = usage.ttft_s,
-                            .queue_s = c->first.times.queue,
-                            .prefill_s = c->first.times.prefill,
+                            .queue_s = c.first.times.queue,
+                            .prefill_s = c.first.times.prefill,
                             .total_s = seconds},
                            now_ns);
-  LogRequest(*c, usage, seconds);
+  LogRequest(c, usage, seconds);
 }
 
 void Completions::Deliver(std::vector<Delivery>&& deliveries, int64_t now_ns) {
   for (Delivery& d : deliveries) {
-    const auto it = open_.find(d.ticket);
-    if (it == open_.end()) continue;
-    OpenCompletion* c = it->second.get();
-    if (d.kind == Delivery::Kind::kAccepted) {
-      Accepted(c, now_ns);
-      continue;
+    const uint64_t ticket = d.ticket;
+    try {
+      Deliver(std::move(d), now_ns);
+    } catch (const std::bad_alloc&) {
+      // It alone is lost: cut, or answered 500, when nobody holds its reply any more.
+      LogWarning(fmt::format("event=lost ticket={}: no memory for its answer", ticket));
+      state_->loop->Cancel(ticket);
+      if (const auto it = open_.find(ticket); it != open_.end()) Forget(it);
     }
-    if (d.kind == Delivery::Kind::kRefused) {
-      const ApiError error = ToApiError(d.error);
-      const bool later = error.status == 429 || error.status == 503;
-      if (later) state_->metrics.Refused("queue_full");
-      SendError(c->reply.get(), error, HeadersOf(*c),
-                later ? std::optional<double>(mean_seconds_) : std::nullopt);
-      if (--open_of_[c->caller.id] == 0) open_of_.erase(c->caller.id);
-      open_.erase(it);
-      continue;
-    }
-    Event(c, d.prompt, std::move(d.event), now_ns);
-    if (c->open > 0) continue;
-    Finished(c, now_ns);
-    if (c->stream) {
-      c->reply->End();
-    } else {
-      Answer(std::move(it->second));
-    }
-    open_.erase(it);
   }
+}
+
+void Completions::Deliver(Delivery&& d, int64_t now_ns) {
+  const auto it = open_.find(d.ticket);
+  if (it == open_.end()) return;
+  OpenCompletion* c = it->second.get();
+  if (d.kind == Delivery::Kind::kAccepted) return Accepted(c, now_ns);
+  if (d.kind == Delivery::Kind::kRefused) {
+    const ApiError error = ToApiError(d.error);
+    const bool later = error.status == 429 || error.status == 503;
+    if (later) state_->metrics.Refused("queue_full");
+    SendError(c->reply.get(), error, HeadersOf(*c),
+              later ? std::optional<double>(mean_seconds_) : std::nullopt);
+    Forget(it);
+    return;
+  }
+  Event(c, d.prompt, std::move(d.event), now_ns);
+  if (c->open > 0) return;
+  Finished(*c, now_ns);
+  std::unique_ptr<OpenCompletion> ended = Forget(it);
+  if (ended->stream) {
+    ended->reply->End();
+  } else {
+    Answer(std::move(ended));
+  }
+}
+
+/// Takes a completion out of those that are open.
+std::unique_ptr<OpenCompletion> Completions::Forget(OpenOnes::iterator it) {
+  std::unique_ptr<OpenCompletion> c = std::move(it->second);
+  if (--open_of_[c->caller.id] == 0) open_of_.erase(c->caller.id);
+  open_.erase(it);
+  return c;
 }
 
 void Completions::Ping(int64_t now_ns) {

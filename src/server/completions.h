@@ -49,17 +49,21 @@ class Completions {
   size_t open() const { return open_.size(); }
 
  private:
+  using OpenOnes = std::unordered_map<uint64_t, std::unique_ptr<OpenCompletion>>;  // by ticket
+
   void Parsed(const Tenant& caller, ParsedCompletion parsed, int64_t received_ns,
               const std::shared_ptr<HttpReply>& reply);
   std::optional<ApiError> Fit(const Tenant& caller, CompletionRequest* request) const;
   void Accepted(OpenCompletion* c, int64_t now_ns);
   void Event(OpenCompletion* c, size_t prompt, kvasir::Event&& event, int64_t now_ns);
   void Answer(std::unique_ptr<OpenCompletion> c);
-  void Finished(OpenCompletion* c, int64_t now_ns);
+  void Finished(const OpenCompletion& c, int64_t now_ns);
+  void Deliver(Delivery&& delivery, int64_t now_ns);
+  std::unique_ptr<OpenCompletion> Forget(OpenOnes::iterator it);
   HttpHeaders HeadersOf(const OpenCompletion& c) const;
 
   ServerState* state_;
-  std::unordered_map<uint64_t, std::unique_ptr<OpenCompletion>> open_;
+  OpenOnes open_;
   std::unordered_map<uint64_t, int32_t> open_of_;  // by tenant
   uint64_t next_ticket_ = 1;
   double mean_seconds_ = 1;  // of completions that ended lately: what Retry-After tells

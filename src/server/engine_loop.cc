@@ -91,7 +91,11 @@ void EngineLoop::Handle(Item& item, std::vector<Delivery>* out) {
       }
       return;
     case Item::Kind::kCall:
-      item.call(*engine_);
+      try {
+        item.call(*engine_);
+      } catch (const std::bad_alloc&) {
+        // A look at the cache. Whoever waits for it is answered 500 when the call is let go of.
+      }
   }
 }
 

@@ -39,7 +39,8 @@ class EngineLoop {
   void Submit(uint64_t ticket, std::vector<Request> requests);
   /// Ends what is left of a ticket; its last events come as always.
   void Cancel(uint64_t ticket);
-  /// Runs `fn` between two steps. Not called any more once the loop has ended.
+  /// Runs `fn` between two steps; it may throw no more than std::bad_alloc. Not called any more
+  /// once the loop has ended.
   void Call(std::function<void(Engine&)> fn);
   /// Lets Run return after the current step, whatever is running.
   void Stop();

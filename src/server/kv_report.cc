@@ -316,9 +316,9 @@ KvSnapshot ReadKv(const Engine& engine) {
   ReadSequences(engine, &out, &rows);
   ReadNodes(engine, &out, &rows);
   out.steps = engine.step_log().Kept();
-  out.decode_s = engine.step_log().decode_seconds();
-  out.prefill_s = engine.step_log().prefill_seconds();
-  out.mixed_s = engine.step_log().mixed_seconds();
+  out.decode = engine.step_log().decode();
+  out.prefill = engine.step_log().prefill();
+  out.mixed = engine.step_log().mixed();
   out.running = engine.scheduler().running();
   out.waiting = engine.scheduler().waiting();
   out.counters = engine.scheduler().counters();
@@ -365,9 +365,9 @@ Json ToJson(const KvSnapshot& s, const KvView& view) {
         {"prompt_tokens", s.counters.prompt_tokens},
         {"cached_tokens", s.counters.cached_tokens},
         {"layered", s.counters.layered},
-        {"decode_seconds", s.decode_s},
-        {"prefill_seconds", s.prefill_s},
-        {"mixed_seconds", s.mixed_s}}}};
+        {"decode_seconds", s.decode.seconds},
+        {"prefill_seconds", s.prefill.seconds},
+        {"mixed_seconds", s.mixed.seconds}}}};
 }
 
 MetricGauges GaugesOf(const KvSnapshot& s, const Ledger& ledger) {
@@ -388,7 +388,13 @@ MetricGauges GaugesOf(const KvSnapshot& s, const Ledger& ledger) {
   for (size_t i = 0; i < std::size(kMisses); ++i)
     g.misses.emplace_back(kMisses[i], s.counters.misses[i]);
   for (const LedgerEntry& e : ledger.entries) g.memory.emplace_back(e.owner, e.bytes);
-  g.step_seconds = {{"decode", s.decode_s}, {"prefill", s.prefill_s}, {"mixed", s.mixed_s}};
+  for (const auto& [phase, totals] :
+       {std::pair{"decode", s.decode}, {"prefill", s.prefill}, {"mixed", s.mixed}}) {
+    g.steps_by_phase.push_back({.phase = phase,
+                                .seconds = totals.seconds,
+                                .flops = static_cast<double>(totals.work.flops),
+                                .bytes_read = static_cast<double>(totals.work.bytes_read)});
+  }
   return g;
 }
 

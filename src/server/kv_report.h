@@ -43,8 +43,8 @@ struct KvSnapshot {
   std::vector<Row> sequences;    ///< running first, then waiting
   std::vector<Node> nodes;
   std::vector<TenantRow> tenants;
-  std::vector<StepRecord> steps;  ///< the last ones, oldest first
-  double decode_s = 0, prefill_s = 0, mixed_s = 0;
+  std::vector<StepRecord> steps;      ///< the last ones, oldest first
+  StepTotals decode, prefill, mixed;  ///< of all steps
   size_t running = 0, waiting = 0;
   SchedulerCounters counters;
 };

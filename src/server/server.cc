@@ -179,7 +179,13 @@ void Server::Ready(LoadedModel* model, const EngineTuning& tuning) {
   done.get_future().wait();
 }
 
-void Server::RunEngine() { state_->loop->Run(); }
+void Server::RunEngine() {
+  // Before the first step all processors are free for it.
+  const MachineLimits limits = state_->model->MeasureLimits();
+  state_->http->Post(
+      [s = state_.get(), limits] { s->metrics.SetLimits(limits.flops_per_s, limits.bytes_per_s); });
+  state_->loop->Run();
+}
 
 void Server::Drain() {
   state_->http->Post([s = state_.get()] { s->BeginDrain(); });

@@ -3,6 +3,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <new>
 #include <utility>
 
 namespace kvasir {
@@ -14,17 +15,26 @@ constexpr int kNice = 10;
 }  // namespace
 
 TextWorkers::TextWorkers() {
-  threads_[0] = std::thread([this] { Work(true); });
-  threads_[1] = std::thread([this] { Work(false); });
+  try {
+    threads_[0] = std::thread([this] { Work(true); });
+    threads_[1] = std::thread([this] { Work(false); });
+  } catch (...) {  // the system gave only one
+    End();
+    throw;
+  }
 }
 
-TextWorkers::~TextWorkers() {
+TextWorkers::~TextWorkers() { End(); }
+
+void TextWorkers::End() {
   {
     const std::lock_guard lock(mutex_);
     stop_ = true;
   }
   wake_.notify_all();
-  for (std::thread& t : threads_) t.join();
+  for (std::thread& t : threads_) {
+    if (t.joinable()) t.join();
+  }
 }
 
 bool TextWorkers::Run(size_t bytes, std::function<void()> job) {
@@ -54,7 +64,11 @@ void TextWorkers::Work(bool short_only) {
       queue.pop_front();
       bytes_ -= job.bytes;
     }
-    job.run();
+    try {
+      job.run();
+    } catch (const std::bad_alloc&) {
+      // With the job goes the last hold of its reply, which is answered 500.
+    }
   }
 }
 

@@ -21,7 +21,8 @@ class TextWorkers {
   TextWorkers& operator=(const TextWorkers&) = delete;
 
   /// Runs `job` on another thread; `bytes` of text are worked on. False, and the job is dropped,
-  /// when too much waits already. Any thread. A job must not throw.
+  /// when too much waits already. Any thread. A job may throw no more
+  /// than std::bad_alloc, and ends with it.
   [[nodiscard]] bool Run(size_t bytes, std::function<void()> job);
 
   static constexpr size_t kShort = 32 << 10;       ///< bytes of a short job, at most
@@ -34,6 +35,7 @@ class TextWorkers {
     std::function<void()> run;
   };
   void Work(bool short_only);
+  void End();
 
   std::mutex mutex_;
   std::condition_variable wake_;

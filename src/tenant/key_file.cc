@@ -3,7 +3,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <toml++/toml.h>
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
@@ -131,14 +130,7 @@ class EntryReader {
 };
 
 Result<KeyFile> ParseKeyFile(const std::string& text) {
-  KV_RETURN_IF_ERROR(CheckTomlText(text));
-  toml::table root;
-  try {
-    root = toml::parse(text);
-  } catch (const toml::parse_error& error) {
-    return MakeError(ErrorCode::kInvalid, "line {}: {}", error.source().begin.line,
-                     error.description());
-  }
+  KV_ASSIGN(const toml::table root, ParseToml(text));
   KeyFile out;
   std::map<KeyHash, std::string> owners;
   for (const auto& [key, node] : root) {

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -14,6 +15,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 BINARY = os.environ.get("KVASIR_BINARY", str(ROOT / "build" / "kvasir"))
 TINY = str(ROOT / "tests" / "data" / "tiny" / "llama.gguf")
 CHAT, PLAIN = "/v1/chat/completions", "/v1/completions"
+FLAGS = os.environ.get("KVASIR_SERVE_FLAGS", "").split()  # that every server of the tests gets
 PATIENCE = 60  # seconds until a test gives up waiting; nothing is expected to take as long
 
 
@@ -80,15 +82,17 @@ class Stream:
 class Server:
     """`with Server(flags) as server:`; at the end the server must be idle, and end with code 0."""
 
-    def __init__(self, *flags, model=TINY, ctx=4096, wait=True, check_idle=True, key=None, env=None):
+    def __init__(self, *flags, model=TINY, ctx=4096, wait=True, check_idle=True, key=None, env=None, limit=None):
         self.log = tempfile.TemporaryFile("w+")
-        command = [BINARY, "serve", model, *(() if "--port" in flags else ("--port", "0")), *flags]
+        command = [BINARY, "serve", model, *(() if "--port" in flags else ("--port", "0")), *FLAGS, *flags]
         if ctx:
             command += ["--ctx", str(ctx)]
         self.key, self.check_idle = key, check_idle
         env = {"XDG_CONFIG_HOME": "/nonexistent", **(env or {})}
+        # `limit`: of the address space, in bytes.
+        before = limit and (lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)))
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self.log, text=True,
-                                        env={**os.environ, **env})
+                                        env={**os.environ, **env}, preexec_fn=before)
         self.host = self.port = None
         if wait:
             self.wait_ready()

@@ -152,12 +152,16 @@ class Ends(unittest.TestCase):
 
     def test_killed_and_started_again_it_gives_the_same_text(self):
         texts = set()
-        for _ in range(3):
+        for i in range(int(os.environ.get("KVASIR_KILLS", "3"))):
             server = Server(check_idle=False)
             texts.add(server.complete("after the fall", 40))
-            stream = server.stream(PLAIN, LONG)
-            next(iter(stream))
+            streams = [server.stream(PLAIN, {**LONG, "prompt": f"load {j}"}) for j in range(4)]
+            for stream in streams:
+                next(iter(stream))
+            time.sleep(0.01 * (i % 7))  # amid whatever it does
             server.end(signal.SIGKILL)
+            for stream in streams:
+                stream.close()
         self.assertEqual(len(texts), 1)
 
     def test_stopped_and_continued_it_goes_on(self):
@@ -197,6 +201,61 @@ class Starts(unittest.TestCase):
             self.assertIn("in use", text)
         code, text = self.fails("--tls-cert", "a.pem")
         self.assertEqual(code, 1)
+
+    def test_under_any_limit_of_memory_it_serves_or_refuses_with_numbers(self):
+        served = refused = 0
+        prompt = lambda seed: [(seed * 7 + i * (seed + 3)) % 200 + 20 for i in range(3000)]
+        for kv in (("--kv-memory", "100M"), ()):
+            for mib in (40, 60, 80, 100, 120, 140, 160, 180, 200, 250, 350, 500):
+                server = Server(*kv, "--log-level", "off", ctx=4096, wait=False, limit=mib << 20)
+                try:
+                    server.wait_ready()
+                except AssertionError:
+                    code, text = server.end(), server.stderr()
+                    self.assertEqual(code, 1, (mib, kv, text))
+                    self.assertRegex(text, r"\Akvasir: [^\n]*(\d|no thread)[^\n]*\n\Z", (mib, kv))
+                    refused += 1
+                    continue
+                with server:  # it fills its pool, and is sent what it has no room for
+                    streams = [server.stream(PLAIN, {**LONG, "prompt": prompt(seed), "max_tokens": 20}) for seed in range(12)]
+                    self.assertEqual({s.status for s in streams}, {200})
+                    for s in streams:
+                        s.text()
+                    answer = server.post(PLAIN, {"prompt": "word " * 4_000_000})
+                    self.assertIn(answer.status, (400, 413, 503), answer.body)
+                    self.assertTrue(server.complete("still there"))
+                served += 1
+        self.assertGreaterEqual(min(served, refused), 3)
+
+    def test_a_model_that_is_cut_while_it_is_served_ends_it_clearly_or_not_at_all(self):
+        with tempfile.NamedTemporaryFile(suffix=".gguf") as file:
+            with open(TINY, "rb") as tiny:
+                file.write(tiny.read())
+            file.flush()
+            with Server(model=file.name, check_idle=False) as server:
+                want = server.complete("before")
+                os.truncate(file.name, 0)
+                try:
+                    self.assertEqual(server.complete("before"), want)
+                    self.assertEqual(server.get("/metrics").status, 200)
+                    self.assertEqual(server.get("/v1/kv").status, 200)
+                except (OSError, http.client.HTTPException):
+                    self.assertEqual(server.process.wait(60), 1)
+                    self.assertIn(f"{file.name}: the file was cut", server.stderr())
+
+    def test_a_model_that_is_removed_or_forbidden_is_served_on(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "model.gguf")
+            with open(TINY, "rb") as tiny, open(path, "wb") as copy:
+                copy.write(tiny.read())
+            with Server(model=path) as server:
+                want = server.complete("before")
+                os.remove(path)
+                os.chmod(folder, 0)
+                self.assertEqual(server.get("/metrics").status, 200)
+                self.assertEqual(server.get("/v1/kv").status, 200)
+                self.assertEqual(server.complete("before"), want)
+                os.chmod(folder, 0o700)
 
     def test_the_example_configuration_is_taken(self):
         with Server("--config", str(ROOT / "packaging" / "kvasir.toml")) as server:

@@ -6,6 +6,7 @@
 #include "backend/cpu/attention.h"
 #include "backend/cpu/cpu_matmul.h"
 #include "backend/cpu/ops.h"
+#include "backend/cpu/probe.h"
 #include "backend/cpu/vector_kernels.h"
 #include "base/check.h"
 #include "base/clock.h"
@@ -140,6 +141,15 @@ class CpuBackend final : public Backend {
   }
 
   OpCounters counters() const override { return counters_; }
+
+  MachineLimits MeasureLimits(DType weights, size_t buffer_bytes) override {
+    constexpr double kGiga = 1e9;
+    const Result<double> bandwidth = ReadBandwidthProbe(&pool_, &SystemClock(), buffer_bytes);
+    const PeakRates peak = PeakProbe(isa_, &pool_, &SystemClock());
+    const bool whole = weights == DType::kBF16 || weights == DType::kF16 || weights == DType::kF32;
+    return {.bytes_per_s = bandwidth.ok() ? *bandwidth * kGiga : 0,
+            .flops_per_s = (whole ? peak.BF16() : peak.Quantized()) * kGiga};
+  }
 
  private:
   template <typename F>

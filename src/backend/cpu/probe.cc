@@ -7,14 +7,13 @@
 #include "backend/cpu/cpu_matmul.h"
 #include "backend/cpu/matmul_kernels.h"
 #include "base/aligned_buffer.h"
-#include "base/thread_pool.h"
 
 namespace kvasir {
 
-Result<double> ReadBandwidthProbe(int threads, const Clock* clock, size_t bytes) {
+Result<double> ReadBandwidthProbe(ThreadPool* pool, const Clock* clock, size_t bytes) {
   KV_ASSIGN(const AlignedBuffer buffer,
             AlignedBuffer::Allocate(bytes, MemoryOwner::kProbe, "the bandwidth probe"));
-  ThreadPool pool(threads);
+  const int threads = pool->size();
   const size_t words = bytes / sizeof(uint64_t);
   const uint64_t* data = buffer.as<uint64_t>();
   std::atomic<uint64_t> sink{0};
@@ -29,30 +28,34 @@ Result<double> ReadBandwidthProbe(int threads, const Clock* clock, size_t bytes)
     sink += sum[0] + sum[1] + sum[2] + sum[3];
   };
   // Pages come into being when written, each on the thread that will read it.
-  pool.Run([&](int worker) {
+  pool->Run([&](int worker) {
     const Range range = Split(words / 32, worker, threads);
     std::memset(buffer.data() + range.begin * 256, 1, (range.end - range.begin) * 256);
   });
   double best = 0;
   for (int repeat = 0; repeat < 4; ++repeat) {
     const int64_t start = clock->NowNs();
-    pool.Run(pass);
+    pool->Run(pass);
     const double seconds = SecondsBetween(start, clock->NowNs());
     best = std::max(best, static_cast<double>(bytes) / seconds * 1e-9);
   }
   return best;
 }
 
-PeakRates PeakProbe(Isa isa, int threads, const Clock* clock) {
-  const MatMulKernels& kernels = MatMulKernelsFor(isa);
+Result<double> ReadBandwidthProbe(int threads, const Clock* clock, size_t bytes) {
   ThreadPool pool(threads);
+  return ReadBandwidthProbe(&pool, clock, bytes);
+}
+
+PeakRates PeakProbe(Isa isa, ThreadPool* pool, const Clock* clock) {
+  const MatMulKernels& kernels = MatMulKernelsFor(isa);
   const auto rate = [&](MatMulKernels::Peak peak) {
     constexpr int64_t kRounds = 200'000;  // some milliseconds
     double best = 0;
     for (int repeat = 0; repeat < 8; ++repeat) {
       std::atomic<uint64_t> ops{0};
       const int64_t start = clock->NowNs();
-      pool.Run([&](int) { ops += peak(kRounds); });
+      pool->Run([&](int) { ops += peak(kRounds); });
       const double seconds = SecondsBetween(start, clock->NowNs());
       best = std::max(best, static_cast<double>(ops) / seconds * 1e-9);
     }
@@ -60,6 +63,11 @@ PeakRates PeakProbe(Isa isa, int threads, const Clock* clock) {
   };
   return {rate(kernels.int8_peak), rate(kernels.float_peak),
           kernels.tile_peak == nullptr ? 0 : rate(kernels.tile_peak)};
+}
+
+PeakRates PeakProbe(Isa isa, int threads, const Clock* clock) {
+  ThreadPool pool(threads);
+  return PeakProbe(isa, &pool, clock);
 }
 
 }  // namespace kvasir

@@ -3,16 +3,18 @@
 #include "base/clock.h"
 #include "base/cpu.h"
 #include "base/result.h"
+#include "base/thread_pool.h"
 #include "kv/layout.h"
 
 namespace kvasir {
 
-/// GB/s (1e9 bytes) at which `threads` threads together read a buffer larger than the caches: the
-/// limit of decoding, which reads every weight once a token. Best of a few passes over `bytes`.
+/// GB/s (1e9 bytes) at which all threads together read a buffer larger than the caches: the limit
+/// of decoding, which reads every weight once a token. Best of a few passes over `bytes`.
+Result<double> ReadBandwidthProbe(ThreadPool* pool, const Clock* clock, size_t bytes);
 Result<double> ReadBandwidthProbe(int threads, const Clock* clock,
                                   size_t bytes = size_t{512} << 20);
 
-/// GOP/s of `threads` threads together in registers alone, with the instructions that the products
+/// GOP/s of all threads together in registers alone, with the instructions that the products
 /// of an instruction set use: of int8, of f32, and of bf16 tiles (0 where it has none).
 struct PeakRates {
   double int8_gops = 0, float_gops = 0, tile_gops = 0;
@@ -26,6 +28,7 @@ struct PeakRates {
     return dtype == KvDType::kBF16 ? tile_gops : dtype == KvDType::kInt8 ? int8_gops : float_gops;
   }
 };
+PeakRates PeakProbe(Isa isa, ThreadPool* pool, const Clock* clock);
 PeakRates PeakProbe(Isa isa, int threads, const Clock* clock);
 
 }  // namespace kvasir

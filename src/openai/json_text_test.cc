@@ -1,0 +1,38 @@
+#include "openai/json_text.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+
+namespace kvasir {
+namespace {
+
+std::string Repeated(const std::string& text, size_t times) {
+  std::string out;
+  for (size_t i = 0; i < times; ++i) out += text;
+  return out;
+}
+
+TEST(JsonText, DepthAndNumberOfValuesAreBounded) {
+  const auto nested = [](int depth) {
+    return std::string(static_cast<size_t>(depth), '[') +
+           std::string(static_cast<size_t>(depth), ']');
+  };
+  EXPECT_TRUE(ParseJson(nested(kMostJsonDepth)).ok());
+  EXPECT_FALSE(ParseJson(nested(kMostJsonDepth + 1)).ok());
+  EXPECT_TRUE(ParseJson("[" + Repeated("1,", kMostJsonValues - 2) + "1]").ok());
+  const auto many = ParseJson("[" + Repeated("1,", kMostJsonValues) + "1]");
+  ASSERT_FALSE(many.ok());
+  EXPECT_NE(many.error().message.find("1048576 values"), std::string::npos);
+  // What stands in a string counts for nothing.
+  EXPECT_TRUE(ParseJson("\"" + Repeated("[{,:", kMostJsonValues) + "\\\"[\"").ok());
+}
+
+TEST(JsonText, WhatIsNoJsonIsAnErrorWithItsPlace) {
+  EXPECT_EQ(ParseJson("{\"a\": tru}").error().message, "the JSON is wrong at byte 10");
+  EXPECT_EQ(ParseJson("1e999").error().message, "the JSON has a number that is out of range");
+  EXPECT_FALSE(ParseJson("\"\xff\"").ok());
+}
+
+}  // namespace
+}  // namespace kvasir
