@@ -66,6 +66,48 @@ TEST_F(DefaultModel, ChunksBlocksThreadsAndSetsOfOneArithmeticDoNotChangeABit) {
   }
 }
 
+/// Mean square of a difference, relative to the mean square of what is right.
+double NormalizedError(const std::vector<float>& got, const std::vector<float>& right) {
+  double error = 0, all = 0;
+  for (size_t i = 0; i < right.size(); ++i) {
+    const double d = static_cast<double>(got[i]) - static_cast<double>(right[i]);
+    error += d * d;
+    all += static_cast<double>(right[i]) * static_cast<double>(right[i]);
+  }
+  return error / all;
+}
+
+TEST_F(DefaultModel, TheFasterModeIsExactInItselfAndNearTheOther) {
+  constexpr int32_t kTokens = 150, kWanted = 3;
+  const auto logits = [&](TestModelOptions options, int32_t chunk) {
+    options.step_tokens = 256;
+    options.context = 512;
+    const auto model = LoadTestModel(DefaultModelPath(), options);
+    return LogitsInChunks(model.get(), SomeTokens(*model, kTokens), chunk, kWanted);
+  };
+  for (const Isa isa : AvailableIsas()) {
+    LoadOptions refused{.path = DefaultModelPath(), .cpu = {.isa = isa, .fast = true}};
+    if (isa == Isa::kAvx2 || isa == Isa::kNeon) {
+      const auto model = LoadedModel::Load(refused);
+      ASSERT_FALSE(model.ok());
+      EXPECT_NE(model.error().message.find("--fast"), std::string::npos);
+      continue;
+    }
+    if (isa == Isa::kScalar) continue;  // slow; the kernels' tests compare it
+    std::vector<float> first;
+    for (const int threads : {1, 2}) {
+      for (const int32_t chunk : {kTokens, 7, 32}) {
+        const auto got = logits({.threads = threads, .isa = isa, .fast = true}, chunk);
+        if (first.empty()) first = got;
+        EXPECT_TRUE(SameBits(first, got)) << NameOf(isa) << " " << threads << " " << chunk;
+      }
+    }
+    const double error = NormalizedError(first, logits({.isa = isa}, kTokens));
+    EXPECT_LE(error, 0.15) << NameOf(isa);  // measured: 0.08
+    EXPECT_GT(error, 0) << "the faster mode was not used";
+  }
+}
+
 TEST_F(DefaultModel, ABatchOfEightGivesEachSequenceTheBitsItHasAlone) {
   for (const KvDType dtype : {KvDType::kBF16, KvDType::kInt8}) {
     const auto model = LoadTestModel(

@@ -23,6 +23,7 @@ struct TestModelOptions {
   uint64_t kv_bytes = 0;
   int threads = 2;
   std::optional<Isa> isa;
+  bool fast = false;
 };
 
 inline std::unique_ptr<LoadedModel> LoadTestModel(const std::string& path,
@@ -31,7 +32,8 @@ inline std::unique_ptr<LoadedModel> LoadTestModel(const std::string& path,
   load.path = path;
   // Emulators of other processors may have no threads (tools/test_aarch64.sh).
   const char* one = std::getenv("KVASIR_TEST_ONE_THREAD");
-  load.cpu = {.threads = one != nullptr ? 1 : o.threads, .pin = false, .isa = o.isa};
+  load.cpu = {
+      .threads = one != nullptr ? 1 : o.threads, .pin = false, .isa = o.isa, .fast = o.fast};
   load.memory = {.context = o.context,
                  .kv_bytes = o.kv_bytes,
                  .kv_dtype = o.kv_dtype,

@@ -5,7 +5,7 @@ the tests: every bug must be caught. Prints which test caught which, as the tabl
     tools/planted_bugs.py [--write] [NAME...]
 
 A patch's `tests:` names where it should be caught (a pattern of ctest); those run first, and the
-whole suite only if they all pass. --write puts the table into docs/testing.md. The scratch copy and
+whole suite only if they all pass. --write puts the table, or the rows of NAME..., into docs/testing.md. The scratch copy and
 its build stay in ${TMPDIR:-/tmp}/kvasir-planted, so that the next run is faster.
 """
 import os
@@ -98,18 +98,22 @@ def main():
             caught = ["(does not build)"] if rc != 0 else failed_tests(tests) or failed_tests("")
         finally:
             run("patch", "-p1", "--quiet", "-R", "-i", str(patch))
-        if rc != 0:
-            sys.exit(f"{patch.stem} does not build:\n{out[-3000:]}")
-        if not caught:
+        if rc != 0:  # the patch needs to be brought up to date
+            print(f"{patch.stem} does not build:\n{out[-3000:]}", flush=True)
+        if rc != 0 or not caught:
             missed.append(patch.stem)
         shown = ", ".join(caught[:2]) + (f" and {len(caught) - 2} more" if len(caught) > 2 else "")
         rows.append(f"| {patch.stem} | {shape} | {shown or '**nobody**'} |")
         print(rows[-1], flush=True)
-    table = "| planted bug | shape | caught by |\n| --- | --- | --- |\n" + "\n".join(rows) + "\n"
-    if "--write" in sys.argv and not names and not missed:
+    if "--write" in sys.argv:
         doc = ROOT / "docs" / "testing.md"
         before, rest = doc.read_text().split(BEGIN)
-        doc.write_text(before + BEGIN + table + END + rest.split(END)[1])
+        table, after = rest.split(END)
+        head, old = table.splitlines()[:2], table.splitlines()[2:] if names else []
+        name_of = lambda row: row.split(" | ")[0]
+        known = {p.stem for p in (ROOT / "tests" / "planted").glob("*.patch")}
+        by_name = {name_of(row): row for row in old + rows if name_of(row)[2:] in known}
+        doc.write_text(before + BEGIN + "\n".join(head + [by_name[n] for n in sorted(by_name)]) + "\n" + END + after)
     print(f"{len(rows) - len(missed)} of {len(rows)} planted bugs were caught"
           + (": missed " + ", ".join(missed) if missed else ""))
     sys.exit(1 if missed else 0)

@@ -237,6 +237,7 @@ Command AddBenchKernel(CLI::App* bench) {
   auto flags = std::make_shared<BenchKernelFlags>();
   CLI::App* app = bench->add_subcommand(
       "kernel", "Each operation of the forward pass, as a share of this machine's limits");
+  app->add_flag("--fast", flags->bench.fast, "the faster mode's products");
   app->add_option("-t,--threads", flags->bench.threads, "0: one for each physical core")
       ->type_name("N");
   app->add_option("--inputs", flags->bench.inputs, "of the products")->type_name("K");

@@ -88,7 +88,7 @@ class Bench {
       KV_ASSIGN(Matrix m, backend_->Pack(view));
       weights.push_back(std::move(m));
     } while (weights.size() < kMostMatrices && weights.size() * weights[0].bytes() < kBeyondCaches);
-    const double peak = IsQuantized(PackFormatOf(format)) ? out_.peak.Quantized()
+    const double peak = IsQuantized(PackFormatOf(format)) ? out_.peak.Quantized(o_.fast)
                         : format == DType::kBF16          ? out_.peak.BF16()
                                                           : out_.peak.float_gops;
     for (const int32_t rows : o_.rows) {
@@ -241,7 +241,8 @@ class Bench {
 
 Result<KernelBench> RunKernelBench(const KernelBenchOptions& options) {
   KV_ASSIGN(const Isa isa, ChooseIsa());
-  KV_ASSIGN(std::unique_ptr<Backend> backend, MakeCpuBackend({.threads = options.threads}));
+  KV_ASSIGN(std::unique_ptr<Backend> backend,
+            MakeCpuBackend({.threads = options.threads, .fast = options.fast}));
   return Bench(options, std::move(backend), isa).Run();
 }
 

@@ -21,6 +21,7 @@ struct KernelBenchOptions {
   std::vector<int32_t> contexts = {512, 8192};
   int32_t heads = 32, kv_heads = 8, head_dim = 64;  ///< the 1B shape
   bool probes_only = false;                         ///< no rows
+  bool fast = false;                                ///< products of the faster mode
 };
 
 /// One operation, best of several runs.

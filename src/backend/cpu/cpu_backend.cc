@@ -5,6 +5,7 @@
 
 #include "backend/cpu/attention.h"
 #include "backend/cpu/cpu_matmul.h"
+#include "backend/cpu/matmul_kernels.h"
 #include "backend/cpu/ops.h"
 #include "backend/cpu/probe.h"
 #include "backend/cpu/vector_kernels.h"
@@ -60,21 +61,22 @@ class OpTimer {
 
 class CpuBackend final : public Backend {
  public:
-  CpuBackend(Isa isa, int threads, bool pin)
+  CpuBackend(Isa isa, int threads, bool pin, bool fast)
       : isa_(isa),
+        fast_(fast),
         pool_(threads, pin),
         kernels_(VectorKernelsFor(isa)),
-        matmul_(&MatMulKernelsFor(isa), &pool_),
+        matmul_(&MatMulKernelsFor(isa), &pool_, fast),
         attention_(&AttentionKernelsFor(isa), &kernels_, &pool_) {}
 
   std::string description() const override {
-    return fmt::format("cpu {}, {} thread{}", NameOf(isa_), pool_.size(),
-                       pool_.size() == 1 ? "" : "s");
+    return fmt::format("cpu {}, {} thread{}{}", NameOf(isa_), pool_.size(),
+                       pool_.size() == 1 ? "" : "s", fast_ ? ", faster mode" : "");
   }
   int threads() const override { return pool_.size(); }
 
   Result<size_t> PackedBytes(DType dtype, int64_t rows, int64_t cols) const override {
-    return CpuMatMul::PackedBytes(dtype, rows, cols);
+    return matmul_.PackedBytes(dtype, rows, cols);
   }
   Status ReserveWeights(size_t bytes) override { return matmul_.ReserveWeights(bytes); }
   Result<Matrix> Pack(const TensorView& source) override { return matmul_.Pack(source); }
@@ -148,7 +150,7 @@ class CpuBackend final : public Backend {
     const PeakRates peak = PeakProbe(isa_, &pool_, &SystemClock());
     const bool whole = weights == DType::kBF16 || weights == DType::kF16 || weights == DType::kF32;
     return {.bytes_per_s = bandwidth.ok() ? *bandwidth * kGiga : 0,
-            .flops_per_s = (whole ? peak.BF16() : peak.Quantized()) * kGiga};
+            .flops_per_s = (whole ? peak.BF16() : peak.Quantized(fast_)) * kGiga};
   }
 
  private:
@@ -165,6 +167,7 @@ class CpuBackend final : public Backend {
   }
 
   Isa isa_;
+  bool fast_;
   ThreadPool pool_;
   const VectorKernels& kernels_;
   CpuMatMul matmul_;
@@ -192,7 +195,15 @@ Result<std::unique_ptr<Backend>> MakeCpuBackend(const CpuBackendOptions& options
   }
   const int threads =
       options.threads > 0 ? options.threads : static_cast<int>(PhysicalCpus().size());
-  return std::unique_ptr<Backend>(std::make_unique<CpuBackend>(isa, threads, options.pin));
+  if (options.fast && MatMulKernelsFor(isa).quantize_blocks == nullptr) {
+    return MakeError(
+        ErrorCode::kUnsupported,
+        "the faster mode has kernels for AVX-512 and AMX, and this runs with {}; leave "
+        "--fast out",
+        NameOf(isa));
+  }
+  return std::unique_ptr<Backend>(
+      std::make_unique<CpuBackend>(isa, threads, options.pin, options.fast));
 }
 
 }  // namespace kvasir

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstring>
 
 #include "backend/cpu/matmul_kernels.h"
 #include "backend/cpu/pack.h"
@@ -41,6 +42,21 @@ struct Scratch {
   }
 };
 
+/// The same for the faster mode.
+ByteBlocks BlocksIn(uint8_t* base, int32_t rows, int64_t k) {
+  const auto padded = static_cast<int64_t>(RoundUp(static_cast<size_t>(rows), kTileRows));
+  const size_t tiles = static_cast<size_t>(padded / kTileRows * ByteTiles(k)) * kTileBytes;
+  const size_t scales = static_cast<size_t>(rows * ((k + kBlock - 1) / kBlock)) * sizeof(float);
+  return {reinterpret_cast<int8_t*>(base), reinterpret_cast<float*>(base + tiles),
+          reinterpret_cast<int32_t*>(base + tiles + RoundUp(scales, 64))};
+}
+size_t BlocksBytes(int32_t rows, int64_t k) {
+  const ByteBlocks at = BlocksIn(nullptr, rows, k);
+  return RoundUp(
+      reinterpret_cast<size_t>(at.sum) + static_cast<size_t>(rows * (k / kGroup)) * sizeof(int32_t),
+      64);
+}
+
 PackFormat FormatOf(const Matrix& m) { return static_cast<PackFormat>(m.format); }
 
 }  // namespace
@@ -71,14 +87,21 @@ struct CpuMatMul::Prepared {
   int32_t rows = 0;
 };
 
-CpuMatMul::CpuMatMul(const MatMulKernels* kernels, ThreadPool* pool)
-    : kernels_(kernels), pool_(pool) {}
+CpuMatMul::CpuMatMul(const MatMulKernels* kernels, ThreadPool* pool, bool fast)
+    : kernels_(kernels), pool_(pool), fast_(fast) {
+  CHECK(!fast || kernels->quantize_blocks != nullptr);
+}
 
-Result<size_t> CpuMatMul::PackedBytes(DType dtype, int64_t rows, int64_t cols) {
+int32_t CpuMatMul::FormatFor(DType dtype) const {
+  const PackFormat format = PackFormatOf(dtype);
+  return static_cast<int32_t>(fast_ ? BlockedFormatOf(format) : format);
+}
+
+Result<size_t> CpuMatMul::PackedBytes(DType dtype, int64_t rows, int64_t cols) const {
   if (dtype == DType::kI8 || dtype == DType::kI32) {
     return MakeError(ErrorCode::kUnsupported, "{} is no weight format", NameOf(dtype));
   }
-  const PackFormat format = PackFormatOf(dtype);
+  const auto format = static_cast<PackFormat>(FormatFor(dtype));
   const int64_t unit = IsQuantized(format) ? InfoOf(dtype).block_elements : 1;
   if (rows < 1 || cols < 1 || cols % unit != 0 || cols > (int64_t{1} << 32)) {
     return MakeError(
@@ -106,7 +129,7 @@ Result<Matrix> CpuMatMul::Pack(const TensorView& source) {
   m.source = source.dtype;
   m.rows = source.rows;
   m.cols = source.cols;
-  m.format = static_cast<int32_t>(PackFormatOf(source.dtype));
+  m.format = FormatFor(source.dtype);
   if (AlignedBuffer::FrontBytes(bytes) <= reserved_.size()) {
     m.data = reserved_.TakeFront(bytes);
   } else {
@@ -114,22 +137,44 @@ Result<Matrix> CpuMatMul::Pack(const TensorView& source) {
   }
   const size_t panels = DivUp(static_cast<size_t>(source.rows), kPanel);
   const size_t panel_bytes = PanelBytes(FormatOf(m), source.cols);
+  const PackFormat as_it_is = PackFormatOf(source.dtype);
+  const bool blocked = IsBlocked(FormatOf(m));
+  const size_t plain_bytes = blocked ? PanelBytes(as_it_is, source.cols) : 0;
+  KV_ASSIGN(const AlignedBuffer plain,
+            AlignedBuffer::Allocate(static_cast<size_t>(pool_->size()) * RoundUp(plain_bytes, 64),
+                                    MemoryOwner::kScratch, "panels of weights"));
   std::atomic<size_t> next{0};
-  pool_->Run([&](int) {
+  pool_->Run([&](int worker) {
     constexpr size_t kChunk = 4;
     for (size_t p = next.fetch_add(kChunk); p < panels; p = next.fetch_add(kChunk)) {
       for (size_t i = p; i < std::min(panels, p + kChunk); ++i) {
-        PackPanel(source, static_cast<int64_t>(i), m.data.data() + i * panel_bytes);
+        uint8_t* const to = m.data.data() + i * panel_bytes;
+        if (!blocked) {
+          PackPanel(source, static_cast<int64_t>(i), to);
+          continue;
+        }
+        uint8_t* const panel =
+            plain.data() + static_cast<size_t>(worker) * RoundUp(plain_bytes, 64);
+        std::memset(panel, 0, plain_bytes);
+        PackPanel(source, static_cast<int64_t>(i), panel);
+        PackBlocks(as_it_is, panel, source.cols, to);
       }
     }
   });
   return m;
 }
 
+/// Of activations in all the ways in which the kernels take them, one at a time.
+size_t CpuMatMul::ActivationBytes(int32_t max_rows, int64_t max_cols) const {
+  const size_t blocks = fast_ ? BlocksBytes(max_rows, max_cols) : 0;
+  const size_t usual = kernels_->to_tiles != nullptr ? TilesBytes(max_rows, max_cols)
+                                                     : Scratch::Bytes(max_rows, max_cols);
+  return std::max(blocks, usual);
+}
+
 size_t CpuMatMul::ScratchBytes(int32_t max_rows, int64_t max_cols) const {
-  if (kernels_->to_tiles == nullptr) return Scratch::Bytes(max_rows, max_cols);
-  return TilesBytes(max_rows, max_cols) +
-         static_cast<size_t>(pool_->size()) * TileScratchBytes(max_rows);
+  const size_t each = kernels_->to_tiles != nullptr ? TileScratchBytes(max_rows) : 0;
+  return ActivationBytes(max_rows, max_cols) + static_cast<size_t>(pool_->size()) * each;
 }
 
 Status CpuMatMul::ReserveScratch(int32_t max_rows, int64_t max_cols) {
@@ -152,6 +197,7 @@ void CpuMatMul::Row(const Matrix& m, int64_t r, float scale, float* out) const {
 CpuMatMul::Input CpuMatMul::InputOf(const Matrix& m) const {
   const PackFormat format = FormatOf(m);
   const bool tiles = kernels_->to_tiles != nullptr;
+  if (IsBlocked(format)) return Input::kByteBlocks;
   if (IsQuantized(format)) return tiles ? Input::kPackedTiles : Input::kInt8;
   return tiles && format == PackFormat::kBF16 ? Input::kAscendingTiles : Input::kFloats;
 }
@@ -164,8 +210,12 @@ CpuMatMul::Prepared CpuMatMul::Prepare(Input input, const float* x, int64_t x_st
   CHECK_LE(k, max_cols_);
   const int64_t groups = k / kGroup;
   const Scratch s(scratch_.data(), rows, k);
+  const ByteBlocks blocks = BlocksIn(scratch_.data(), rows, k);
+  const bool by_rows = input == Input::kInt8 || input == Input::kByteBlocks;
   const auto convert = [&](int64_t i) {
-    if (input == Input::kInt8) {
+    if (input == Input::kByteBlocks) {
+      kernels_->quantize_blocks(x + i * x_stride, k, i, blocks);
+    } else if (input == Input::kInt8) {
       kernels_->quantize(x + i * x_stride, k, s.q + i * k, s.q16 + i * k, s.d + i * groups,
                          s.sum + i * groups * 2);
     } else {
@@ -174,8 +224,8 @@ CpuMatMul::Prepared CpuMatMul::Prepare(Input input, const float* x, int64_t x_st
                          i, scratch_.data());
     }
   };
-  const auto items = input == Input::kInt8 ? static_cast<size_t>(rows)
-                                           : DivUp(static_cast<size_t>(rows), kTileRows);
+  const auto items =
+      by_rows ? static_cast<size_t>(rows) : DivUp(static_cast<size_t>(rows), kTileRows);
   if (rows < 8) {  // waking the others takes longer
     for (size_t i = 0; i < items; ++i) convert(static_cast<int64_t>(i));
   } else {
@@ -190,7 +240,10 @@ CpuMatMul::Prepared CpuMatMul::Prepare(Input input, const float* x, int64_t x_st
 void CpuMatMul::Multiply(const Prepared& in, std::span<const MatMulOutput> outputs) {
   const int64_t k = in.k, rows = in.rows, groups = k / kGroup;
   const Scratch s(scratch_.data(), in.rows, k);
-  const bool tiles = in.input == Input::kPackedTiles || in.input == Input::kAscendingTiles;
+  const ByteBlocks blocks = BlocksIn(scratch_.data(), in.rows, k);
+  const int64_t scales = (k + kBlock - 1) / kBlock;  // of a row, in blocks
+  const bool bytes = in.input == Input::kByteBlocks;
+  const bool tiles = kernels_->to_tiles != nullptr && in.input != Input::kFloats;
   int64_t panels = 0;  // of all outputs
   for (const MatMulOutput& o : outputs) {
     if (InputOf(*o.weight) == in.input)
@@ -200,8 +253,8 @@ void CpuMatMul::Multiply(const Prepared& in, std::span<const MatMulOutput> outpu
   const auto tile_blocks = static_cast<int64_t>(DivUp(rows, kMostTileRows));
   const int64_t row_block =
       tiles ? static_cast<int64_t>(RoundUp(DivUp(rows, tile_blocks), 2 * kTileRows))
-            : std::clamp<int64_t>(kRowBlockBytes / (in.input == Input::kInt8 ? k : 4 * k) / 16 * 16,
-                                  16, 1 << 20);
+            : std::clamp<int64_t>(
+                  kRowBlockBytes / (in.input == Input::kFloats ? 4 * k : k) / 16 * 16, 16, 1 << 20);
   const int64_t row_blocks = (rows + row_block - 1) / row_block;
   // Tile kernels take two panels together, and of many rows so many at most that their sums fit.
   const int64_t unit = tiles ? 2 : 1;
@@ -233,11 +286,16 @@ void CpuMatMul::Multiply(const Prepared& in, std::span<const MatMulOutput> outpu
         a.q16 = s.q16 + row0 * k;
         a.d = s.d + row0 * groups;
         a.sum = s.sum + row0 * groups * 2;
+        a.first_block = row0 / kTileRows;
+        if (bytes) {
+          a.byte_tiles = blocks.q;
+          a.d = blocks.d + row0 * scales;
+          a.sum = blocks.sum + row0 * groups;
+        }
         if (tiles) {
           a.tiles = scratch_.data();
-          a.first_block = row0 / kTileRows;
           a.tile_blocks = static_cast<int64_t>(DivUp(rows, kTileRows));
-          a.scratch = scratch_.data() + TilesBytes(max_rows_, max_cols_) +
+          a.scratch = scratch_.data() + ActivationBytes(max_rows_, max_cols_) +
                       static_cast<size_t>(worker) * TileScratchBytes(max_rows_);
         }
         a.x = in.x + row0 * in.x_stride;
@@ -274,8 +332,8 @@ void CpuMatMul::Run(const float* x, int64_t x_stride, int32_t rows,
         2 * static_cast<uint64_t>(rows) * static_cast<uint64_t>(o.weight->rows * k);
     counters.weight_bytes += o.weight->bytes();
   }
-  for (const Input input :
-       {Input::kFloats, Input::kInt8, Input::kAscendingTiles, Input::kPackedTiles}) {
+  for (const Input input : {Input::kFloats, Input::kInt8, Input::kAscendingTiles,
+                            Input::kPackedTiles, Input::kByteBlocks}) {
     const bool wanted = std::any_of(outputs.begin(), outputs.end(), [&](const MatMulOutput& o) {
       return InputOf(*o.weight) == input;
     });

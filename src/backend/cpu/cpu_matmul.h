@@ -16,9 +16,10 @@ const MatMulKernels& MatMulKernelsFor(Isa isa);
 /// its scratch (activations as the kernels want them).
 class CpuMatMul {
  public:
-  CpuMatMul(const MatMulKernels* kernels, ThreadPool* pool);  ///< both must outlive this
+  /// Both must outlive this. `fast`: the faster mode, which the kernels must have.
+  CpuMatMul(const MatMulKernels* kernels, ThreadPool* pool, bool fast = false);
 
-  static Result<size_t> PackedBytes(DType dtype, int64_t rows, int64_t cols);
+  Result<size_t> PackedBytes(DType dtype, int64_t rows, int64_t cols) const;
   Status ReserveWeights(size_t bytes);
   Result<Matrix> Pack(const TensorView& source);
   size_t ScratchBytes(int32_t max_rows, int64_t max_cols) const;
@@ -33,17 +34,20 @@ class CpuMatMul {
            OpCounters& counters);
 
  private:
-  enum class Input { kFloats, kInt8, kAscendingTiles, kPackedTiles };
+  enum class Input { kFloats, kInt8, kAscendingTiles, kPackedTiles, kByteBlocks };
   struct Prepared;
 
+  int32_t FormatFor(DType dtype) const;
   /// What the kernels of a packed format take.
   Input InputOf(const Matrix& m) const;
+  size_t ActivationBytes(int32_t max_rows, int64_t max_cols) const;
   Prepared Prepare(Input input, const float* x, int64_t x_stride, int32_t rows, int64_t k);
   /// The products of the outputs that take this input.
   void Multiply(const Prepared& prepared, std::span<const MatMulOutput> outputs);
 
   const MatMulKernels* kernels_;
   ThreadPool* pool_;
+  bool fast_;
   AlignedBuffer reserved_;  // for weights
   AlignedBuffer scratch_;
   int32_t max_rows_ = 0;

@@ -11,6 +11,9 @@ namespace kvasir::amx {
 namespace {
 
 #include "backend/cpu/matmul_avx512-inl.h"
+#include "backend/cpu/matmul_blocks_avx512-inl.h"
+
+#include "backend/cpu/matmul_blocks_amx-inl.h"
 
 /// A bf16 tile's element of an f16 weight: rounded to 8 bits, and 2^kTileExponent times as large.
 KV_INLINE __m512i TileBits(__m512h w) {
@@ -431,9 +434,11 @@ const MatMulKernels kMatMul = {
     {FloatPanels<PackFormat::kF32>, FloatPanels<PackFormat::kF16>, Panels<PackFormat::kBF16>,
      Panels<PackFormat::kQ4>, Panels<PackFormat::kQ4M>, Panels<PackFormat::kQ4K>,
      Panels<PackFormat::kQ8>, Panels<PackFormat::kQ8M>, Panels<PackFormat::kQ8F>,
-     Panels<PackFormat::kQ8FM>, Panels<PackFormat::kQ8F2>, Panels<PackFormat::kQ8FM2>},
+     Panels<PackFormat::kQ8FM>, Panels<PackFormat::kQ8F2>, Panels<PackFormat::kQ8FM2>,
+     ByteTilePanels<PackFormat::kI4>, ByteTilePanels<PackFormat::kI8>},
     TilePeak<true>,
     FloatPeak,
-    TilePeak<false>};
+    TilePeak<false>,
+    QuantizeBlocks};
 
 }  // namespace kvasir::amx

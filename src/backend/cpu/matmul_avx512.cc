@@ -8,6 +8,7 @@ namespace kvasir::avx512 {
 namespace {
 
 #include "backend/cpu/matmul_avx512-inl.h"
+#include "backend/cpu/matmul_blocks_avx512-inl.h"
 
 template <PackFormat F>
 void Panels(const PanelArgs& a) {
@@ -30,9 +31,11 @@ const MatMulKernels kMatMul = {
     {FloatPanels<PackFormat::kF32>, FloatPanels<PackFormat::kF16>, FloatPanels<PackFormat::kBF16>,
      Panels<PackFormat::kQ4>, Panels<PackFormat::kQ4M>, Panels<PackFormat::kQ4K>,
      Panels<PackFormat::kQ8>, Panels<PackFormat::kQ8M>, Panels<PackFormat::kQ8F>,
-     Panels<PackFormat::kQ8FM>, Panels<PackFormat::kQ8F2>, Panels<PackFormat::kQ8FM2>},
+     Panels<PackFormat::kQ8FM>, Panels<PackFormat::kQ8F2>, Panels<PackFormat::kQ8FM2>,
+     BlockPanels<PackFormat::kI4>, BlockPanels<PackFormat::kI8>},
     Int8Peak,
     FloatPeak,
-    nullptr};
+    nullptr,
+    QuantizeBlocks};
 
 }  // namespace kvasir::avx512

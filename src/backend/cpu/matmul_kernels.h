@@ -31,6 +31,17 @@ enum class TileOrder {
   kPacked,
 };
 
+// Activations of the faster mode: int8 with a scale for kBlock = 256 inputs, as tiles of 16 rows
+// and 64 inputs (the last ones padded), [block of rows][64 inputs][16][64] bytes.
+inline constexpr int64_t kByteTileInputs = 64;
+constexpr int64_t ByteTiles(int64_t k) { return (k + kByteTileInputs - 1) / kByteTileInputs; }
+/// Where they lie: the tiles of `rows` rows, then the scales, then the sums for their groups.
+struct ByteBlocks {
+  int8_t* q = nullptr;
+  float* d = nullptr;      ///< [rows][blocks of 256]
+  int32_t* sum = nullptr;  ///< [rows][groups of 32]
+};
+
 /// Arguments of a product of some rows with consecutive panels of a packed matrix (pack.h). A leaf:
 /// pointers and strides only.
 struct PanelArgs {
@@ -50,6 +61,9 @@ struct PanelArgs {
   const uint8_t* tiles = nullptr;
   int64_t first_block = 0, tile_blocks = 0;
   uint8_t* scratch = nullptr;  ///< of this thread: TileScratchBytes, 64-byte aligned
+  // Formats of the faster mode: tiles of bytes with `d` [rows][blocks] and `sum` [rows][k / 32], of
+  // which these rows begin with block `first_block`.
+  const int8_t* byte_tiles = nullptr;
   // Float formats: the activations as they are.
   const float* x = nullptr;
   int64_t x_stride = 0;
@@ -77,6 +91,9 @@ struct PanelArgs {
 /// bits, halves away from zero); see TileWeight in matmul_tiles_scalar.cc. f16 and f32 weights are
 /// computed as above.
 ///
+/// Blocks (the faster mode; both arithmetics have it): acc = 0; for each block of 256 inputs in
+/// order acc = fma(float(sum of q_w * q_x), d_w * d_x, acc). The sums are exact integers.
+///
 /// Then acc + bias, then (what was there) + that.
 struct MatMulKernels {
   using Quantize = void (*)(const float* x, int64_t k, int8_t* q, int16_t* q16, float* d,
@@ -91,11 +108,15 @@ struct MatMulKernels {
   Quantize quantize = nullptr;
   /// nullptr: the arithmetic is in integers.
   ToTiles to_tiles = nullptr;
-  Panels panels[12] = {};  ///< by PackFormat
+  Panels panels[14] = {};  ///< by PackFormat; nullptr: not in this set
   /// The limits of the arithmetic: `rounds` rounds of multiply-adds on registers alone, of int8, of
   /// f32, and with tiles of bf16. Returns the operations done, two for each multiply-add.
   using Peak = uint64_t (*)(int64_t rounds);
   Peak int8_peak = nullptr, float_peak = nullptr, tile_peak = nullptr;
+  /// Row `row` of x, k inputs (a multiple of 32): d = max|x| / 127 of each block, q as `quantize`
+  /// has it; a block with a NaN or an infinity gets d = NaN. nullptr: no faster mode.
+  using QuantizeBlocks = void (*)(const float* x, int64_t k, int64_t row, const ByteBlocks& out);
+  QuantizeBlocks quantize_blocks = nullptr;
 };
 
 /// Bytes of tiles of so many rows.

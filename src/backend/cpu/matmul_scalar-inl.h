@@ -7,7 +7,7 @@ struct Scales {
   float m[2][16];
 };
 
-float LoadHalf(const uint8_t* p) {
+[[maybe_unused]] float LoadHalf(const uint8_t* p) {
   uint16_t bits = 0;
   std::memcpy(&bits, p, 2);
   return F16ToF32(bits);

@@ -1,6 +1,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "backend/cpu/matmul_blocks_scalar.h"
 #include "backend/cpu/matmul_kernels.h"
 #include "backend/cpu/pack.h"
 #include "tensor/half.h"
@@ -88,9 +89,11 @@ const MatMulKernels kMatMul = {
     {FloatPanels<PackFormat::kF32>, FloatPanels<PackFormat::kF16>, FloatPanels<PackFormat::kBF16>,
      Panels<PackFormat::kQ4>, Panels<PackFormat::kQ4M>, Panels<PackFormat::kQ4K>,
      Panels<PackFormat::kQ8>, Panels<PackFormat::kQ8M>, Panels<PackFormat::kQ8F>,
-     Panels<PackFormat::kQ8FM>, Panels<PackFormat::kQ8F2>, Panels<PackFormat::kQ8FM2>},
+     Panels<PackFormat::kQ8FM>, Panels<PackFormat::kQ8F2>, Panels<PackFormat::kQ8FM2>,
+     BlockPanels<PackFormat::kI4>, BlockPanels<PackFormat::kI8>},
     Int8Peak,
     FloatPeak,
-    nullptr};
+    nullptr,
+    QuantizeBlocks};
 
 }  // namespace kvasir::scalar

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "backend/cpu/cpu_matmul.h"
+#include "backend/cpu/emulated_tiles.h"
 #include "backend/cpu/matmul_kernels.h"
 #include "backend/cpu/pack.h"
 #include "base/cpu.h"
@@ -95,9 +96,9 @@ const MatMulKernels& TwinOf(Isa isa) {
 std::vector<float> Multiply(const MatMulKernels& kernels, int threads, const Problem& p,
                             const std::vector<float>& x, int64_t x_stride, int32_t rows,
                             int32_t rows_per_call = 1 << 20, const float* bias = nullptr,
-                            const std::vector<float>* add_to = nullptr) {
+                            const std::vector<float>* add_to = nullptr, bool fast = false) {
   ThreadPool pool(threads, false);
-  CpuMatMul mm(&kernels, &pool);
+  CpuMatMul mm(&kernels, &pool, fast);
   EXPECT_TRUE(mm.ReserveScratch(rows, p.k).ok());
   const Result<Matrix> m = mm.Pack(p.view());
   EXPECT_TRUE(m.ok());
@@ -238,7 +239,7 @@ TEST(MatMul, APackedRowIsTheDequantizedRow) {
       const Problem p = MakeProblem(dtype, 35, k, 13);
       const Result<Matrix> m = mm.Pack(p.view());
       ASSERT_TRUE(m.ok());
-      EXPECT_EQ(m->bytes(), *CpuMatMul::PackedBytes(dtype, 35, k));
+      EXPECT_EQ(m->bytes(), *mm.PackedBytes(dtype, 35, k));
       std::vector<float> expected(static_cast<size_t>(k)), got(expected.size());
       for (int64_t r = 0; r < 35; ++r) {
         Dequantize(dtype, p.view().row(r), expected);
@@ -318,10 +319,183 @@ TEST(MatMul, AScaleThatIsNoNumberShowsInTheResult) {
 }
 
 TEST(MatMul, RefusesShapesItCannotPack) {
-  EXPECT_FALSE(CpuMatMul::PackedBytes(DType::kQ4_K, 16, 128).ok());
-  EXPECT_FALSE(CpuMatMul::PackedBytes(DType::kQ8_0, 16, 33).ok());
-  EXPECT_FALSE(CpuMatMul::PackedBytes(DType::kI32, 16, 32).ok());
-  EXPECT_FALSE(CpuMatMul::PackedBytes(DType::kF32, int64_t{1} << 40, int64_t{1} << 32).ok());
+  ThreadPool pool(1, false);
+  for (const bool fast : {false, true}) {
+    const CpuMatMul mm(&scalar::kMatMul, &pool, fast);
+    EXPECT_FALSE(mm.PackedBytes(DType::kQ4_K, 16, 128).ok());
+    EXPECT_FALSE(mm.PackedBytes(DType::kQ8_0, 16, 33).ok());
+    EXPECT_FALSE(mm.PackedBytes(DType::kI32, 16, 32).ok());
+    EXPECT_FALSE(mm.PackedBytes(DType::kF32, int64_t{1} << 40, int64_t{1} << 32).ok());
+  }
+}
+
+struct FastKernels {
+  std::string name;
+  const MatMulKernels* kernels;
+};
+
+/// All that have the faster mode, the scalar ones first; AMX's also where there is no AMX.
+std::vector<FastKernels> AllFastKernels() {
+  std::vector<FastKernels> out;
+  for (const Isa isa : AvailableIsas()) {
+    const MatMulKernels& kernels = MatMulKernelsFor(isa);
+    if (kernels.quantize_blocks == nullptr) continue;
+    out.push_back({std::string(NameOf(isa)), &kernels});
+#if defined(__x86_64__)
+    if (isa == Isa::kAvx512) out.push_back({"emulated tiles", &emulated::kMatMul});
+#endif
+  }
+  return out;
+}
+
+std::vector<float> FastMultiply(const FastKernels& k, int threads, const Problem& p,
+                                const std::vector<float>& x, int64_t x_stride, int32_t rows,
+                                int32_t rows_per_call = 1 << 20) {
+  // There is one set of emulated tiles.
+  return Multiply(*k.kernels, k.name == "emulated tiles" ? 1 : threads, p, x, x_stride, rows,
+                  rows_per_call, nullptr, nullptr, true);
+}
+
+TEST(FastMatMul, EveryInstructionSetGivesTheBitsOfTheScalarKernels) {
+  const std::vector<FastKernels> all = AllFastKernels();
+  for (const DType dtype : kFormats) {
+    if (InfoOf(dtype).block_elements == 1) continue;
+    const bool super = InfoOf(dtype).block_elements == 256;
+    for (const int64_t k : super ? std::vector<int64_t>{256, 768}
+                                 : std::vector<int64_t>{32, 96, 256, 288, 576, 1312}) {
+      for (const int64_t n : {1, 17, 50}) {
+        const Problem p = MakeProblem(dtype, n, k, static_cast<uint32_t>(n * 1000 + k));
+        for (const int32_t rows : {1, 2, 4, 5, 13, 16, 17, 37}) {
+          const auto x = RandomRows(rows, k + 3, static_cast<uint32_t>(rows));
+          const auto expected = FastMultiply(all[0], 1, p, x, k + 3, rows);
+          for (size_t i = 1; i < all.size(); ++i) {
+            ExpectSameBits(
+                FastMultiply(all[i], 1, p, x, k + 3, rows), expected,
+                fmt::format("{} {} n={} k={} rows={}", all[i].name, NameOf(dtype), n, k, rows));
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(FastMatMul, ManyRowsOfManyPanelsHaveTheBitsOfTheScalarKernels) {
+  const std::vector<FastKernels> all = AllFastKernels();
+  for (const DType dtype : {DType::kQ4_0, DType::kQ8_0}) {
+    const Problem p = MakeProblem(dtype, 16 * 19 - 3, 1056, 17);
+    for (const int32_t rows : {64, 65, 101}) {
+      const auto x = RandomRows(rows, 1056, static_cast<uint32_t>(rows));
+      const auto expected = FastMultiply(all[0], 2, p, x, 1056, rows);
+      for (size_t i = 1; i < all.size(); ++i) {
+        ExpectSameBits(FastMultiply(all[i], 2, p, x, 1056, rows), expected,
+                       fmt::format("{} {} rows={}", all[i].name, NameOf(dtype), rows));
+      }
+    }
+  }
+}
+
+TEST(FastMatMul, ARowDoesNotDependOnItsCompanyNorOnThreads) {
+  for (const FastKernels& kernels : AllFastKernels()) {
+    for (const DType dtype : {DType::kQ4_1, DType::kQ4_K, DType::kQ6_K, DType::kQ8_0}) {
+      const Problem p = MakeProblem(dtype, 100, 512, 5);
+      const auto x = RandomRows(40, 512, 6);
+      const auto together = FastMultiply(kernels, 1, p, x, 512, 40);
+      for (const int32_t rows : {1, 3, 7, 16, 39}) {
+        ExpectSameBits(FastMultiply(kernels, 2, p, x, 512, 40, rows), together,
+                       fmt::format("{} {} in calls of {} rows", kernels.name, NameOf(dtype), rows));
+      }
+    }
+  }
+}
+
+/// Weights as quantizers make them: normal numbers, each group by its largest.
+Problem QuantizedNormals(DType dtype, int64_t n, int64_t k, uint32_t seed) {
+  Problem p{dtype, n, k, std::vector<uint8_t>(TensorView{dtype, n, k, nullptr}.bytes())};
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal(0, 0.05f);
+  for (size_t at = 0; at < p.data.size(); at += InfoOf(dtype).block_bytes) {
+    float w[32], most = 0;
+    for (float& v : w) {
+      v = normal(random);
+      most = std::fabs(v) > std::fabs(most) ? v : most;
+    }
+    const bool four = dtype == DType::kQ4_0;
+    const float d = four ? most / -8 : std::fabs(most) / 127;
+    const uint16_t half = F32ToF16(d);
+    std::memcpy(&p.data[at], &half, 2);
+    for (int i = 0; i < 32; ++i) {
+      const float q = std::nearbyintf(w[i] / d);
+      if (four) {
+        const auto nibble = static_cast<uint8_t>(std::clamp(q + 8, 0.0f, 15.0f));
+        uint8_t& byte = p.data[at + 2 + static_cast<size_t>(i % 16)];
+        byte = static_cast<uint8_t>(i < 16 ? (byte & 0xf0) | nibble : (byte & 15) | nibble << 4);
+      } else {
+        p.data[at + 2 + static_cast<size_t>(i)] = static_cast<uint8_t>(static_cast<int8_t>(q));
+      }
+    }
+  }
+  return p;
+}
+
+TEST(FastMatMul, IsAsAccurateAsIntegersWithOneScaleFor256Are) {
+  for (const DType dtype : {DType::kQ4_0, DType::kQ8_0}) {
+    const Problem p = QuantizedNormals(dtype, 64, 2048, 11);
+    const auto x = RandomRows(8, 2048, 12);
+    for (const FastKernels& kernels : AllFastKernels()) {
+      const double error = NormalizedError(p, x, 8, FastMultiply(kernels, 1, p, x, 2048, 8));
+      // Activations alone have 5e-4 at most; scales of four bits are rounded to a seventeenth.
+      EXPECT_LE(error, dtype == DType::kQ4_0 ? 1e-3 : 5e-4) << kernels.name << NameOf(dtype);
+      EXPECT_GT(error, 1e-6) << "no activation was rounded";
+      RecordProperty("nmse_" + std::string(NameOf(dtype)), std::to_string(error));
+    }
+  }
+}
+
+TEST(FastMatMul, APackedRowIsNearTheDequantizedOneAndFloatsStayAsTheyAre) {
+  ThreadPool pool(2, false);
+  CpuMatMul mm(&scalar::kMatMul, &pool, true);
+  for (const DType dtype : kFormats) {
+    const bool quantized = InfoOf(dtype).block_elements > 1;
+    const int64_t k = quantized ? 768 : 33;
+    const Problem p = MakeProblem(dtype, 35, k, 13);
+    const Result<Matrix> m = mm.Pack(p.view());
+    ASSERT_TRUE(m.ok());
+    EXPECT_EQ(m->bytes(), *mm.PackedBytes(dtype, 35, k));
+    std::vector<float> expected(static_cast<size_t>(k)), got(expected.size());
+    double error = 0, all = 0;
+    for (int64_t r = 0; r < 35; ++r) {
+      Dequantize(dtype, p.view().row(r), expected);
+      mm.Row(*m, r, 1, got.data());
+      for (size_t i = 0; i < got.size(); ++i) {
+        const double d = static_cast<double>(got[i]) - static_cast<double>(expected[i]);
+        error += d * d;
+        all += static_cast<double>(expected[i]) * static_cast<double>(expected[i]);
+      }
+    }
+    // The groups of these have scales of any size beside one another.
+    EXPECT_LE(error, (quantized ? 5e-3 : 0) * all) << NameOf(dtype);
+  }
+}
+
+TEST(FastMatMul, NumbersThatAreNotFiniteAndExtremesShow) {
+  for (const FastKernels& kernels : AllFastKernels()) {
+    Problem p = MakeProblem(DType::kQ4_0, 16, 576, 14);
+    for (const float bad : {NAN, INFINITY, -INFINITY}) {
+      auto x = RandomRows(7, 576, 15);
+      x[576 + 540] = bad;
+      const auto out = FastMultiply(kernels, 1, p, x, 576, 7);
+      for (size_t i = 0; i < out.size(); ++i)
+        EXPECT_EQ(std::isfinite(out[i]), i / 16 != 1) << kernels.name << " " << i;
+    }
+    std::vector<float> x(576, 0.0f);  // blocks of zeros, of subnormals, and of both extremes
+    for (int i = 256; i < 512; ++i) x[i] = std::ldexp(1.0f, -149 + i % 20);
+    for (int i = 512; i < 576; ++i) x[i] = i % 2 == 0 ? 3e38f : -1e-38f;
+    ExpectSameBits(FastMultiply(kernels, 1, p, x, 576, 1),
+                   FastMultiply(AllFastKernels()[0], 1, p, x, 576, 1), kernels.name);
+    const uint16_t nan = 0x7e00;
+    std::memcpy(p.data.data(), &nan, 2);
+    EXPECT_TRUE(std::isnan(FastMultiply(kernels, 1, p, RandomRows(1, 576, 21), 576, 1)[0]));
+  }
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "backend/cpu/matmul_blocks_scalar.h"
 #include "backend/cpu/matmul_kernels.h"
 #include "backend/cpu/pack.h"
 #include "backend/cpu/tile_product_scalar.h"
@@ -126,9 +127,11 @@ const MatMulKernels kMatMulTiles = {
     {FloatPanels<PackFormat::kF32>, FloatPanels<PackFormat::kF16>, TilePanels<PackFormat::kBF16>,
      TilePanels<PackFormat::kQ4>, TilePanels<PackFormat::kQ4M>, TilePanels<PackFormat::kQ4K>,
      TilePanels<PackFormat::kQ8>, TilePanels<PackFormat::kQ8M>, TilePanels<PackFormat::kQ8F>,
-     TilePanels<PackFormat::kQ8FM>, TilePanels<PackFormat::kQ8F2>, TilePanels<PackFormat::kQ8FM2>},
+     TilePanels<PackFormat::kQ8FM>, TilePanels<PackFormat::kQ8F2>, TilePanels<PackFormat::kQ8FM2>,
+     BlockPanels<PackFormat::kI4>, BlockPanels<PackFormat::kI8>},
     nullptr,
     nullptr,
-    nullptr};
+    nullptr,
+    QuantizeBlocks};
 
 }  // namespace kvasir::scalar

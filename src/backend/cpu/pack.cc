@@ -275,6 +275,21 @@ PackFormat PackFormatOf(DType dtype) {
 
 bool IsQuantized(PackFormat format) { return format >= PackFormat::kQ4; }
 
+PackFormat BlockedFormatOf(PackFormat format) {
+  switch (format) {
+    case PackFormat::kF32:
+    case PackFormat::kF16:
+    case PackFormat::kBF16:
+      return format;
+    case PackFormat::kQ4:
+    case PackFormat::kQ4M:
+    case PackFormat::kQ4K:
+      return PackFormat::kI4;
+    default:
+      return PackFormat::kI8;
+  }
+}
+
 size_t RecordBytes(PackFormat format) {
   switch (format) {
     case PackFormat::kF32:
@@ -305,6 +320,12 @@ size_t PanelBytes(PackFormat format, int64_t k) {
       return RoundUp(inputs, 2) * 16 * 2;
     case PackFormat::kQ4K:
       return inputs / 256 * kQ4KBytes + sizeof(TileScale);
+    case PackFormat::kI4:
+    case PackFormat::kI8: {
+      const int64_t rest = k % kBlock / kGroup;
+      return inputs / kBlock * BlockBytes(format, kBlockGroups) +
+             (rest > 0 ? BlockBytes(format, rest) : 0);
+    }
     default:
       return inputs / 32 * RecordBytes(format) + sizeof(TileScale);
   }
@@ -330,11 +351,9 @@ void UnpackFloatColumn(PackFormat format, const uint8_t* panel, int n, int64_t k
   }
 }
 
-/// q, d and m of element i of column n in group g of a packed panel.
-struct Element {
-  float q, d, m;
-};
-Element ElementAt(PackFormat format, const uint8_t* panel, int n, int64_t g, int i) {
+}  // namespace
+
+PackedElement PackedElementAt(PackFormat format, const uint8_t* panel, int n, int64_t g, int i) {
   const bool four =
       format == PackFormat::kQ4 || format == PackFormat::kQ4M || format == PackFormat::kQ4K;
   if (four) {
@@ -364,6 +383,31 @@ Element ElementAt(PackFormat format, const uint8_t* panel, int n, int64_t g, int
                  : Load<float>(record + 512 + at * 4);
   };
   return {static_cast<float>(q), value(half), s.has_min ? value(s.halves + half) : 0};
+}
+
+namespace {
+
+void UnpackBlockColumn(PackFormat format, const uint8_t* panel, int n, int64_t k, float* out) {
+  const int64_t groups = k / kGroup;
+  for (int64_t first = 0; first < groups; first += kBlockGroups) {
+    const int64_t count = std::min(kBlockGroups, groups - first);
+    const auto in = static_cast<size_t>(count), bytes = BlockBytes(format, count);
+    const float d = Load<float>(panel + bytes - kPanel * 4 + n * 4);
+    for (size_t g = 0; g < in; ++g) {
+      for (int i = 0; i < kGroup; ++i) {
+        int q = 0;
+        if (format == PackFormat::kI4) {
+          const uint8_t byte = panel[g * 256 + i % 16 / 4 * 64 + n * 4 + i % 4];
+          q = (i < 16 ? byte & 15 : byte >> 4) * panel[in * 256 + g * 16 + n] +
+              static_cast<int8_t>(panel[in * (256 + 16) + g * 16 + n]);
+        } else {
+          q = static_cast<int8_t>(panel[g * 512 + i / 4 * 64 + n * 4 + i % 4]);
+        }
+        *out++ = d * static_cast<float>(q);
+      }
+    }
+    panel += bytes;
+  }
 }
 
 bool HasMin(PackFormat format) {
@@ -465,11 +509,13 @@ void UnpackColumn(PackFormat format, const uint8_t* panel, int n, int64_t k, flo
                   float* out) {
   if (!IsQuantized(format)) {
     UnpackFloatColumn(format, panel, n, k, out);
+  } else if (IsBlocked(format)) {
+    UnpackBlockColumn(format, panel, n, k, out);
   } else {
     const bool has_min = HasMin(format);
     for (int64_t g = 0; g < k / kGroup; ++g) {
       for (int i = 0; i < kGroup; ++i) {
-        const Element e = ElementAt(format, panel, n, g, i);
+        const PackedElement e = PackedElementAt(format, panel, n, g, i);
         // Without a minimum nothing is added, so that a zero keeps its sign.
         out[g * kGroup + i] = has_min ? e.d * e.q + e.m : e.d * e.q;
       }

@@ -32,11 +32,24 @@ enum class PackFormat : int32_t {
   kQ8FM,  ///< 8 bit, d and m f32                             Q5_K
   kQ8F2,  ///< 8 bit, d f32 for each half of the group        Q3_K, Q6_K
   kQ8FM2,  ///< 8 bit, d and m f32 for each half of the group  Q2_K
+  // Of the faster mode, made of the others (pack_blocks.cc): integers with one scale for kBlock
+  // inputs.
+  kI4,  ///< 4 bit q, unsigned; for each group and column s uint8 <= 17 and o int8; w = d (s q + o)
+  kI8,  ///< 8 bit q; w = d q
 };
-inline constexpr int kPackFormats = 12;
+inline constexpr int kPackFormats = 14;
 
 inline constexpr int64_t kPanel = 16;  ///< output columns of a panel
 inline constexpr int64_t kGroup = 32;  ///< inputs that share a scale of the activations
+
+/// The faster mode's formats: a panel is a run of records, one for each kBlock inputs, the last one
+/// for what is left. A record of `groups` groups has their weights in the order above; kI4 then s
+/// [group][16] and o [group][16]; then d [16] f32. s q + o is an int8 for every q of the group.
+inline constexpr int64_t kBlock = 256, kBlockGroups = kBlock / kGroup;
+constexpr size_t BlockBytes(PackFormat format, int64_t groups) {
+  const size_t each = format == PackFormat::kI4 ? 256 + 2 * kPanel : 512;
+  return static_cast<size_t>(groups) * each + kPanel * sizeof(float);
+}
 
 /// The end of a quantized panel.
 struct TileScale {
@@ -60,7 +73,8 @@ inline constexpr size_t kQ4KBytes = kQ4KSubMinsAt + 128;
 // What a format is made of, for kernels. Constants only: nothing here becomes code that files
 // compiled for different instruction sets could share.
 template <PackFormat F>
-constexpr bool kFourBit = F == PackFormat::kQ4 || F == PackFormat::kQ4M || F == PackFormat::kQ4K;
+constexpr bool kFourBit =
+    F == PackFormat::kQ4 || F == PackFormat::kQ4M || F == PackFormat::kQ4K || F == PackFormat::kI4;
 /// Parts of a group with scales of their own.
 template <PackFormat F>
 constexpr int kHalves = F == PackFormat::kQ8F2 || F == PackFormat::kQ8FM2 ? 2 : 1;
@@ -94,13 +108,28 @@ PackFormat PackFormatOf(DType dtype);
 size_t RecordBytes(PackFormat format);
 /// Bytes of one panel of `k` inputs.
 size_t PanelBytes(PackFormat format, int64_t k);
-/// True for formats whose products are taken in integers.
+/// True for formats with integers as weights.
 bool IsQuantized(PackFormat format);
+/// True for those of the faster mode.
+constexpr bool IsBlocked(PackFormat format) { return format >= PackFormat::kI4; }
+/// What the faster mode makes of a format; itself for floats.
+PackFormat BlockedFormatOf(PackFormat format);
 
 /// Packs panel `panel` of a matrix into `out` (PanelBytes, zeroed).
 void PackPanel(const TensorView& source, int64_t panel, uint8_t* out);
 
-/// out[0..k) = scale * column `n` of a packed panel: bit-equal to Dequantize of the source's row.
+/// w = d q + m: element i of column n in group g of a packed panel (not of the faster mode's).
+struct PackedElement {
+  float q, d, m;
+};
+PackedElement PackedElementAt(PackFormat format, const uint8_t* panel, int n, int64_t g, int i);
+
+/// Makes a panel of BlockedFormatOf(format) in `out` (PanelBytes) of one of a quantized format, as
+/// near as its integers come. A scale that is not finite becomes a NaN.
+void PackBlocks(PackFormat format, const uint8_t* panel, int64_t k, uint8_t* out);
+
+/// out[0..k) = scale * column `n` of a packed panel: bit-equal to Dequantize of the source's row
+/// (in the faster mode: what its integers stand for).
 void UnpackColumn(PackFormat format, const uint8_t* panel, int n, int64_t k, float scale,
                   float* out);
 

@@ -19,8 +19,9 @@ Result<double> ReadBandwidthProbe(int threads, const Clock* clock,
 struct PeakRates {
   double int8_gops = 0, float_gops = 0, tile_gops = 0;
 
-  /// Of the arithmetic that an instruction set's products with such weights use.
-  double Quantized() const { return tile_gops > 0 ? tile_gops : int8_gops; }
+  /// Of the arithmetic that an instruction set's products with such weights use; `fast`: in the
+  /// faster mode.
+  double Quantized(bool fast) const { return tile_gops > 0 && !fast ? tile_gops : int8_gops; }
   double BF16() const { return tile_gops > 0 ? tile_gops : float_gops; }
   /// Of attention over keys and values of this type: products of tiles where they exist.
   double Attention(KvDType dtype) const {
