@@ -27,6 +27,7 @@ struct LlmOptions {
   int32_t max_sequences = 16;     ///< sequences running at once, at most
   int64_t max_waiting = 0;        ///< requests that may wait; 0: no bound
   double itl_target_s = 0;        ///< a step in which somebody decodes takes no longer; 0: off
+  bool fast = false;              ///< faster products, less accurate (docs/exactness.md)
 };
 
 /// One request. Exactly one of `messages`, `prompt` and `tokens` is given.

@@ -18,6 +18,7 @@ LoadOptions ToLoadOptions(const std::string& path, const LlmOptions& o) {
   LoadOptions load;
   load.path = path;
   load.cpu.threads = o.threads;
+  load.cpu.fast = o.fast;
   load.memory = {.context = o.context,
                  .kv_bytes = o.kv_bytes,
                  .kv_dtype = OrThrow(ParseKvDType(o.kv_dtype)),
