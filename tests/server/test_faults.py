@@ -202,7 +202,7 @@ class Starts(unittest.TestCase):
         code, text = self.fails("--tls-cert", "a.pem")
         self.assertEqual(code, 1)
 
-    @unittest.skipIf("ASAN_OPTIONS" in os.environ, "the sanitizer's shadow takes all addresses")
+    @unittest.skipIf({"ASAN_OPTIONS", "TSAN_OPTIONS"} & set(os.environ), "the sanitizer's shadow takes all addresses")
     def test_under_any_limit_of_memory_it_serves_or_refuses_with_numbers(self):
         served = refused = 0
         prompt = lambda seed: [(seed * 7 + i * (seed + 3)) % 200 + 20 for i in range(3000)]
