@@ -148,6 +148,36 @@ def overhead(args):
             f"{100 * between:.1f}% of the time")
 
 
+def looking(args):
+    """16 streams decode, and somebody looks at the live view; must: 1% of the engine's time."""
+    with Server("--log-level", "warn", model=args.model, ctx=8192, check_idle=False) as server:
+        body = {"max_tokens": 8000, "temperature": 0, "ignore_eos": True, "logprobs": 0}
+        readers = [Reader(server, {**body, "prompt": [1000 + i] * 64}) for i in range(16)]
+        time.sleep(3)
+
+        def window(looks):
+            """Milliseconds from step to step, and between two of them, over some seconds."""
+            view = socket.create_connection((server.host, server.port))
+            if looks:
+                view.sendall(b"GET /v1/kv/stream?interval_ms=500 HTTP/1.1\r\nHost: x\r\n\r\n")
+                threading.Thread(target=lambda: [None for _ in iter(lambda: view.recv(1 << 20), b"")], daemon=True).start()
+            time.sleep(4)
+            steps = server.kv()["steps"]
+            view.shutdown(socket.SHUT_RDWR)
+            wall = (steps[-1]["t_ms"] - steps[0]["t_ms"]) / (len(steps) - 1)
+            return wall, wall - statistics.mean(s["ms"] for s in steps[:-1])
+
+        # Steps grow with the context: in this order both kinds grow alike.
+        order = [False, True, True, False] * 4
+        seen = [window(looks) for looks in order]
+        for r in readers:
+            r.stream.close()
+    mean = lambda looks, i: statistics.mean(s[i] for s, l in zip(seen, order) if l == looks)
+    wall, between = mean(False, 0), mean(True, 1) - mean(False, 1)
+    return (f"a step of {wall:.1f} ms takes {100 * (mean(True, 0) / wall - 1):+.1f}% longer; between two steps {between * 1e3:+.0f} us = "
+            f"{100 * between / wall:.2f}% of it")
+
+
 def start(args):
     """From exec to /health 200; must: 0.3 s."""
     times = []
@@ -169,7 +199,7 @@ def main():
     parser.add_argument("--only", nargs="*")
     args = parser.parse_args()
     rows = []
-    for measure in (start, throughput, stalls, connections, overhead):
+    for measure in (start, throughput, stalls, connections, overhead, looking):
         if args.only and measure.__name__ not in args.only:
             continue
         result = measure(args)
