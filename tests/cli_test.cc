@@ -11,6 +11,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <vector>
 
 #include "default_model.h"
 
@@ -60,6 +61,24 @@ class Folder {
  private:
   std::filesystem::path path_;
 };
+
+TEST(CommandLine, WhatCannotBeWrittenIsAnError) {
+  for (const std::string& command : std::vector<std::string>{
+           "show " + kTiny, "plan " + kTiny, "run " + kTiny + " -p x --ctx 64 -n 4"}) {
+    const Output full = Kvasir(command + " 2>&1 >/dev/full </dev/null");
+    EXPECT_EQ(full.code, 1) << command;
+    EXPECT_NE(full.text.find("cannot write to standard output: No space left"), std::string::npos)
+        << full.text;
+  }
+  const Folder folder;
+  const std::string errors = folder.Write("errors", "");
+  Kvasir("show " + kTiny + " 2>" + errors + " | true");
+  EXPECT_EQ(std::filesystem::file_size(errors), 0u) << "a closed pipe is no error";
+  const std::string in = folder.Write("in.jsonl", "");
+  const Output batch = Kvasir("batch " + kTiny + " " + in + " /dev/full 2>&1");
+  EXPECT_EQ(batch.code, 1);
+  EXPECT_NE(batch.text.find("/dev/full is not a regular file"), std::string::npos) << batch.text;
+}
 
 TEST(CommandLine, EverySubcommandHasHelp) {
   EXPECT_EQ(Kvasir("--help").code, 0);

@@ -1,6 +1,7 @@
 #include "app/batch_job.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -83,6 +84,11 @@ class AnswerFile {
     path_ = path;
     fd_ = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
     if (fd_ < 0) return MakeError(ErrorCode::kIo, "cannot open {}: {}", path, std::strerror(errno));
+    struct stat status {};
+    if (fstat(fd_, &status) != 0 || !S_ISREG(status.st_mode)) {
+      return MakeError(ErrorCode::kIo, "{} is not a regular file, and answers are looked for in it",
+                       path);
+    }
     std::ifstream in(path);
     std::string line;
     off_t whole = 0;

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <signal.h>
 
+#include <cstring>
 #include <map>
 #include <new>
 #include <string>
@@ -82,7 +83,9 @@ int RunCommandLine(int argc, char** argv) {
   signal(SIGPIPE, SIG_IGN);  // a closed pipe is a failed write
   MappedFile::EndProcessWhereLost();
   try {
-    return Run(argc, argv);
+    const int code = Run(argc, argv);
+    if (OutputError() == 0) return code;
+    PrintError(fmt::format("cannot write to standard output: {}", std::strerror(OutputError())));
   } catch (const std::bad_alloc&) {
     PrintError("out of memory; lower --ctx, or see kvasir plan");
   } catch (const std::system_error& error) {

@@ -16,6 +16,7 @@ namespace kvasir {
 namespace {
 
 std::atomic<int> g_interrupts{0};
+std::atomic<int> g_output_error{0};
 struct sigaction g_before;
 
 extern "C" void OnInterrupt(int) {
@@ -63,7 +64,13 @@ std::string SafeForTerminal(std::string_view text) {
   return out;
 }
 
-bool WriteOut(std::string_view text) { return WriteAll(STDOUT_FILENO, text); }
+bool WriteOut(std::string_view text) {
+  if (WriteAll(STDOUT_FILENO, text)) return true;
+  int none = 0;
+  if (errno != EPIPE) g_output_error.compare_exchange_strong(none, errno);
+  return false;
+}
+int OutputError() { return g_output_error; }
 void WriteErr(std::string_view text) { WriteAll(STDERR_FILENO, text); }
 
 void PrintError(std::string_view message) {

@@ -18,8 +18,10 @@ bool UseColor();
 /// (U+2400 block), so that a model's output cannot move the cursor or change the terminal.
 std::string SafeForTerminal(std::string_view text);
 
-/// Writes to stdout at once; false if it cannot (a closed pipe).
+/// Writes to stdout at once; false if it cannot (a closed pipe, a full disk).
 bool WriteOut(std::string_view text);
+/// errno of the first write to stdout that failed, but for a closed pipe, which nobody minds; 0.
+int OutputError();
 void WriteErr(std::string_view text);
 /// One line "kvasir: ..." on stderr.
 void PrintError(std::string_view message);
