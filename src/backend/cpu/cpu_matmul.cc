@@ -42,19 +42,20 @@ struct Scratch {
   }
 };
 
-/// The same for the faster mode.
+/// The same for the faster mode: tiles of bytes, then scales, then sums.
+struct BlockOffsets {
+  size_t d, sum, end;
+  BlockOffsets(int32_t rows, int64_t k) {
+    d = DivUp(static_cast<size_t>(rows), kTileRows) * static_cast<size_t>(ByteTiles(k)) *
+        kTileBytes;
+    sum = d + RoundUp(static_cast<size_t>(rows) * DivUp(static_cast<size_t>(k), kBlock) * 4, 64);
+    end = sum + RoundUp(static_cast<size_t>(rows) * static_cast<size_t>(k / kGroup) * 4, 64);
+  }
+};
 ByteBlocks BlocksIn(uint8_t* base, int32_t rows, int64_t k) {
-  const auto padded = static_cast<int64_t>(RoundUp(static_cast<size_t>(rows), kTileRows));
-  const size_t tiles = static_cast<size_t>(padded / kTileRows * ByteTiles(k)) * kTileBytes;
-  const size_t scales = static_cast<size_t>(rows * ((k + kBlock - 1) / kBlock)) * sizeof(float);
-  return {reinterpret_cast<int8_t*>(base), reinterpret_cast<float*>(base + tiles),
-          reinterpret_cast<int32_t*>(base + tiles + RoundUp(scales, 64))};
-}
-size_t BlocksBytes(int32_t rows, int64_t k) {
-  const ByteBlocks at = BlocksIn(nullptr, rows, k);
-  return RoundUp(
-      reinterpret_cast<size_t>(at.sum) + static_cast<size_t>(rows * (k / kGroup)) * sizeof(int32_t),
-      64);
+  const BlockOffsets at(rows, k);
+  return {reinterpret_cast<int8_t*>(base), reinterpret_cast<float*>(base + at.d),
+          reinterpret_cast<int32_t*>(base + at.sum)};
 }
 
 PackFormat FormatOf(const Matrix& m) { return static_cast<PackFormat>(m.format); }
@@ -166,7 +167,7 @@ Result<Matrix> CpuMatMul::Pack(const TensorView& source) {
 
 /// Of activations in all the ways in which the kernels take them, one at a time.
 size_t CpuMatMul::ActivationBytes(int32_t max_rows, int64_t max_cols) const {
-  const size_t blocks = fast_ ? BlocksBytes(max_rows, max_cols) : 0;
+  const size_t blocks = fast_ ? BlockOffsets(max_rows, max_cols).end : 0;
   const size_t usual = kernels_->to_tiles != nullptr ? TilesBytes(max_rows, max_cols)
                                                      : Scratch::Bytes(max_rows, max_cols);
   return std::max(blocks, usual);
@@ -210,7 +211,7 @@ CpuMatMul::Prepared CpuMatMul::Prepare(Input input, const float* x, int64_t x_st
   CHECK_LE(k, max_cols_);
   const int64_t groups = k / kGroup;
   const Scratch s(scratch_.data(), rows, k);
-  const ByteBlocks blocks = BlocksIn(scratch_.data(), rows, k);
+  const ByteBlocks blocks = fast_ ? BlocksIn(scratch_.data(), rows, k) : ByteBlocks{};
   const bool by_rows = input == Input::kInt8 || input == Input::kByteBlocks;
   const auto convert = [&](int64_t i) {
     if (input == Input::kByteBlocks) {
@@ -240,7 +241,7 @@ CpuMatMul::Prepared CpuMatMul::Prepare(Input input, const float* x, int64_t x_st
 void CpuMatMul::Multiply(const Prepared& in, std::span<const MatMulOutput> outputs) {
   const int64_t k = in.k, rows = in.rows, groups = k / kGroup;
   const Scratch s(scratch_.data(), in.rows, k);
-  const ByteBlocks blocks = BlocksIn(scratch_.data(), in.rows, k);
+  const ByteBlocks blocks = fast_ ? BlocksIn(scratch_.data(), in.rows, k) : ByteBlocks{};
   const int64_t scales = (k + kBlock - 1) / kBlock;  // of a row, in blocks
   const bool bytes = in.input == Input::kByteBlocks;
   const bool tiles = kernels_->to_tiles != nullptr && in.input != Input::kFloats;
