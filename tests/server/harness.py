@@ -15,6 +15,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 BINARY = os.environ.get("KVASIR_BINARY", str(ROOT / "build" / "kvasir"))
 TINY = str(ROOT / "tests" / "data" / "tiny" / "llama.gguf")
 CHAT, PLAIN = "/v1/chat/completions", "/v1/completions"
+# A sanitizer keeps what was freed, and takes all addresses for its shadow; leaks it finds by itself.
+SANITIZED = bool({"ASAN_OPTIONS", "TSAN_OPTIONS"} & set(os.environ))
 FLAGS = os.environ.get("KVASIR_SERVE_FLAGS", "").split()  # that every server of the tests gets
 PATIENCE = 60  # seconds until a test gives up waiting; nothing is expected to take as long
 
