@@ -177,12 +177,10 @@ bool HttpConnection::HeaderDone() {
   };
   if (message.version() != 10 && message.version() != 11)
     return refuse(505, "only HTTP/1.0 and HTTP/1.1 are spoken");
-  const bool has_length = message.count(http::field::content_length) != 0;
   const bool has_encoding = message.count(http::field::transfer_encoding) != 0;
-  // Two readers could take such a request for two different ones (request smuggling).
-  if (has_length && has_encoding)
-    return refuse(400, "Content-Length and Transfer-Encoding exclude one another");
   if (has_encoding && !parser_->chunked()) return refuse(501, "only chunked bodies are understood");
+  // Two readers could take a request with two for two different ones. Beast refuses one with two
+  // lengths, or with a length and an encoding.
   if (message.version() == 11 && message.count(http::field::host) != 1)
     return refuse(400, "exactly one Host header is needed");
   if (const auto length = parser_->content_length(); length) {

@@ -278,6 +278,7 @@ TEST_F(Http, WhatIsNoRequestIsRefusedWithAStatusAndTheEnd) {
       {"POST /a" + host + "Transfer-Encoding: chunked\r\n\r\nxyz\r\n", 400},
       {"POST /a" + host + "Transfer-Encoding: gzip\r\n\r\n", 501},
       {"POST /a" + host + "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n", 400},
+      {"POST /a" + host + "Transfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n", 400},
       {"POST /a" + host + "Content-Length: 3\r\nExpect: wonders\r\n\r\n", 417},
   };
   for (const auto& [text, status] : cases) {
