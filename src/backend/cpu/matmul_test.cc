@@ -394,6 +394,27 @@ TEST(FastMatMul, ManyRowsOfManyPanelsHaveTheBitsOfTheScalarKernels) {
   }
 }
 
+TEST(FastMatMul, WhatALargerProductLeftInTheScratchDoesNotShow) {
+  const Problem large = MakeProblem(DType::kQ4_0, 64, 1312, 22);
+  const Problem small = MakeProblem(DType::kQ4_0, 64, 288, 23);  // ends with half a tile
+  const auto x = RandomRows(20, 1312, 24);
+  const auto expected = FastMultiply(AllFastKernels()[0], 1, small, x, 1312, 20);
+  for (const FastKernels& kernels : AllFastKernels()) {
+    ThreadPool pool(1, false);
+    CpuMatMul mm(kernels.kernels, &pool, true);
+    ASSERT_TRUE(mm.ReserveScratch(20, 1312).ok());
+    std::vector<float> out(20 * 64);
+    for (const Problem* p : {&large, &small}) {
+      const Result<Matrix> m = mm.Pack(p->view());
+      ASSERT_TRUE(m.ok());
+      const MatMulOutput o{&*m, nullptr, out.data(), 64, false};
+      OpCounters counters;
+      mm.Run(x.data(), 1312, 20, {&o, 1}, counters);
+    }
+    ExpectSameBits(out, expected, kernels.name);
+  }
+}
+
 TEST(FastMatMul, ARowDoesNotDependOnItsCompanyNorOnThreads) {
   for (const FastKernels& kernels : AllFastKernels()) {
     for (const DType dtype : {DType::kQ4_1, DType::kQ4_K, DType::kQ6_K, DType::kQ8_0}) {
