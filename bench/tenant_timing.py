@@ -13,14 +13,13 @@ import os
 import pathlib
 import random
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "server"))
-from harness import BINARY, PLAIN, Server  # noqa: E402
+from harness import PLAIN, Server, add_key  # noqa: E402
 
 PROMPT_TOKENS = 256
 
@@ -64,8 +63,7 @@ def main():
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         file = os.path.join(folder, "keys.toml")
-        add = lambda name, *flags: subprocess.run([BINARY, "key", "add", name, "--file", file, *flags], check=True, text=True,
-                                                  stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout.strip()
+        add = lambda name, *flags: add_key(file, name, *flags)
         keys = {"victim": add("victim", "--group", "g"), "member": add("member", "--group", "g"), "stranger": add("stranger")}
         root = add("root", "--role", "operator")
         with Server("--keys", file, "--log-level", "warn", key=root, model=args.model, ctx=1024) as server:

@@ -6,7 +6,6 @@
 #include <cstring>
 #include <limits>
 
-#include "backend/cpu/pack.h"
 #include "base/aligned_buffer.h"
 #include "base/clock.h"
 #include "kv/manager.h"
@@ -88,9 +87,7 @@ class Bench {
       KV_ASSIGN(Matrix m, backend_->Pack(view));
       weights.push_back(std::move(m));
     } while (weights.size() < kMostMatrices && weights.size() * weights[0].bytes() < kBeyondCaches);
-    const double peak = IsQuantized(PackFormatOf(format)) ? out_.peak.Quantized(o_.fast)
-                        : format == DType::kBF16          ? out_.peak.BF16()
-                                                          : out_.peak.float_gops;
+    const double peak = out_.peak.Products(format, o_.fast);
     for (const int32_t rows : o_.rows) {
       size_t next = 0;
       const double seconds = Best([&] {

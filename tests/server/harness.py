@@ -194,5 +194,12 @@ class Server:
             assert code == 0, f"exit code {code}:\n{self.stderr()[-3000:]}"
 
 
+def add_key(file, name, *flags):
+    """A new tenant in a key file; its key."""
+    out = subprocess.run([BINARY, "key", "add", name, "--file", file, *flags], check=True, text=True, stdout=subprocess.PIPE,
+                         stderr=subprocess.DEVNULL)
+    return out.stdout.strip()
+
+
 def chat(text, **more):
     return {"messages": [{"role": "user", "content": text}], "temperature": 0, **more}

@@ -9,13 +9,12 @@ import os
 import random
 import re
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
 import time
 
-from harness import BINARY, CHAT, PLAIN, TINY, Server
+from harness import CHAT, PLAIN, TINY, Server, add_key
 
 MODEL = os.environ.get("MODEL", TINY)
 CONTEXT = 1024
@@ -156,8 +155,7 @@ def main():
     minutes = float(sys.argv[1])
     folder = tempfile.mkdtemp()
     file = os.path.join(folder, "keys.toml")
-    add = lambda name, *f: subprocess.run([BINARY, "key", "add", name, "--file", file, *f], check=True, text=True, stdout=subprocess.PIPE,
-                                          stderr=subprocess.DEVNULL).stdout.strip()
+    add = lambda name, *f: add_key(file, name, *f)
     root = add("root", "--role", "operator")
     keys = [add("a", "--weight", "3"), add("b", "--group", "g"), add("c", "--group", "g", "--kv-share", "0.5"), root]
     asked = requests()

@@ -5,7 +5,7 @@ import tempfile
 import unittest
 
 import browser
-from harness import CHAT, PLAIN, TINY, Server, chat
+from harness import CHAT, PLAIN, TINY, Server, add_key, chat
 
 MODEL = os.environ.get("MODEL", TINY)
 SCREENSHOTS = os.environ.get("SCREENSHOTS")
@@ -142,11 +142,8 @@ class Page(unittest.TestCase):
     def test_a_server_with_keys_asks_for_one(self):
         b = self.browser
         with tempfile.TemporaryDirectory() as folder:
-            import subprocess
-            from harness import BINARY
             file = os.path.join(folder, "keys.toml")
-            add = lambda name, *f: subprocess.run([BINARY, "key", "add", name, "--file", file, *f], check=True, text=True,
-                                                  stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout.strip()
+            add = lambda name, *f: add_key(file, name, *f)
             root, user = add("root", "--role", "operator"), add("user")
             with Server("--keys", file, key=root) as server:
                 url = f"http://{server.host}:{server.port}"

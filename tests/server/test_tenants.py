@@ -6,7 +6,7 @@ import tempfile
 import threading
 import unittest
 
-from harness import BINARY, CHAT, PLAIN, Server, chat, wait_until
+from harness import BINARY, CHAT, PLAIN, Server, add_key, chat, wait_until
 
 
 class Tenants(unittest.TestCase):
@@ -16,9 +16,7 @@ class Tenants(unittest.TestCase):
         self.file = os.path.join(self.folder.name, "keys.toml")
 
     def add(self, name, *flags):
-        out = subprocess.run([BINARY, "key", "add", name, "--file", self.file, *flags], check=True, text=True,
-                             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-        return out.stdout.strip()
+        return add_key(self.file, name, *flags)
 
     def server(self, *flags, **more):
         return Server("--keys", self.file, *flags, **more)

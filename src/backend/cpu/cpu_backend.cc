@@ -148,9 +148,8 @@ class CpuBackend final : public Backend {
     constexpr double kGiga = 1e9;
     const Result<double> bandwidth = ReadBandwidthProbe(&pool_, &SystemClock(), buffer_bytes);
     const PeakRates peak = PeakProbe(isa_, &pool_, &SystemClock());
-    const bool whole = weights == DType::kBF16 || weights == DType::kF16 || weights == DType::kF32;
     return {.bytes_per_s = bandwidth.ok() ? *bandwidth * kGiga : 0,
-            .flops_per_s = (whole ? peak.BF16() : peak.Quantized(fast_)) * kGiga};
+            .flops_per_s = peak.Products(weights, fast_) * kGiga};
   }
 
  private:

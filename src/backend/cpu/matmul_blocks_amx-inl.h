@@ -77,7 +77,7 @@ KV_INLINE void ByteProducts(const ByteBlock& b) {
 }
 
 /// sums[row block][panel][16][16] = fma(dots, scales, sums) of `rows` rows.
-template <int RB, int PN>
+template <int PN>
 KV_INLINE void FoldBlock(const ByteBlock& b, const uint8_t* dots, int64_t rows, uint8_t* sums) {
   for (int n = 0; n < PN; ++n) {
     const __m512 scale = _mm512_loadu_ps(b.scales[n]);
@@ -107,10 +107,10 @@ KV_INLINE void ByteSlabRows(const ByteBlock* blocks, int64_t count, int64_t rows
   alignas(64) uint8_t dots[2][4 * kTileBytes];
   for (int64_t i = 0; i < count; ++i) {
     ByteProducts<RB, PN>(blocks[i]);
-    if (i > 0) FoldBlock<RB, PN>(blocks[i - 1], dots[(i - 1) % 2], rows, sums);
+    if (i > 0) FoldBlock<PN>(blocks[i - 1], dots[(i - 1) % 2], rows, sums);
     StoreDots<RB, PN>(dots[i % 2]);
   }
-  FoldBlock<RB, PN>(blocks[count - 1], dots[(count - 1) % 2], rows, sums);
+  FoldBlock<PN>(blocks[count - 1], dots[(count - 1) % 2], rows, sums);
 }
 
 /// One slab of PN panels for all rows.

@@ -58,24 +58,30 @@ void BlockPanels(const PanelArgs& a) {
 template void BlockPanels<PackFormat::kI4>(const PanelArgs& a);
 template void BlockPanels<PackFormat::kI8>(const PanelArgs& a);
 
+ByteScale ByteScaleOf(const float* x, int64_t count) {
+  float largest = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    if (!std::isfinite(x[i])) return {NAN, 0};
+    largest = std::fabs(x[i]) > largest ? std::fabs(x[i]) : largest;
+  }
+  const float inverse = largest > 0 ? 127.0f / largest : 0.0f;
+  return {largest / 127.0f, inverse <= 3.0e38f ? inverse : 0.0f};
+}
+
+int32_t ToByte(float x, float inverse) {
+  return inverse > 0 ? static_cast<int32_t>(std::nearbyintf(x * inverse)) : 0;
+}
+
 void QuantizeBlocks(const float* x, int64_t k, int64_t row, const ByteBlocks& out) {
   const int64_t groups = k / kGroup, blocks = (k + kBlock - 1) / kBlock;
   int8_t* to = out.q + row / kTileRows * ByteTiles(k) * kTileBytes + row % kTileRows * 64;
+  for (int64_t g = 0; g < groups; ++g) out.sum[row * groups + g] = 0;
   for (int64_t b = 0; b < blocks; ++b) {
     const int64_t begin = b * kBlock, end = begin + kBlock < k ? begin + kBlock : k;
-    float largest = 0;
-    bool finite = true;
+    const ByteScale scale = ByteScaleOf(x + begin, end - begin);
+    out.d[row * blocks + b] = scale.d;
     for (int64_t i = begin; i < end; ++i) {
-      finite = finite && std::isfinite(x[i]);
-      largest = std::fabs(x[i]) > largest ? std::fabs(x[i]) : largest;
-    }
-    out.d[row * blocks + b] = finite ? largest / 127.0f : NAN;
-    const float inverse = finite && largest > 0 ? 127.0f / largest : 0.0f;
-    for (int64_t g = begin / kGroup; g < end / kGroup; ++g) out.sum[row * groups + g] = 0;
-    for (int64_t i = begin; i < end; ++i) {
-      // As in QuantizeRow: the inverse of a subnormal overflows.
-      const bool number = finite && inverse <= 3.0e38f;
-      const auto q = number ? static_cast<int32_t>(std::nearbyintf(x[i] * inverse)) : 0;
+      const int32_t q = ToByte(x[i], scale.inverse);
       to[i / 64 * kTileBytes + i % 64] = static_cast<int8_t>(q);
       out.sum[row * groups + i / kGroup] += q;
     }

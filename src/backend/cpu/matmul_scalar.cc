@@ -14,20 +14,11 @@ namespace {
 void QuantizeRow(const float* x, int64_t k, int8_t* q, int16_t* q16, float* d, int32_t* sum) {
   for (int64_t g = 0; g < k / kGroup; ++g) {
     const float* in = x + g * kGroup;
-    float largest = 0;
-    bool finite = true;
-    for (int i = 0; i < kGroup; ++i) {
-      finite = finite && std::isfinite(in[i]);
-      largest = std::fabs(in[i]) > largest ? std::fabs(in[i]) : largest;
-    }
-    d[g] = finite ? largest / 127.0f : NAN;
-    const float inverse = finite && largest > 0 ? 127.0f / largest : 0.0f;
+    const ByteScale scale = ByteScaleOf(in, kGroup);
+    d[g] = scale.d;
     sum[2 * g] = sum[2 * g + 1] = 0;
     for (int i = 0; i < kGroup; ++i) {
-      // The inverse of a subnormal overflows, and infinity times zero is no number: such groups are
-      // zero.
-      const float scaled = inverse <= 3.0e38f ? in[i] * inverse : 0.0f;
-      const auto value = static_cast<int32_t>(std::nearbyintf(scaled));
+      const int32_t value = ToByte(in[i], scale.inverse);
       q[g * kGroup + i] = static_cast<int8_t>(value);
       q16[g * kGroup + i] = static_cast<int16_t>(value);
       sum[2 * g + i / 16] += value;

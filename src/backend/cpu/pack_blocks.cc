@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <vector>
 
 #include "backend/cpu/pack.h"
 
@@ -127,20 +128,14 @@ void PackBlocks(PackFormat format, const uint8_t* panel, int64_t k, uint8_t* out
   const int64_t groups = k / kGroup, whole = static_cast<int64_t>(BlockBytes(to, kBlockGroups));
   const auto record = [&](int64_t first) { return out + first / kBlockGroups * whole; };
   const auto count = [&](int64_t first) { return std::min(kBlockGroups, groups - first); };
+  std::vector<float> w(to == PackFormat::kI8 ? static_cast<size_t>(k) : 0);
   for (int n = 0; n < kPanel; ++n) {
-    if (to == PackFormat::kI4) {
-      for (int64_t first = 0; first < groups; first += kBlockGroups)
-        PackBlock4(format, panel, first, count(first), n, record(first));
-      continue;
-    }
-    float w[kBlock];
+    if (to == PackFormat::kI8) UnpackColumn(format, panel, n, k, 1, w.data());
     for (int64_t first = 0; first < groups; first += kBlockGroups) {
-      for (int64_t i = 0; i < count(first) * kGroup; ++i) {
-        const PackedElement e =
-            PackedElementAt(format, panel, n, first + i / kGroup, static_cast<int>(i % kGroup));
-        w[i] = e.d * e.q + e.m;
-      }
-      PackBlock8(w, count(first), n, record(first));
+      if (to == PackFormat::kI8)
+        PackBlock8(w.data() + first * kGroup, count(first), n, record(first));
+      else
+        PackBlock4(format, panel, first, count(first), n, record(first));
     }
   }
 }

@@ -6,6 +6,7 @@
 
 #include "backend/cpu/cpu_matmul.h"
 #include "backend/cpu/matmul_kernels.h"
+#include "backend/cpu/pack.h"
 #include "base/aligned_buffer.h"
 
 namespace kvasir {
@@ -45,6 +46,11 @@ Result<double> ReadBandwidthProbe(ThreadPool* pool, const Clock* clock, size_t b
 Result<double> ReadBandwidthProbe(int threads, const Clock* clock, size_t bytes) {
   ThreadPool pool(threads);
   return ReadBandwidthProbe(&pool, clock, bytes);
+}
+
+double PeakRates::Products(DType weights, bool fast) const {
+  if (IsQuantized(PackFormatOf(weights))) return tile_gops > 0 && !fast ? tile_gops : int8_gops;
+  return weights == DType::kBF16 && tile_gops > 0 ? tile_gops : float_gops;
 }
 
 PeakRates PeakProbe(Isa isa, ThreadPool* pool, const Clock* clock) {

@@ -5,6 +5,7 @@
 #include "base/result.h"
 #include "base/thread_pool.h"
 #include "kv/layout.h"
+#include "tensor/dtype.h"
 
 namespace kvasir {
 
@@ -21,8 +22,7 @@ struct PeakRates {
 
   /// Of the arithmetic that an instruction set's products with such weights use; `fast`: in the
   /// faster mode.
-  double Quantized(bool fast) const { return tile_gops > 0 && !fast ? tile_gops : int8_gops; }
-  double BF16() const { return tile_gops > 0 ? tile_gops : float_gops; }
+  double Products(DType weights, bool fast) const;
   /// Of attention over keys and values of this type: products of tiles where they exist.
   double Attention(KvDType dtype) const {
     if (tile_gops == 0) return float_gops;
