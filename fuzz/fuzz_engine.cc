@@ -79,7 +79,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
         const uint8_t kind = in.Byte(), differs = in.Byte();
         for (uint32_t i = 0; i < length; ++i)
           r.prompt.push_back(i == differs ? kind : static_cast<int32_t>((kind % 3) * 50 + i % 40));
-        r.max_tokens = static_cast<int32_t>(1 + in.Below(60));
+        r.max_tokens = static_cast<int32_t>(1 + in.Below(24));
         r.sampling.ignore_eos = true;
         r.stop.end_of_generation = false;
         r.tenant = in.Below(3);

@@ -1,6 +1,5 @@
 // The KV manager by itself: any order of adopting, growing, publishing, forking, truncating and
 // releasing, against a naive model that knows which tokens each slot holds.
-#include <map>
 #include <memory>
 #include <vector>
 
@@ -28,24 +27,31 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
                                              .block_tokens = 16,
                                              .dtype = KvDType::kF32});
   KvManager kv(layout, blocks);
-  // What each slot of each block holds: tokens before and at it, as a hash.
-  std::map<std::pair<BlockId, int32_t>, uint64_t> slots;
+  // What each slot of each block holds: tokens before and at it, as a hash; 0: nothing.
+  std::vector<uint64_t> slots(static_cast<size_t>(blocks) * 16);
+  const auto slot = [&](BlockId block, int32_t at) -> uint64_t& {
+    CHECK(block >= 0 && block < blocks);
+    return slots[static_cast<size_t>(block) * 16 + static_cast<size_t>(at)];
+  };
   std::vector<std::unique_ptr<Live>> live;
   uint64_t next_id = 1;
-  const auto hash = [](const std::vector<int32_t>& tokens, int32_t count, uint64_t salt) {
-    uint64_t h = salt * 0x9e3779b97f4a7c15u + 1;
-    for (int32_t i = 0; i < count; ++i) h = (h ^ static_cast<uint64_t>(tokens[i])) * 0x100000001b3u;
-    return h;
+  const auto begin_hash = [](uint64_t salt) {
+    return salt * 0x9e3779b97f4a7c15u + 0xcbf29ce484222325u;
+  };
+  const auto next_hash = [](uint64_t h, int32_t token) {
+    return (h ^ static_cast<uint64_t>(token)) * 0x100000001b3u;
   };
   const auto check = [&](const Live& s) {
     const BlockTable& table = s.kv.tables[0];
+    uint64_t hash = begin_hash(s.kv.salt);
     for (int32_t p = 0; p < s.kv.computed; ++p) {
+      hash = next_hash(hash, s.tokens[p]);
       // A copy that is still to be made holds what its source does.
       BlockId block = table.id(p / 16);
       for (const BlockCopy& c : s.kv.copies) {
         if (c.to == block) block = c.from;
       }
-      CHECK_EQ(slots.at({block, p % 16}), hash(s.tokens, p + 1, s.kv.salt));
+      CHECK_EQ(slot(block, p % 16), hash);
     }
   };
   const auto compute = [&](Live& s, int32_t count) {
@@ -54,14 +60,17 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     check(s);
     for (const BlockCopy& c : s.kv.copies) {
       for (int32_t t = 0; t < 16; ++t) {
-        if (slots.count({c.from, t}) != 0) slots[{c.to, t}] = slots[{c.from, t}];
+        if (slot(c.from, t) != 0) slot(c.to, t) = slot(c.from, t);
       }
     }
     kv.CopiesDone(s.kv);
-    for (int32_t p = s.kv.computed; p < to; ++p) {
+    uint64_t hash = begin_hash(s.kv.salt);
+    for (int32_t p = 0; p < to; ++p) {
+      hash = next_hash(hash, s.tokens[p]);
+      if (p < s.kv.computed) continue;
       const BlockId block = s.kv.tables[0].id(p / 16);
       CHECK_EQ(kv.pool().refs(block), 1);  // a block that is written has one owner
-      slots[{block, p % 16}] = hash(s.tokens, p + 1, s.kv.salt);
+      slot(block, p % 16) = hash;
     }
     kv.Publish(s.kv, s.tokens, to);
     kv.Advance(s.kv, to);
