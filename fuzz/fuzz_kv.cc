@@ -21,7 +21,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace kvasir;
   FuzzInput in(data, size);
   const auto blocks = static_cast<int32_t>(4 + in.Below(28));
-  const KvLayout layout = *KvLayout::Create({.window = {0, 0},
+  // Two groups, where there is a window.
+  const int32_t window = in.Byte() % 2 == 0 ? 0 : 20;
+  const KvLayout layout = *KvLayout::Create({.window = {0, window},
                                              .kv_heads = 1,
                                              .head_dim = 16,
                                              .block_tokens = 16,
@@ -41,17 +43,22 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const auto next_hash = [](uint64_t h, int32_t token) {
     return (h ^ static_cast<uint64_t>(token)) * 0x100000001b3u;
   };
+  const auto first_needed = [&](size_t group, int32_t position) {
+    return layout.groups[group].window == 0 ? 0 : std::max(0, position - window + 1);
+  };
   const auto check = [&](const Live& s) {
-    const BlockTable& table = s.kv.tables[0];
-    uint64_t hash = begin_hash(s.kv.salt);
-    for (int32_t p = 0; p < s.kv.computed; ++p) {
-      hash = next_hash(hash, s.tokens[p]);
-      // A copy that is still to be made holds what its source does.
-      BlockId block = table.id(p / 16);
-      for (const BlockCopy& c : s.kv.copies) {
-        if (c.to == block) block = c.from;
+    for (size_t g = 0; g < s.kv.tables.size(); ++g) {
+      uint64_t hash = begin_hash(s.kv.salt);
+      for (int32_t p = 0; p < s.kv.computed; ++p) {
+        hash = next_hash(hash, s.tokens[p]);
+        if (p < first_needed(g, s.kv.computed)) continue;
+        // A copy that is still to be made holds what its source does.
+        BlockId block = s.kv.tables[g].id(p / 16);
+        for (const BlockCopy& c : s.kv.copies) {
+          if (c.to == block) block = c.from;
+        }
+        CHECK_EQ(slot(block, p % 16), hash);
       }
-      CHECK_EQ(slot(block, p % 16), hash);
     }
   };
   const auto compute = [&](Live& s, int32_t count) {
@@ -68,9 +75,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     for (int32_t p = 0; p < to; ++p) {
       hash = next_hash(hash, s.tokens[p]);
       if (p < s.kv.computed) continue;
-      const BlockId block = s.kv.tables[0].id(p / 16);
-      CHECK_EQ(kv.pool().refs(block), 1);  // a block that is written has one owner
-      slot(block, p % 16) = hash;
+      for (const BlockTable& table : s.kv.tables) {
+        const BlockId block = table.id(p / 16);
+        CHECK_EQ(kv.pool().refs(block), 1);  // a block that is written has one owner
+        slot(block, p % 16) = hash;
+      }
     }
     kv.Publish(s.kv, s.tokens, to);
     kv.Advance(s.kv, to);

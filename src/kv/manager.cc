@@ -50,6 +50,7 @@ bool KvManager::Adopt(SequenceKv& sequence, const PrefixMatch& match,
   for (size_t g = 0; g < layout_.groups.size(); ++g) {
     const int32_t first = FirstNeeded(layout_.groups[g], match.tokens) / layout_.block_tokens;
     std::vector<BlockRef> blocks;
+    for (int32_t b = 0; b < std::min(first, whole); ++b) FellOut(match.nodes[b], g);
     for (int32_t b = first; b < whole; ++b) blocks.push_back(match.nodes[b]->blocks[g].Share());
     sequence.tables[g].Adopt(std::min(first, whole), std::move(blocks));
   }
@@ -80,6 +81,8 @@ bool KvManager::Adopt(SequenceKv& sequence, const PrefixMatch& match,
         sequence.tenant, sequence.admission);
     if (!node->ready && node->writer == 0) node->writer = sequence.id;
     sequence.path.push_back(node);
+    // What is known of it must be computed again, and does not stay in the way until then.
+    for (size_t g = 0; g < layout_.groups.size(); ++g) FellOut(node, g);
   }
   index_.Learn(match, sequence.path, static_cast<int32_t>(prompt.size()));
   return true;
@@ -115,7 +118,9 @@ bool KvManager::MustCopy(const SequenceKv& sequence, const BlockTable& table) co
 void KvManager::CopiesDone(SequenceKv& sequence) {
   sequence.copies.clear();
   sequence.copied_blocks.clear();
-  if (sequence.copied_from != nullptr) index_.Leave(sequence.copied_from);
+  if (sequence.copied_from == nullptr) return;
+  for (size_t g = 0; g < layout_.groups.size(); ++g) FellOut(sequence.copied_from, g);
+  index_.Leave(sequence.copied_from);
   sequence.copied_from = nullptr;
 }
 
@@ -184,6 +189,11 @@ int32_t KvManager::FirstNeeded(const KvGroup& group, int32_t position) const {
   return group.window == 0 ? 0 : std::max(0, position - group.window + 1);
 }
 
+/// A sequence lets go of its block of a node.
+void KvManager::FellOut(PrefixNode* node, size_t group) {
+  if (layout_.groups[group].window != 0) index_.FellOut(node, static_cast<int32_t>(group));
+}
+
 void KvManager::Advance(SequenceKv& sequence, int32_t tokens) {
   CHECK_GE(tokens, sequence.computed);
   sequence.computed = tokens;
@@ -194,8 +204,7 @@ void KvManager::Advance(SequenceKv& sequence, int32_t tokens) {
     const int32_t before = sequence.tables[g].first_block();
     sequence.tables[g].DropBefore(layout_.block_tokens, first);
     for (int32_t b = before; b < sequence.tables[g].first_block(); ++b) {
-      if (static_cast<size_t>(b) < sequence.path.size())
-        index_.FellOut(sequence.path[b], static_cast<int32_t>(g));
+      if (static_cast<size_t>(b) < sequence.path.size()) FellOut(sequence.path[b], g);
     }
   }
 }
@@ -222,7 +231,14 @@ void KvManager::Release(SequenceKv& sequence, std::span<const int32_t> tokens, b
     if (!end->ready) index_.Publish(end, ShareBlock(sequence, whole));
     index_.Leave(end);
   }
-  for (BlockTable& table : sequence.tables) table.Clear();
+  for (size_t g = 0; g < layout_.groups.size(); ++g) {
+    BlockTable& table = sequence.tables[g];
+    const auto end =
+        std::min(static_cast<size_t>(table.first_block() + table.size()), sequence.path.size());
+    for (auto b = static_cast<size_t>(table.first_block()); b < end; ++b)
+      FellOut(sequence.path[b], g);
+    table.Clear();
+  }
   while (!sequence.path.empty()) {
     PrefixNode* node = sequence.path.back();
     sequence.path.pop_back();

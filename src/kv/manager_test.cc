@@ -76,6 +76,41 @@ TEST(KvManager, ReturnsBlocksThatFellOutOfTheWindow) {
   kv.CheckInvariants();
 }
 
+TEST(KvManager, AWindowedBlockCanGoWhenTheLastWhoSharesItLeaves) {
+  const KvLayout layout = *KvLayout::Create({.window = {0, 24},
+                                             .kv_heads = 1,
+                                             .head_dim = 16,
+                                             .block_tokens = 16,
+                                             .dtype = KvDType::kF32});
+  KvManager kv(layout, 12);
+  const std::vector<int32_t> tokens(97, 5);
+  const auto begin = [&](std::span<const int32_t> prompt, uint64_t id) {
+    SequenceKv s = kv.NewSequence();
+    s.id = id;
+    EXPECT_TRUE(kv.Adopt(s, kv.Match(0, prompt, 32), prompt, 1));
+    return s;
+  };
+  SequenceKv a = begin(tokens, 1);
+  const auto compute = [&](int32_t to) {
+    ASSERT_TRUE(kv.Grow(a, to));
+    kv.Publish(a, tokens, to);
+    kv.Advance(a, to);
+    kv.CheckInvariants();
+  };
+  compute(16);
+  compute(32);
+  SequenceKv b = begin(std::span(tokens).first(40), 2);
+  EXPECT_EQ(b.computed, 32);
+  for (int32_t to = 48; to <= 96; to += 16) compute(to);
+  // Six blocks of the one group, three in the window of the other and three behind it, of which b
+  // holds two.
+  EXPECT_EQ(kv.pool().free(), 0);
+  EXPECT_FALSE(kv.Grow(a, 97));
+  kv.Release(b, std::span(tokens).first(40), true);
+  kv.CheckInvariants();
+  EXPECT_TRUE(kv.Grow(a, 97));
+}
+
 TEST(KvManager, TruncatesOnlyToWhatItStillHolds) {
   KvManager kv(MixedLayout(16), 100);
   SequenceKv s = kv.NewSequence();

@@ -250,6 +250,7 @@ PrefixNode* PrefixIndex::FindOrAdd(uint64_t salt, PrefixNode* parent,
   node->parent = parent;
   node->tokens.assign(tokens.begin(), tokens.end());
   node->blocks.resize(windows_.size());
+  node->fell_out.resize(windows_.size());
   node->depth = parent->depth + 1;
   node->users = 1;
   node->last_used = admission;
@@ -296,7 +297,9 @@ void PrefixIndex::Remove(PrefixNode* node) {
 }
 
 void PrefixIndex::FellOut(PrefixNode* node, int32_t group) {
-  if (node->blocks[group]) fell_out_.emplace_back(node->id, group);
+  if (!node->blocks[group] || node->fell_out[group]) return;
+  node->fell_out[group] = true;
+  fell_out_.emplace_back(node->id, group);
 }
 
 void PrefixIndex::Evict(BlockPool& pool, int64_t wanted, uint64_t step, uint64_t tenant) {
@@ -306,6 +309,7 @@ void PrefixIndex::Evict(BlockPool& pool, int64_t wanted, uint64_t step, uint64_t
     fell_out_.pop_front();
     const auto it = by_id_.find(id);
     if (it == by_id_.end()) continue;
+    it->second->fell_out[group] = false;
     BlockRef& block = it->second->blocks[group];
     if (!block || pool.refs(block.id()) != 1 || it->second->children.empty()) continue;
     if (it->second->users == 0) --idle_blocks_;
@@ -400,10 +404,15 @@ void PrefixIndex::CheckInvariants(const BlockPool& pool) const {
     CHECK(static_cast<int32_t>(node->tokens.size()) == block_tokens_ || node->children.empty());
     const bool candidate = node->users == 0 && node->children.empty() && node->ready;
     CHECK_EQ(candidates_[node->group].count(node), candidate ? 1u : 0u);
-    for (const BlockRef& block : node->blocks) {
+    for (size_t g = 0; g < node->blocks.size(); ++g) {
+      const BlockRef& block = node->blocks[g];
       if (!block) continue;
-      CHECK_GE(pool.refs(block.id()), 1);
-      if (node->users == 0) CHECK_EQ(pool.refs(block.id()), 1);
+      const int32_t refs = pool.refs(block.id());
+      CHECK_GE(refs, 1);
+      if (node->users == 0) CHECK_EQ(refs, 1);
+      // What no sequence's window has can be evicted, though sequences go through the node.
+      if (windows_[g] > 1 && refs == 1 && node->users > 0 && !node->children.empty())
+        CHECK(node->fell_out[g]);
     }
   }
   CHECK_EQ(idle, idle_blocks_);

@@ -35,6 +35,7 @@ struct PrefixNode {
   PrefixNode* parent = nullptr;
   std::vector<int32_t> tokens;   ///< of this block; fewer than a block: the end of a sequence
   std::vector<BlockRef> blocks;  ///< by group; empty: not held (it fell out of a window)
+  std::vector<bool> fell_out;    ///< by group: PrefixIndex::FellOut, and not looked at since
   Children children;
   int32_t depth = 0;       ///< blocks before this one
   int32_t users = 0;       ///< sequences whose path goes through it; none: may be evicted
@@ -101,7 +102,8 @@ class PrefixIndex {
   void Leave(PrefixNode* node);
   /// Removes a leaf that nobody uses, whether ready or not.
   void Remove(PrefixNode* node);
-  /// A windowed block of `node` fell out of its last user's window.
+  /// A user of `node` needs its block of a windowed group no more: whoever lets go of one says so,
+  /// since only the last one's word lets it be evicted while the node is used.
   void FellOut(PrefixNode* node, int32_t group);
 
   /// Gives up blocks until `wanted` more are free in the pool, or nothing is left to give up.
