@@ -229,7 +229,7 @@ class BatchRun {
                         open->answer->Body({id, model_name_, std::time(nullptr)}));
   }
 
-  std::string NextId() { return fmt::format("{:x}-{}", start_ns_, ++written_); }
+  std::string NextId() { return fmt::format("{:x}-{}", started_, ++written_); }
 
   LoadedModel* model_;
   std::unique_ptr<Engine> engine_;
@@ -238,7 +238,7 @@ class BatchRun {
   std::string model_name_;
   size_t next_ = 0;
   std::map<RequestId, std::pair<std::shared_ptr<Open>, size_t>> open_;
-  int64_t start_ns_ = std::time(nullptr);
+  int64_t started_ = std::time(nullptr);
   uint64_t written_ = 0;
   BatchSummary summary_;
 };

@@ -13,6 +13,7 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 BINARY = os.environ.get("KVASIR_BINARY", str(ROOT / "build" / "kvasir"))
+CLOCK = os.environ.get("KVASIR_JUMPING_CLOCK", str(ROOT / "build" / "tests" / "libjumping_clock.so"))
 TINY = str(ROOT / "tests" / "data" / "tiny" / "llama.gguf")
 CHAT, PLAIN = "/v1/chat/completions", "/v1/completions"
 # A sanitizer keeps what was freed, and takes all addresses for its shadow; leaks it finds by itself.

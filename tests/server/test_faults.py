@@ -13,7 +13,7 @@ import threading
 import time
 import unittest
 
-from harness import PLAIN, ROOT, SANITIZED, TINY, Server, wait_until
+from harness import CLOCK, PATIENCE, PLAIN, ROOT, SANITIZED, TINY, Server, add_key, wait_until
 
 LONG = {"prompt": "long", "max_tokens": 3900, "temperature": 0, "ignore_eos": True}
 
@@ -175,6 +175,39 @@ class Ends(unittest.TestCase):
             server.process.send_signal(signal.SIGCONT)
             asking.join()
             self.assertEqual(got, [want])
+
+    @unittest.skipIf(SANITIZED, "a sanitizer wants to be the first library")
+    def test_the_wall_clock_may_jump(self):
+        with tempfile.TemporaryDirectory() as folder:
+            file, keys = os.path.join(folder, "ahead"), os.path.join(folder, "keys.toml")
+            def jump(years):
+                with open(file, "r+b" if os.path.exists(file) else "wb") as f:
+                    f.write(struct.pack("=q", years * 365 * 86400))
+            jump(0)
+            root, few = add_key(keys, "root", "--role", "operator"), add_key(keys, "few", "--requests-per-minute", "2")
+            env = {"LD_PRELOAD": CLOCK, "KVASIR_CLOCK_AHEAD": file}
+            with Server("--keys", keys, key=root, env=env) as server:
+                ask = lambda **more: server.post(PLAIN, {"prompt": "a", "max_tokens": 1}, **more)
+                want = server.complete("long", 3000)
+                created = ask().json["created"]
+                statuses = [ask(key=few).status for _ in range(4)]
+                self.assertIn(429, statuses)
+                idle = server.connect()
+                self.assertEqual(server.get("/health", connection=idle).status, 200)
+                got = []
+                asking = threading.Thread(target=lambda: got.append(server.complete("long", 3000)))
+                asking.start()
+                for years in (10, -20, 1000, 0):
+                    jump(years)
+                    answer = ask()
+                    self.assertEqual(answer.status, 200)
+                    self.assertAlmostEqual(answer.json["created"], created + years * 365 * 86400, delta=PATIENCE)
+                    self.assertLess(answer.json["timings"]["prompt_ms"], 1000 * PATIENCE)
+                    if years:  # no time has passed for the limit
+                        self.assertEqual(ask(key=few).status, 429)
+                    self.assertEqual(server.get("/health", connection=idle).status, 200)
+                asking.join()
+                self.assertEqual(got, [want])
 
 
 class Starts(unittest.TestCase):
