@@ -279,6 +279,8 @@ void CpuAttention::ComputeSplit(const Call& call, const Item& item, int32_t spli
     blocks[i] = block >= 0 && block < table.count ? a.kv->block(table.blocks[block]) : nullptr;
   }
   s.blocks = blocks;
+  const int32_t after = first_block + kSplit / l.block_tokens;
+  if (split + 1 < item.last_split) s.soon = a.kv->block(table.blocks[after]);
   s.k_offset = l.KOffset(a.layer, item.kv_head);
   s.v_offset = l.VOffset(a.layer, item.kv_head);
   s.k_scale_offset = l.KScaleOffset(a.layer, item.kv_head);

@@ -24,15 +24,20 @@ void Scores(const SplitArgs& a, float* scores) {
   s.rows = a.rows;
   s.out_stride = kSplitTokens;
   const size_t tile_bytes = size_t{16} * static_cast<size_t>(a.head_dim_padded) * kElement;
-  const auto k_tile = [&](int32_t t) {
-    return a.blocks[t / a.block_tokens] + a.k_offset + t % a.block_tokens / 16 * tile_bytes;
+  const auto tile = [&](int32_t t, size_t offset) {
+    return a.blocks[t / a.block_tokens] + offset + t % a.block_tokens / 16 * tile_bytes;
   };
-  for (int32_t t = a.least / 16 * 16; t < a.most; t += kTiles * 16) {
+  const auto k_tile = [&](int32_t t) { return tile(t, a.k_offset); };
+  const int32_t first = a.least / 16 * 16;
+  for (int32_t t = first; t < a.most; t += kTiles * 16) {
     s.tiles = std::min(kTiles, static_cast<int32_t>(DivUp(a.most - t, 16)));
     for (int32_t i = 0; i < s.tiles; ++i) {
       const int32_t at = t + i * 16, later = at + kTiles * 16;
       s.k[i] = k_tile(at);
-      s.soon[i] = later < a.most ? k_tile(later) : nullptr;
+      // After the last of K comes the first of V, whose tiles are as large.
+      s.soon[i] = later < a.most            ? k_tile(later)
+                  : first + i * 16 < a.most ? tile(first + i * 16, a.v_offset)
+                                            : nullptr;
       if constexpr (T == KvDType::kInt8) {
         s.k_scale[i] =
             reinterpret_cast<const float*>(a.blocks[at / a.block_tokens] + a.k_scale_offset) +
@@ -59,7 +64,10 @@ void AddValues(const SplitArgs& a, const float* p, int32_t row, int32_t count, i
     const int32_t next = std::min(to, t + a.block_tokens - in_block);
     const uint8_t* block = a.blocks[t / a.block_tokens];
     v.v = block + a.v_offset;
-    v.soon = next < to ? a.blocks[next / a.block_tokens] + a.v_offset : nullptr;
+    // After the last of V comes the first K of another split, which is as large.
+    v.soon = next < to           ? a.blocks[next / a.block_tokens] + a.v_offset
+             : a.soon != nullptr ? a.soon + a.k_offset
+                                 : nullptr;
     if constexpr (T == KvDType::kInt8)
       v.v_scale = reinterpret_cast<const float*>(block + a.v_scale_offset);
     v.begin = in_block;

@@ -27,6 +27,7 @@ struct SplitArgs {
   const uint8_t* const* blocks = nullptr;  ///< [kSplitTokens / block_tokens], null where none is
   size_t k_offset = 0, v_offset = 0;       ///< of K and V within a block
   size_t k_scale_offset = 0, v_scale_offset = 0;  ///< int8: of the scales
+  const uint8_t* soon = nullptr;  ///< the block that will be read after this split; may be null
   int32_t block_tokens = 0;
   int32_t head_dim_padded = 0;
   int32_t channels = 0;  ///< head_dim, rounded up to KvLayout::pack()

@@ -98,7 +98,10 @@ HWY_INLINE void ForRows(int rows, F f) {
   ForRest<kMostRows - 1>(rows - row, [&](auto r) { f(row, r); });
 }
 
-HWY_INLINE void Prefetch(const uint8_t* line) { __builtin_prefetch(line, 0, 3); }
+/// Into the second level: the first has too few requests under way to hide memory behind the
+/// products. Decoding 8 sequences after 8,192 tokens reads bf16 at 26.8 GB/s instead of 18.9, f16
+/// at 28.9 instead of 16.8, of 35 (2 threads, EPYC with AVX-512, 2026-11-27).
+HWY_INLINE void Prefetch(const uint8_t* line) { __builtin_prefetch(line, 0, 2); }
 
 template <KvDType T, int R, int N>
 HWY_INLINE void ScoreTiles(const ScoreArgs& a, int row, int tile) {
