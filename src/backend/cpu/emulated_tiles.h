@@ -4,7 +4,7 @@
 
 namespace kvasir::emulated {
 
-/// AMX's kernels of the faster mode without AMX, for tests; needs AVX-512 with VNNI. One thread.
+/// AMX's kernels without AMX, for tests; needs AVX-512 with VNNI. One thread.
 extern const MatMulKernels kMatMul;
 
 }  // namespace kvasir::emulated

@@ -57,6 +57,11 @@ KV_INLINE __m256 ByteToFloat(const uint8_t* p) {
       _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
 }
 
+KV_INLINE __m256 SignedByteToFloat(const uint8_t* p) {
+  return _mm256_cvtepi32_ps(
+      _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+}
+
 /// Scales and minima of a group: [half of the group][half of the columns].
 struct Scales {
   __m256 d[2][2], m[2][2];
@@ -64,18 +69,24 @@ struct Scales {
 
 template <PackFormat F>
 KV_INLINE const uint8_t* GroupOf(const uint8_t* panel, int64_t g, Scales* s) {
-  if constexpr (F == PackFormat::kQ4K) {
-    const uint8_t* record = panel + static_cast<size_t>(g / 8) * kQ4KBytes;
-    const uint8_t* scales = record + kQ4KSubScalesAt + g % 8 * 16;
-    const uint8_t* mins = record + kQ4KSubMinsAt + g % 8 * 16;
+  if constexpr (kSuper<F>) {
+    const uint8_t* record = panel + static_cast<size_t>(g / 8) * kSuperBytes<F>;
+    const uint8_t* scales = record + kSubScalesAt<F> + g % 8 * kHalves<F> * 16;
     const __m256 sign = _mm256_set1_ps(-0.0f);
     for (int c = 0; c < 2; ++c) {
-      s->d[0][c] =
-          _mm256_mul_ps(HalfToFloat(record + kQ4KScalesAt + c * 16), ByteToFloat(scales + c * 8));
-      s->m[0][c] = _mm256_xor_ps(sign, _mm256_mul_ps(HalfToFloat(record + kQ4KMinsAt + c * 16),
-                                                     ByteToFloat(mins + c * 8)));
+      const __m256 d = HalfToFloat(record + kSuperScalesAt<F> + c * 16);
+      if constexpr (kHasMin<F>) {
+        const uint8_t* mins = record + kSubMinsAt<F> + g % 8 * 16;
+        s->d[0][c] = _mm256_mul_ps(d, ByteToFloat(scales + c * 8));
+        s->m[0][c] =
+            _mm256_xor_ps(sign, _mm256_mul_ps(HalfToFloat(record + kSuperMinsAt<F> + c * 16),
+                                              ByteToFloat(mins + c * 8)));
+      } else {
+        for (int h = 0; h < kHalves<F>; ++h)
+          s->d[h][c] = _mm256_mul_ps(d, SignedByteToFloat(scales + h * 16 + c * 8));
+      }
     }
-    return record + g % 8 * 256;
+    return record + g % 8 * kWeightBytes<F>;
   } else {
     const uint8_t* record = panel + static_cast<size_t>(g) * kGroupStep<F>;
     for (int part = 0; part < kScaleParts<F>; ++part) {
@@ -150,6 +161,63 @@ KV_INLINE void Group4(const uint8_t* group, const Scales& s, const PanelArgs& a,
   }
 }
 
+/// Half C of the columns of unsigned weights of five or six bits: quad j (of 4) of a group, P = 0
+/// of its first 16 inputs.
+template <PackFormat F, int J, int P>
+KV_INLINE __m256i UnsignedWeights(const uint8_t* group, int c) {
+  constexpr int kBit = HighBitsAt<F>(J, P), kShift = kBit % 8;
+  const auto load = [](const uint8_t* p) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  };
+  const __m256i v = load(group + J * 64 + c * 32), b = load(group + 256 + kBit / 8 * 64 + c * 32);
+  const __m256i mask = _mm256_set1_epi8(static_cast<char>(((1 << (kBits<F> - 4)) - 1) << 4));
+  const __m256i high =
+      kShift < 4 ? _mm256_slli_epi16(b, (4 - kShift) & 7) : _mm256_srli_epi16(b, (kShift - 4) & 7);
+  return _mm256_or_si256(
+      _mm256_and_si256(P == 0 ? v : _mm256_srli_epi16(v, 4), _mm256_set1_epi8(15)),
+      _mm256_and_si256(high, mask));
+}
+
+/// Weights of five and six bits: products of u6 x s8 pairs are at most 2 * 63 * 127 = 16002, so two
+/// of them are added up in 16 bits.
+template <PackFormat F, int R>
+KV_INLINE void Group6(const uint8_t* group, const Scales& s, const PanelArgs& a, int64_t r,
+                      int64_t g, __m256 acc[R][2]) {
+  const __m256i ones = _mm256_set1_epi16(1);
+  const int8_t* q = a.q + r * a.k + g * 32;
+  __m256i dot[R][2];
+  const auto quads = [&]<int J, int P>() __attribute__((always_inline)) {  // J and J + 1
+    for (int c = 0; c < 2; ++c) {
+      const __m256i w0 = UnsignedWeights<F, J, P>(group, c);
+      const __m256i w1 = UnsignedWeights<F, J + 1, P>(group, c);
+      for (int i = 0; i < R; ++i) {
+        const int8_t* x = q + i * a.k + P * 16 + J * 4;
+        const __m256i pairs = _mm256_add_epi16(_mm256_maddubs_epi16(w0, Quad(x)),
+                                               _mm256_maddubs_epi16(w1, Quad(x + 4)));
+        dot[i][c] = _mm256_add_epi32(dot[i][c], _mm256_madd_epi16(pairs, ones));
+      }
+    }
+  };
+  for (int h = 0; h < kHalves<F>; ++h) {
+    for (int i = 0; i < R; ++i) dot[i][0] = dot[i][1] = _mm256_setzero_si256();
+    if (kHalves<F> == 1 || h == 0) {
+      quads.template operator()<0, 0>();
+      quads.template operator()<2, 0>();
+    }
+    if (kHalves<F> == 1 || h == 1) {
+      quads.template operator()<0, 1>();
+      quads.template operator()<2, 1>();
+    }
+    for (int i = 0; i < R; ++i) {
+      const int64_t at = (r + i) * (a.k / 32) + g;
+      const int32_t sum = kHalves<F> == 2 ? a.sum[2 * at + h] : a.sum[2 * at] + a.sum[2 * at + 1];
+      const __m256i offset = _mm256_set1_epi32(kOffset<F> * sum);
+      Accumulate<F>(s, h, a.d[at], sum, _mm256_sub_epi32(dot[i][0], offset),
+                    _mm256_sub_epi32(dot[i][1], offset), acc[i]);
+    }
+  }
+}
+
 /// Columns in order from four sums of [column][pair of k].
 KV_INLINE void Reduce(const __m256i t[4], __m256i* dot0, __m256i* dot1) {
   *dot0 = _mm256_permute4x64_epi64(_mm256_hadd_epi32(t[0], t[1]), 0xd8);
@@ -221,12 +289,14 @@ KV_INLINE void PanelRows(const PanelArgs& a, const uint8_t* panel, int64_t r, in
     if constexpr (R == 1) {
       // One row streams the weights from memory: ask for them ahead of the hardware prefetcher,
       // which stops at page ends.
-      for (size_t line = 0; line < (kFourBit<F> ? 320 : 576); line += 64) {
+      for (size_t line = 0; line < kWeightBytes<F> + 64; line += 64) {
         _mm_prefetch(reinterpret_cast<const char*>(group) + 4096 + line, _MM_HINT_T0);
       }
     }
-    if constexpr (kFourBit<F>)
+    if constexpr (kBits<F> == 4)
       Group4<F, R>(group, s, a, r, g, acc);
+    else if constexpr (kBits<F> < 8)
+      Group6<F, R>(group, s, a, r, g, acc);
     else
       Group8<F, R>(group, s, a, r, g, acc);
   }
@@ -235,7 +305,7 @@ KV_INLINE void PanelRows(const PanelArgs& a, const uint8_t* panel, int64_t r, in
 
 /// Rows that share the unpacking of a group: as many as fit the 16 registers.
 template <PackFormat F>
-constexpr int kTile = kFourBit<F> ? 4 : 2;
+constexpr int kTile = kBits<F> < 8 ? 4 : 2;
 
 template <PackFormat F>
 void Panels(const PanelArgs& a) {
@@ -342,8 +412,9 @@ const MatMulKernels kMatMul = {
     nullptr,
     {FloatPanels<PackFormat::kF32>, FloatPanels<PackFormat::kF16>, FloatPanels<PackFormat::kBF16>,
      Panels<PackFormat::kQ4>, Panels<PackFormat::kQ4M>, Panels<PackFormat::kQ4K>,
-     Panels<PackFormat::kQ8>, Panels<PackFormat::kQ8M>, Panels<PackFormat::kQ8F>,
-     Panels<PackFormat::kQ8FM>, Panels<PackFormat::kQ8F2>, Panels<PackFormat::kQ8FM2>},
+     Panels<PackFormat::kQ5K>, Panels<PackFormat::kQ6K>, Panels<PackFormat::kQ8>,
+     Panels<PackFormat::kQ8M>, Panels<PackFormat::kQ8F>, Panels<PackFormat::kQ8F2>,
+     Panels<PackFormat::kQ8FM2>},
     Int8Peak,
     FloatPeak,
     nullptr};

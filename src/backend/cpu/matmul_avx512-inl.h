@@ -1,9 +1,9 @@
 // Products in AVX-512 with VNNI, shared by the avx512 and the amx kernels, which are compiled with
 // different flags: included once in each, inside their own namespace. No include guard.
 //
-// A panel's 16 columns are one register. vpdpbusd multiplies unsigned by signed bytes: four-bit
-// weights are unsigned; eight-bit ones get 128 added (a flip of the top bit), which is taken off
-// again as 128 * sum of the activations.
+// A panel's 16 columns are one register. vpdpbusd multiplies unsigned by signed bytes: weights of
+// up to six bits are unsigned; eight-bit ones get 128 added (a flip of the top bit), which is taken
+// off again as 128 * sum of the activations.
 
 #define KV_INLINE inline __attribute__((always_inline))
 
@@ -15,6 +15,11 @@ KV_INLINE __m512 ByteToFloat(const uint8_t* p) {
       _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
 }
 
+KV_INLINE __m512 SignedByteToFloat(const uint8_t* p) {
+  return _mm512_cvtepi32_ps(
+      _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+}
+
 /// Scales and minima of a group, by half of the group.
 struct Scales {
   __m512 d[2], m[2];
@@ -22,14 +27,20 @@ struct Scales {
 
 template <PackFormat F>
 KV_INLINE const uint8_t* GroupOf(const uint8_t* panel, int64_t g, Scales* s) {
-  if constexpr (F == PackFormat::kQ4K) {
-    const uint8_t* record = panel + static_cast<size_t>(g / 8) * kQ4KBytes;
-    s->d[0] = _mm512_mul_ps(HalfToFloat(record + kQ4KScalesAt),
-                            ByteToFloat(record + kQ4KSubScalesAt + g % 8 * 16));
-    s->m[0] = _mm512_xor_ps(_mm512_set1_ps(-0.0f),
-                            _mm512_mul_ps(HalfToFloat(record + kQ4KMinsAt),
-                                          ByteToFloat(record + kQ4KSubMinsAt + g % 8 * 16)));
-    return record + g % 8 * 256;
+  if constexpr (kSuper<F>) {
+    const uint8_t* record = panel + static_cast<size_t>(g / 8) * kSuperBytes<F>;
+    const uint8_t* scales = record + kSubScalesAt<F> + g % 8 * kHalves<F> * 16;
+    const __m512 d = HalfToFloat(record + kSuperScalesAt<F>);
+    if constexpr (kHasMin<F>) {
+      s->d[0] = _mm512_mul_ps(d, ByteToFloat(scales));
+      s->m[0] = _mm512_xor_ps(_mm512_set1_ps(-0.0f),
+                              _mm512_mul_ps(HalfToFloat(record + kSuperMinsAt<F>),
+                                            ByteToFloat(record + kSubMinsAt<F> + g % 8 * 16)));
+    } else {
+      for (int h = 0; h < kHalves<F>; ++h)
+        s->d[h] = _mm512_mul_ps(d, SignedByteToFloat(scales + h * 16));
+    }
+    return record + g % 8 * kWeightBytes<F>;
   } else {
     const uint8_t* record = panel + static_cast<size_t>(g) * kGroupStep<F>;
     for (int part = 0; part < kScaleParts<F>; ++part) {
@@ -70,45 +81,78 @@ KV_INLINE void StoreRow(const PanelArgs& a, int64_t row, int64_t first, __m512 v
   _mm512_mask_storeu_ps(out, mask, v);
 }
 
-template <PackFormat F, int R>
+/// Weights as vpdpbusd takes them, kTakenOff too large: quad J (of 4) of a group, P = 0 of its
+/// first 16 inputs.
+template <PackFormat F>
+constexpr int32_t kTakenOff = kBits<F> == 8 ? 128 : kOffset<F>;
+template <PackFormat F, int J, int P>
+KV_INLINE __m512i UnsignedWeights(const uint8_t* group) {
+  if constexpr (kBits<F> == 8) {
+    const __m512i v = _mm512_loadu_si512(group + (P * 4 + J) * 64);
+    return _mm512_xor_si512(v, _mm512_set1_epi8(-128));
+  }
+  const __m512i low = _mm512_set1_epi8(15), v = _mm512_loadu_si512(group + J * 64);
+  const __m512i nibbles = _mm512_and_si512(P == 0 ? v : _mm512_srli_epi16(v, 4), low);
+  if constexpr (kBits<F> == 4) {
+    return nibbles;
+  } else {
+    constexpr int kBit = HighBitsAt<F>(J, P), kShift = kBit % 8;
+    const __m512i mask = _mm512_set1_epi8(static_cast<char>(((1 << (kBits<F> - 4)) - 1) << 4));
+    __m512i high = _mm512_loadu_si512(group + 256 + kBit / 8 * 64);
+    if constexpr (kShift < 4)
+      high = _mm512_slli_epi16(high, 4 - kShift);
+    else
+      high = _mm512_srli_epi16(high, kShift - 4);
+    return _mm512_ternarylogic_epi32(nibbles, high, mask, 0xf8);  // nibbles | (high & mask)
+  }
+}
+
+template <typename Quad>
+KV_INLINE void EachQuad(const Quad& quad) {
+  quad.template operator()<0, 0>();
+  quad.template operator()<0, 1>();
+  quad.template operator()<1, 0>();
+  quad.template operator()<1, 1>();
+  quad.template operator()<2, 0>();
+  quad.template operator()<2, 1>();
+  quad.template operator()<3, 0>();
+  quad.template operator()<3, 1>();
+}
+
+/// acc += half H (where halves have scales of their own, else all) of group g of R rows from r on.
+/// kUnpacked: `group` holds what UnsignedWeights gives, [P][J].
+template <PackFormat F, int R, bool kUnpacked, int H>
+KV_INLINE void HalfRows(const uint8_t* group, const Scales& s, const PanelArgs& a, int64_t r,
+                        int64_t g, __m512 acc[R]) {
+  // The offset of the weights times the sum of the activations is taken off beforehand.
+  __m512i dot[R];
+  int32_t sum[R];
+  const int8_t* q[R];
+  for (int i = 0; i < R; ++i) {
+    const int64_t at = (r + i) * (a.k / 32) + g;
+    sum[i] = kHalves<F> == 2 ? a.sum[2 * at + H] : a.sum[2 * at] + a.sum[2 * at + 1];
+    dot[i] = _mm512_set1_epi32(-kTakenOff<F> * sum[i]);
+    q[i] = a.q + (r + i) * a.k + g * 32;
+  }
+  EachQuad([&]<int J, int P>() __attribute__((always_inline)) {
+    if constexpr (kHalves<F> == 1 || P == H) {
+      const __m512i w =
+          kUnpacked ? _mm512_load_si512(group + (P * 4 + J) * 64) : UnsignedWeights<F, J, P>(group);
+      for (int i = 0; i < R; ++i)
+        dot[i] = _mm512_dpbusd_epi32(dot[i], w, Quad(q[i] + P * 16 + J * 4));
+    }
+  });
+  for (int i = 0; i < R; ++i) {
+    const int64_t at = (r + i) * (a.k / 32) + g;
+    acc[i] = Accumulate<F>(s, H, a.d[at], sum[i], dot[i], acc[i]);
+  }
+}
+
+template <PackFormat F, int R, bool kUnpacked = false>
 KV_INLINE void GroupRows(const uint8_t* group, const Scales& s, const PanelArgs& a, int64_t r,
                          int64_t g, __m512 acc[R]) {
-  const __m512i low = _mm512_set1_epi8(15), flip = _mm512_set1_epi8(-128);
-  constexpr int kQuads = 8 / kHalves<F>;
-  constexpr int32_t kOffset = F == PackFormat::kQ4 ? 8 : kFourBit<F> ? 0 : 128;
-  for (int h = 0; h < kHalves<F>; ++h) {
-    // The offset of the weights times the sum of the activations is taken off beforehand.
-    __m512i dot[R];
-    int32_t sum[R];
-    for (int i = 0; i < R; ++i) {
-      const int64_t at = (r + i) * (a.k / 32) + g;
-      sum[i] = kHalves<F> == 2 ? a.sum[2 * at + h] : a.sum[2 * at] + a.sum[2 * at + 1];
-      dot[i] = _mm512_set1_epi32(-kOffset * sum[i]);
-    }
-    if constexpr (kFourBit<F>) {
-      for (int j = 0; j < 4; ++j) {
-        const __m512i v = _mm512_loadu_si512(group + j * 64);
-        const __m512i lo = _mm512_and_si512(v, low);
-        const __m512i hi = _mm512_and_si512(_mm512_srli_epi16(v, 4), low);
-        for (int i = 0; i < R; ++i) {
-          const int8_t* q = a.q + (r + i) * a.k + g * 32 + j * 4;
-          dot[i] = _mm512_dpbusd_epi32(dot[i], lo, Quad(q));
-          dot[i] = _mm512_dpbusd_epi32(dot[i], hi, Quad(q + 16));
-        }
-      }
-    } else {
-      for (int j = h * kQuads; j < (h + 1) * kQuads; ++j) {
-        const __m512i w = _mm512_xor_si512(_mm512_loadu_si512(group + j * 64), flip);
-        for (int i = 0; i < R; ++i) {
-          dot[i] = _mm512_dpbusd_epi32(dot[i], w, Quad(a.q + (r + i) * a.k + g * 32 + j * 4));
-        }
-      }
-    }
-    for (int i = 0; i < R; ++i) {
-      const int64_t at = (r + i) * (a.k / 32) + g;
-      acc[i] = Accumulate<F>(s, h, a.d[at], sum[i], dot[i], acc[i]);
-    }
-  }
+  HalfRows<F, R, kUnpacked, 0>(group, s, a, r, g, acc);
+  if constexpr (kHalves<F> == 2) HalfRows<F, R, kUnpacked, 1>(group, s, a, r, g, acc);
 }
 
 template <PackFormat F, int R>
@@ -122,7 +166,7 @@ KV_INLINE void PanelRows(const PanelArgs& a, const uint8_t* panel, int64_t r, in
     // ahead is mostly the same page, where the second level's own prefetching follows: 30 GB/s
     // instead of 22 with 4 KiB (2 threads, Xeon, huge pages, loop of this kernel, 2026-11-25).
     if (r == 0) {
-      for (size_t line = 0; line < (kFourBit<F> ? 320 : 576); line += 64) {
+      for (size_t line = 0; line < kWeightBytes<F> + 64; line += 64) {
         _mm_prefetch(reinterpret_cast<const char*>(group) + 1024 + line, _MM_HINT_T0);
       }
     }
@@ -131,8 +175,46 @@ KV_INLINE void PanelRows(const PanelArgs& a, const uint8_t* panel, int64_t r, in
   for (int i = 0; i < R; ++i) StoreRow(a, r + i, first, acc[i]);
 }
 
+/// Weights of five and six bits take as long to unpack as to use in eight rows: they are unpacked
+/// for this many rows at once, some groups at a time. Q6_K, 256 rows: 35 ms instead of 54, 8 bits
+/// with float scales 41; weights of four and eight bits are slower so (Q4_0: 31 ms instead of 28;
+/// 2048 x 8192, 1 thread, EPYC with AVX-512, 2026-11-27).
+constexpr int64_t kUnpackedRows = 64, kUnpackedGroups = 8;
+
+/// Rows [r0, r0 + rows): at most kUnpackedRows, a multiple of eight.
+template <PackFormat F>
+KV_INLINE void UnpackedRows(const PanelArgs& a, const uint8_t* panel, int64_t r0, int64_t rows,
+                            int64_t first) {
+  alignas(64) float sums[kUnpackedRows][16] = {};
+  alignas(64) uint8_t unpacked[kUnpackedGroups][512];
+  const int64_t groups = a.k / 32;
+  for (int64_t g0 = 0; g0 < groups; g0 += kUnpackedGroups) {
+    const int64_t count = groups - g0 < kUnpackedGroups ? groups - g0 : kUnpackedGroups;
+    Scales s[kUnpackedGroups];
+    for (int64_t g = 0; g < count; ++g) {
+      const uint8_t* group = GroupOf<F>(panel, g0 + g, &s[g]);
+      EachQuad([&]<int J, int P>() __attribute__((always_inline)) {
+        _mm512_store_si512(unpacked[g] + (P * 4 + J) * 64, UnsignedWeights<F, J, P>(group));
+      });
+    }
+    for (int64_t r = 0; r < rows; r += 8) {
+      __m512 acc[8];
+      for (int i = 0; i < 8; ++i) acc[i] = _mm512_load_ps(sums[r + i]);
+      for (int64_t g = 0; g < count; ++g)
+        GroupRows<F, 8, true>(unpacked[g], s[g], a, r0 + r, g0 + g, acc);
+      for (int i = 0; i < 8; ++i) _mm512_store_ps(sums[r + i], acc[i]);
+    }
+  }
+  for (int64_t r = 0; r < rows; ++r) StoreRow(a, r0 + r, first, _mm512_load_ps(sums[r]));
+}
+
 template <PackFormat F>
 void VnniPanel(const PanelArgs& a, const uint8_t* panel, int64_t first, int64_t r) {
+  while ((kBits<F> == 5 || kBits<F> == 6) && r + 16 <= a.rows) {
+    const int64_t rows = (a.rows - r < kUnpackedRows ? a.rows - r : kUnpackedRows) / 8 * 8;
+    UnpackedRows<F>(a, panel, r, rows, first);
+    r += rows;
+  }
   for (; r + 8 <= a.rows; r += 8) PanelRows<F, 8>(a, panel, r, first);
   for (; r + 4 <= a.rows; r += 4) PanelRows<F, 4>(a, panel, r, first);
   for (; r + 2 <= a.rows; r += 2) PanelRows<F, 2>(a, panel, r, first);

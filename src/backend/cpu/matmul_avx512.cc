@@ -1,5 +1,7 @@
 #include <immintrin.h>
 
+#include <type_traits>
+
 #include "backend/cpu/matmul_kernels.h"
 #include "backend/cpu/pack.h"
 
@@ -30,9 +32,9 @@ const MatMulKernels kMatMul = {
     nullptr,
     {FloatPanels<PackFormat::kF32>, FloatPanels<PackFormat::kF16>, FloatPanels<PackFormat::kBF16>,
      Panels<PackFormat::kQ4>, Panels<PackFormat::kQ4M>, Panels<PackFormat::kQ4K>,
-     Panels<PackFormat::kQ8>, Panels<PackFormat::kQ8M>, Panels<PackFormat::kQ8F>,
-     Panels<PackFormat::kQ8FM>, Panels<PackFormat::kQ8F2>, Panels<PackFormat::kQ8FM2>,
-     BlockPanels<PackFormat::kI4>, BlockPanels<PackFormat::kI8>},
+     Panels<PackFormat::kQ5K>, Panels<PackFormat::kQ6K>, Panels<PackFormat::kQ8>,
+     Panels<PackFormat::kQ8M>, Panels<PackFormat::kQ8F>, Panels<PackFormat::kQ8F2>,
+     Panels<PackFormat::kQ8FM2>, BlockPanels<PackFormat::kI4>, BlockPanels<PackFormat::kI8>},
     Int8Peak,
     FloatPeak,
     nullptr,

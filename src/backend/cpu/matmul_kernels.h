@@ -3,6 +3,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "backend/cpu/pack.h"
+
 namespace kvasir {
 
 // Activations as operands of bf16 tiles (AMX): blocks of 16 rows (the last one padded with zeros),
@@ -108,7 +110,7 @@ struct MatMulKernels {
   Quantize quantize = nullptr;
   /// nullptr: the arithmetic is in integers.
   ToTiles to_tiles = nullptr;
-  Panels panels[14] = {};  ///< by PackFormat; nullptr: not in this set
+  Panels panels[kPackFormats] = {};  ///< by PackFormat; nullptr: not in this set
   /// The limits of the arithmetic: `rounds` rounds of multiply-adds on registers alone, of int8, of
   /// f32, and with tiles of bf16. Returns the operations done, two for each multiply-add.
   using Peak = uint64_t (*)(int64_t rounds);

@@ -24,6 +24,11 @@ KV_INLINE float32x4_t BytesToFloat(const uint8_t* p) {
   return vcvtq_f32_u32(vmovl_u16(vget_low_u16(words)));
 }
 
+KV_INLINE float32x4_t SignedBytesToFloat(const uint8_t* p) {
+  const int16x8_t words = vmovl_s8(vreinterpret_s8_u8(vld1_u8(p)));
+  return vcvtq_f32_s32(vmovl_s16(vget_low_s16(words)));
+}
+
 /// Scales and minima of a group: [half of the group][quarter of the columns].
 struct Scales {
   float32x4_t d[2][4], m[2][4];
@@ -31,19 +36,25 @@ struct Scales {
 
 template <PackFormat F>
 KV_INLINE const uint8_t* GroupOf(const uint8_t* panel, int64_t g, Scales* s) {
-  if constexpr (F == PackFormat::kQ4K) {
-    const uint8_t* record = panel + static_cast<size_t>(g / 8) * kQ4KBytes;
+  if constexpr (kSuper<F>) {
+    const uint8_t* record = panel + static_cast<size_t>(g / 8) * kSuperBytes<F>;
     // The bytes are read eight at a time; those beyond a quarter are other quarters' or padding.
-    uint8_t scales[24] = {}, mins[24] = {};
-    __builtin_memcpy(scales, record + kQ4KSubScalesAt + g % 8 * 16, 16);
-    __builtin_memcpy(mins, record + kQ4KSubMinsAt + g % 8 * 16, 16);
+    constexpr size_t kScales = size_t{16} * kHalves<F>;
+    uint8_t scales[kScales + 8] = {}, mins[24] = {};
+    __builtin_memcpy(scales, record + kSubScalesAt<F> + g % 8 * kScales, kScales);
+    if constexpr (kHasMin<F>) __builtin_memcpy(mins, record + kSubMinsAt<F> + g % 8 * 16, 16);
     for (int c = 0; c < 4; ++c) {
-      s->d[0][c] =
-          vmulq_f32(HalfToFloat(record + kQ4KScalesAt + c * 8), BytesToFloat(scales + c * 4));
-      s->m[0][c] = vnegq_f32(
-          vmulq_f32(HalfToFloat(record + kQ4KMinsAt + c * 8), BytesToFloat(mins + c * 4)));
+      const float32x4_t d = HalfToFloat(record + kSuperScalesAt<F> + c * 8);
+      if constexpr (kHasMin<F>) {
+        s->d[0][c] = vmulq_f32(d, BytesToFloat(scales + c * 4));
+        s->m[0][c] = vnegq_f32(
+            vmulq_f32(HalfToFloat(record + kSuperMinsAt<F> + c * 8), BytesToFloat(mins + c * 4)));
+      } else {
+        for (int h = 0; h < kHalves<F>; ++h)
+          s->d[h][c] = vmulq_f32(d, SignedBytesToFloat(scales + h * 16 + c * 4));
+      }
     }
-    return record + g % 8 * 256;
+    return record + g % 8 * kWeightBytes<F>;
   } else {
     const uint8_t* record = panel + static_cast<size_t>(g) * kGroupStep<F>;
     for (int part = 0; part < kScaleParts<F>; ++part) {
@@ -74,6 +85,22 @@ KV_INLINE void MulAdd(int8x16_t w, int8x16_t x, int32x4_t sums[2]) {
   sums[1] = vpadalq_s16(sums[1], vmull_s8(vget_high_s8(w), vget_high_s8(x)));
 }
 
+/// Weights of less than eight bits of four columns: quad j (of 4) of a group, part 0 of its first
+/// 16 inputs.
+template <PackFormat F>
+KV_INLINE int8x16_t UnsignedWeights(const uint8_t* group, int j, int c, int part) {
+  const uint8x16_t v = vld1q_u8(group + j * 64 + c * 16);
+  uint8x16_t w = part == 0 ? vandq_u8(v, vdupq_n_u8(15)) : vshrq_n_u8(v, 4);
+  if constexpr (kBits < F >> 4) {
+    constexpr int kMask = (1 << (kBits<F> - 4)) - 1;
+    const int bit = HighBitsAt<F>(j, part);
+    const uint8x16_t high = vld1q_u8(group + 256 + bit / 8 * 64 + c * 16);
+    const auto by = static_cast<int8_t>(-(bit % 8));  // a shift to the right
+    w = vorrq_u8(w, vshlq_n_u8(vandq_u8(vshlq_u8(high, vdupq_n_s8(by)), vdupq_n_u8(kMask)), 4));
+  }
+  return vreinterpretq_s8_u8(w);
+}
+
 template <PackFormat F, int R>
 KV_INLINE void Group(const uint8_t* group, const Scales& s, const PanelArgs& a, int64_t r,
                      int64_t g, float32x4_t acc[R][4]) {
@@ -83,16 +110,14 @@ KV_INLINE void Group(const uint8_t* group, const Scales& s, const PanelArgs& a, 
       for (int c = 0; c < 8; ++c) sums[i][c] = vdupq_n_s32(0);
     }
     const int8_t* q = a.q + r * a.k + g * 32;
-    if constexpr (kFourBit<F>) {
-      const uint8x16_t low = vdupq_n_u8(15);
+    if constexpr (kBits<F> < 8) {
       for (int j = 0; j < 4; ++j) {
         for (int c = 0; c < 4; ++c) {
-          const uint8x16_t v = vld1q_u8(group + j * 64 + c * 16);
-          const int8x16_t l = vreinterpretq_s8_u8(vandq_u8(v, low));
-          const int8x16_t u = vreinterpretq_s8_u8(vshrq_n_u8(v, 4));
-          for (int i = 0; i < R; ++i) {
-            MulAdd(l, Quad(q + i * a.k + j * 4), sums[i] + 2 * c);
-            MulAdd(u, Quad(q + i * a.k + 16 + j * 4), sums[i] + 2 * c);
+          for (int part = 0; part < 2; ++part) {
+            if (kHalves<F> == 2 && part != h) continue;
+            const int8x16_t w = UnsignedWeights<F>(group, j, c, part);
+            for (int i = 0; i < R; ++i)
+              MulAdd(w, Quad(q + i * a.k + part * 16 + j * 4), sums[i] + 2 * c);
           }
         }
       }
@@ -112,7 +137,7 @@ KV_INLINE void Group(const uint8_t* group, const Scales& s, const PanelArgs& a, 
       const float32x4_t total = vdupq_n_f32(a.d[at] * static_cast<float>(sum));
       for (int c = 0; c < 4; ++c) {
         int32x4_t dot = vpaddq_s32(sums[i][2 * c], sums[i][2 * c + 1]);
-        if constexpr (F == PackFormat::kQ4) dot = vsubq_s32(dot, vdupq_n_s32(8 * sum));
+        if constexpr (kOffset<F> != 0) dot = vsubq_s32(dot, vdupq_n_s32(kOffset<F> * sum));
         acc[i][c] = vfmaq_f32(acc[i][c], vcvtq_f32_s32(dot), vmulq_f32(s.d[h][c], scale));
         if constexpr (kHasMin<F>) acc[i][c] = vfmaq_f32(acc[i][c], s.m[h][c], total);
       }
@@ -232,8 +257,9 @@ const MatMulKernels kMatMul = {
     nullptr,
     {FloatPanels<PackFormat::kF32>, FloatPanels<PackFormat::kF16>, FloatPanels<PackFormat::kBF16>,
      Panels<PackFormat::kQ4>, Panels<PackFormat::kQ4M>, Panels<PackFormat::kQ4K>,
-     Panels<PackFormat::kQ8>, Panels<PackFormat::kQ8M>, Panels<PackFormat::kQ8F>,
-     Panels<PackFormat::kQ8FM>, Panels<PackFormat::kQ8F2>, Panels<PackFormat::kQ8FM2>},
+     Panels<PackFormat::kQ5K>, Panels<PackFormat::kQ6K>, Panels<PackFormat::kQ8>,
+     Panels<PackFormat::kQ8M>, Panels<PackFormat::kQ8F>, Panels<PackFormat::kQ8F2>,
+     Panels<PackFormat::kQ8FM2>},
     Int8Peak,
     FloatPeak,
     nullptr};

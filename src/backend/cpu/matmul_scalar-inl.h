@@ -21,15 +21,20 @@ float LoadFloat(const uint8_t* p) {
 /// The record's weights of group g.
 template <PackFormat F>
 const uint8_t* GroupOf(const uint8_t* panel, int64_t g, Scales* s) {
-  if constexpr (F == PackFormat::kQ4K) {
-    const uint8_t* record = panel + static_cast<size_t>(g / 8) * kQ4KBytes;
+  if constexpr (kSuper<F>) {
+    const uint8_t* record = panel + static_cast<size_t>(g / 8) * kSuperBytes<F>;
     for (int n = 0; n < 16; ++n) {
-      const uint8_t scale = record[kQ4KSubScalesAt + g % 8 * 16 + n];
-      const uint8_t minimum = record[kQ4KSubMinsAt + g % 8 * 16 + n];
-      s->d[0][n] = LoadHalf(record + kQ4KScalesAt + n * 2) * static_cast<float>(scale);
-      s->m[0][n] = -(LoadHalf(record + kQ4KMinsAt + n * 2) * static_cast<float>(minimum));
+      for (int h = 0; h < kHalves<F>; ++h) {
+        const uint8_t scale = record[kSubScalesAt<F> + (g % 8 * kHalves<F> + h) * 16 + n];
+        s->d[h][n] = LoadHalf(record + kSuperScalesAt<F> + n * 2) *
+                     static_cast<float>(kHasMin<F> ? scale : static_cast<int8_t>(scale));
+      }
+      if constexpr (kHasMin<F>) {
+        const uint8_t minimum = record[kSubMinsAt<F> + g % 8 * 16 + n];
+        s->m[0][n] = -(LoadHalf(record + kSuperMinsAt<F> + n * 2) * static_cast<float>(minimum));
+      }
     }
-    return record + g % 8 * 256;
+    return record + g % 8 * kWeightBytes<F>;
   } else {
     const uint8_t* record = panel + static_cast<size_t>(g) * kGroupStep<F>;
     for (int part = 0; part < kScaleParts<F>; ++part) {
@@ -46,10 +51,14 @@ const uint8_t* GroupOf(const uint8_t* panel, int64_t g, Scales* s) {
 
 template <PackFormat F>
 int32_t WeightAt(const uint8_t* group, int n, int i) {
-  if constexpr (kFourBit<F>) {
-    const int c = i % 16;
-    const uint8_t byte = group[c / 4 * 64 + n * 4 + c % 4];
-    return (i < 16 ? byte & 15 : byte >> 4) - (F == PackFormat::kQ4 ? 8 : 0);
+  if constexpr (kBits<F> < 8) {
+    const int c = i % 16, part = i / 16, at = n * 4 + c % 4;
+    int q = group[c / 4 * 64 + at] >> (part * 4) & 15;
+    if constexpr (kBits < F >> 4) {
+      const int bit = HighBitsAt<F>(c / 4, part);
+      q |= (group[256 + bit / 8 * 64 + at] >> (bit % 8) & ((1 << (kBits<F> - 4)) - 1)) << 4;
+    }
+    return q - kOffset<F>;
   } else {
     return static_cast<int8_t>(group[i / 4 * 64 + n * 4 + i % 4]);
   }

@@ -77,6 +77,29 @@ std::vector<float> RandomRows(int64_t rows, int64_t stride, uint32_t seed) {
   return x;
 }
 
+struct NamedKernels {
+  std::string name;
+  const MatMulKernels* kernels;
+  const MatMulKernels* twin;  ///< the scalar kernels that define their arithmetic
+  bool one_thread = false;
+  bool in_tiles() const { return twin == &scalar::kMatMulTiles; }
+};
+
+/// Those of all instruction sets here, the scalar ones first; AMX's also where there is no AMX.
+std::vector<NamedKernels> AllKernels() {
+  std::vector<NamedKernels> out;
+  for (const Isa isa : AvailableIsas()) {
+    out.push_back({std::string(NameOf(isa)), &MatMulKernelsFor(isa),
+                   isa == Isa::kAmx ? &scalar::kMatMulTiles : &scalar::kMatMul});
+#if defined(__x86_64__)
+    // There is one set of emulated tiles.
+    if (isa == Isa::kAvx512)
+      out.push_back({"emulated tiles", &emulated::kMatMul, &scalar::kMatMulTiles, true});
+#endif
+  }
+  return out;
+}
+
 struct Problem {
   DType dtype;
   int64_t n, k;
@@ -86,11 +109,6 @@ struct Problem {
 
 Problem MakeProblem(DType dtype, int64_t n, int64_t k, uint32_t seed) {
   return {dtype, n, k, RandomWeights(dtype, n, k, seed)};
-}
-
-/// The scalar kernels that define the arithmetic of an instruction set.
-const MatMulKernels& TwinOf(Isa isa) {
-  return isa == Isa::kAmx ? scalar::kMatMulTiles : scalar::kMatMul;
 }
 
 std::vector<float> Multiply(const MatMulKernels& kernels, int threads, const Problem& p,
@@ -138,14 +156,14 @@ TEST(MatMul, EveryInstructionSetGivesTheBitsOfItsScalarKernels) {
           const auto x = RandomRows(rows, stride, static_cast<uint32_t>(rows));
           std::vector<float> expected;
           const MatMulKernels* twin = nullptr;
-          for (const Isa isa : AvailableIsas()) {
-            if (twin != &TwinOf(isa)) {
-              twin = &TwinOf(isa);
+          for (const NamedKernels& kernels : AllKernels()) {
+            if (twin != kernels.twin) {
+              twin = kernels.twin;
               expected = Multiply(*twin, 1, p, x, stride, rows);
             }
             ExpectSameBits(
-                Multiply(MatMulKernelsFor(isa), 1, p, x, stride, rows), expected,
-                fmt::format("{} {} n={} k={} rows={}", NameOf(isa), NameOf(dtype), n, k, rows));
+                Multiply(*kernels.kernels, 1, p, x, stride, rows), expected,
+                fmt::format("{} {} n={} k={} rows={}", kernels.name, NameOf(dtype), n, k, rows));
           }
         }
       }
@@ -154,42 +172,44 @@ TEST(MatMul, EveryInstructionSetGivesTheBitsOfItsScalarKernels) {
 }
 
 TEST(MatMul, ManyRowsOfManyPanelsHaveTheBitsOfTheScalarKernels) {
-  for (const Isa isa : AvailableIsas()) {
-    for (const DType dtype : {DType::kBF16, DType::kQ4_0, DType::kQ4_K, DType::kQ6_K}) {
+  for (const NamedKernels& kernels : AllKernels()) {
+    for (const DType dtype :
+         {DType::kBF16, DType::kQ4_0, DType::kQ4_K, DType::kQ5_K, DType::kQ6_K}) {
       const int64_t k = dtype == DType::kBF16 ? 1061 : 1280;  // three slabs
       const Problem p = MakeProblem(dtype, 16 * 19 - 3, k, 17);
       for (const int32_t rows : {33, 70}) {
         const auto x = RandomRows(rows, k, static_cast<uint32_t>(rows));
-        ExpectSameBits(Multiply(MatMulKernelsFor(isa), 1, p, x, k, rows),
-                       Multiply(TwinOf(isa), 1, p, x, k, rows),
-                       fmt::format("{} {} rows={}", NameOf(isa), NameOf(dtype), rows));
+        ExpectSameBits(Multiply(*kernels.kernels, 1, p, x, k, rows),
+                       Multiply(*kernels.twin, 1, p, x, k, rows),
+                       fmt::format("{} {} rows={}", kernels.name, NameOf(dtype), rows));
       }
     }
   }
 }
 
 TEST(MatMul, ARowDoesNotDependOnItsCompanyNorOnThreads) {
-  for (const Isa isa : AvailableIsas()) {
+  for (const NamedKernels& kernels : AllKernels()) {
     for (const DType dtype : kFormats) {
       const Problem p = MakeProblem(dtype, 100, 512, 5);
       const auto x = RandomRows(40, 512, 6);
-      const auto together = Multiply(MatMulKernelsFor(isa), 1, p, x, 512, 40);
+      const auto together = Multiply(*kernels.kernels, 1, p, x, 512, 40);
       for (const int32_t rows : {1, 3, 7, 16, 39}) {
-        ExpectSameBits(Multiply(MatMulKernelsFor(isa), 2, p, x, 512, 40, rows), together,
-                       fmt::format("{} {} in calls of {} rows", NameOf(isa), NameOf(dtype), rows));
+        ExpectSameBits(Multiply(*kernels.kernels, kernels.one_thread ? 1 : 2, p, x, 512, 40, rows),
+                       together,
+                       fmt::format("{} {} in calls of {} rows", kernels.name, NameOf(dtype), rows));
       }
     }
   }
 }
 
 TEST(MatMul, AddsBiasAndResidual) {
-  for (const Isa isa : AvailableIsas()) {
+  for (const NamedKernels& kernels : AllKernels()) {
     for (const DType dtype : {DType::kF32, DType::kQ4_1, DType::kQ8_0}) {
       const Problem p = MakeProblem(dtype, 37, 64, 7);
       const auto x = RandomRows(6, 64, 8), bias = RandomRows(1, 37, 9),
                  residual = RandomRows(6, 37, 10);
-      const auto plain = Multiply(MatMulKernelsFor(isa), 1, p, x, 64, 6);
-      const auto got = Multiply(MatMulKernelsFor(isa), 1, p, x, 64, 6, 6, bias.data(), &residual);
+      const auto plain = Multiply(*kernels.kernels, 1, p, x, 64, 6);
+      const auto got = Multiply(*kernels.kernels, 1, p, x, 64, 6, 6, bias.data(), &residual);
       for (size_t i = 0; i < got.size(); ++i)
         EXPECT_EQ(got[i], residual[i] + (plain[i] + bias[i % 37]));
     }
@@ -220,12 +240,11 @@ TEST(MatMul, IsAsAccurateAsItsArithmeticAllows) {
     const Problem p = MakeProblem(dtype, 64, 2048, 11);
     const auto x = RandomRows(8, 2048, 12);
     const bool quantized = InfoOf(dtype).block_elements > 1;
-    for (const Isa isa : AvailableIsas()) {
-      const double error =
-          NormalizedError(p, x, 8, Multiply(MatMulKernelsFor(isa), 1, p, x, 2048, 8));
+    for (const NamedKernels& kernels : AllKernels()) {
+      const double error = NormalizedError(p, x, 8, Multiply(*kernels.kernels, 1, p, x, 2048, 8));
       // int8 activations in groups of 32, or bf16; floats lose nothing but rounding.
-      const bool bf16 = isa == Isa::kAmx && (quantized || dtype == DType::kBF16);
-      EXPECT_LE(error, bf16 ? 1e-5 : quantized ? 1e-4 : 1e-11) << NameOf(isa) << NameOf(dtype);
+      const bool bf16 = kernels.in_tiles() && (quantized || dtype == DType::kBF16);
+      EXPECT_LE(error, bf16 ? 1e-5 : quantized ? 1e-4 : 1e-11) << kernels.name << NameOf(dtype);
     }
   }
 }
@@ -252,15 +271,15 @@ TEST(MatMul, APackedRowIsTheDequantizedRow) {
 }
 
 TEST(MatMul, NotFiniteActivationsShowInTheResult) {
-  for (const Isa isa : AvailableIsas()) {
+  for (const NamedKernels& kernels : AllKernels()) {
     const Problem p = MakeProblem(DType::kQ4_0, 16, 64, 14);
     for (const float bad : {NAN, INFINITY, -INFINITY}) {
       auto x = RandomRows(2, 64, 15);
       x[64 + 40] = bad;
-      const auto out = Multiply(MatMulKernelsFor(isa), 1, p, x, 64, 2);
+      const auto out = Multiply(*kernels.kernels, 1, p, x, 64, 2);
       for (int i = 0; i < 16; ++i) {
         EXPECT_TRUE(std::isfinite(out[i])) << "the other row must not change";
-        EXPECT_FALSE(std::isfinite(out[16 + i])) << NameOf(isa);
+        EXPECT_FALSE(std::isfinite(out[16 + i])) << kernels.name;
       }
     }
   }
@@ -273,19 +292,19 @@ TEST(MatMul, ExtremeActivationsKeepTheirBitsEverywhere) {
   for (int i = 64; i < 96; ++i) x[i] = std::ldexp(1.0f, -126);
   for (const float large : {1.0e20f, 3.0e38f}) {  // tiles have no room for the second
     for (int i = 96; i < 128; ++i) x[i] = i % 2 == 0 ? large : -large;
-    for (const Isa isa : AvailableIsas()) {
-      const auto got = Multiply(MatMulKernelsFor(isa), 1, p, x, 128, 1);
-      if (isa == Isa::kAmx && large > 1e30f) {
+    for (const NamedKernels& kernels : AllKernels()) {
+      const auto got = Multiply(*kernels.kernels, 1, p, x, 128, 1);
+      if (kernels.in_tiles() && large > 1e30f) {
         for (const float v : got) EXPECT_FALSE(std::isfinite(v)) << "no plausible number";
       } else {
-        ExpectSameBits(got, Multiply(TwinOf(isa), 1, p, x, 128, 1), std::string(NameOf(isa)));
+        ExpectSameBits(got, Multiply(*kernels.twin, 1, p, x, 128, 1), kernels.name);
       }
     }
   }
 }
 
 TEST(MatMul, WeightsOfAnySizeKeepTheirBitsAndTheirAccuracy) {
-  for (const Isa isa : AvailableIsas()) {
+  for (const NamedKernels& kernels : AllKernels()) {
     for (const float size : {1e-5f, 1.0f, 2000.0f}) {
       for (const DType dtype : {DType::kQ4_0, DType::kQ4_K, DType::kQ6_K, DType::kQ8_0}) {
         Problem p = MakeProblem(dtype, 32, 512, 18);
@@ -296,24 +315,23 @@ TEST(MatMul, WeightsOfAnySizeKeepTheirBitsAndTheirAccuracy) {
           }
         }
         const auto x = RandomRows(3, 512, 19);
-        const auto got = Multiply(MatMulKernelsFor(isa), 1, p, x, 512, 3);
-        ExpectSameBits(got, Multiply(TwinOf(isa), 1, p, x, 512, 3), std::string(NameOf(isa)));
-        EXPECT_LE(NormalizedError(p, x, 3, got), isa == Isa::kAmx ? 1e-5 : 1e-4)
-            << NameOf(isa) << " " << NameOf(dtype) << " " << size;
+        const auto got = Multiply(*kernels.kernels, 1, p, x, 512, 3);
+        ExpectSameBits(got, Multiply(*kernels.twin, 1, p, x, 512, 3), kernels.name);
+        EXPECT_LE(NormalizedError(p, x, 3, got), kernels.in_tiles() ? 1e-5 : 1e-4)
+            << kernels.name << " " << NameOf(dtype) << " " << size;
       }
     }
   }
 }
 
 TEST(MatMul, AScaleThatIsNoNumberShowsInTheResult) {
-  for (const Isa isa : AvailableIsas()) {
+  for (const NamedKernels& kernels : AllKernels()) {
     for (const DType dtype : {DType::kQ4_0, DType::kQ6_K}) {
       Problem p = MakeProblem(dtype, 1, 256, 20);
       const uint16_t bad = 0x7e00;
       std::memcpy(&p.data[HalfOffsets(dtype)[0]], &bad, 2);
-      EXPECT_TRUE(
-          std::isnan(Multiply(MatMulKernelsFor(isa), 1, p, RandomRows(1, 256, 21), 256, 1)[0]))
-          << NameOf(isa) << " " << NameOf(dtype);
+      EXPECT_TRUE(std::isnan(Multiply(*kernels.kernels, 1, p, RandomRows(1, 256, 21), 256, 1)[0]))
+          << kernels.name << " " << NameOf(dtype);
     }
   }
 }
@@ -329,35 +347,22 @@ TEST(MatMul, RefusesShapesItCannotPack) {
   }
 }
 
-struct FastKernels {
-  std::string name;
-  const MatMulKernels* kernels;
-};
-
-/// All that have the faster mode, the scalar ones first; AMX's also where there is no AMX.
-std::vector<FastKernels> AllFastKernels() {
-  std::vector<FastKernels> out;
-  for (const Isa isa : AvailableIsas()) {
-    const MatMulKernels& kernels = MatMulKernelsFor(isa);
-    if (kernels.quantize_blocks == nullptr) continue;
-    out.push_back({std::string(NameOf(isa)), &kernels});
-#if defined(__x86_64__)
-    if (isa == Isa::kAvx512) out.push_back({"emulated tiles", &emulated::kMatMul});
-#endif
-  }
-  return out;
+/// Those that have the faster mode, the scalar ones first.
+std::vector<NamedKernels> AllFastKernels() {
+  std::vector<NamedKernels> all = AllKernels();
+  std::erase_if(all, [](const NamedKernels& k) { return k.kernels->quantize_blocks == nullptr; });
+  return all;
 }
 
-std::vector<float> FastMultiply(const FastKernels& k, int threads, const Problem& p,
+std::vector<float> FastMultiply(const NamedKernels& k, int threads, const Problem& p,
                                 const std::vector<float>& x, int64_t x_stride, int32_t rows,
                                 int32_t rows_per_call = 1 << 20) {
-  // There is one set of emulated tiles.
-  return Multiply(*k.kernels, k.name == "emulated tiles" ? 1 : threads, p, x, x_stride, rows,
-                  rows_per_call, nullptr, nullptr, true);
+  return Multiply(*k.kernels, k.one_thread ? 1 : threads, p, x, x_stride, rows, rows_per_call,
+                  nullptr, nullptr, true);
 }
 
 TEST(FastMatMul, EveryInstructionSetGivesTheBitsOfTheScalarKernels) {
-  const std::vector<FastKernels> all = AllFastKernels();
+  const std::vector<NamedKernels> all = AllFastKernels();
   for (const DType dtype : kFormats) {
     if (InfoOf(dtype).block_elements == 1) continue;
     const bool super = InfoOf(dtype).block_elements == 256;
@@ -380,7 +385,7 @@ TEST(FastMatMul, EveryInstructionSetGivesTheBitsOfTheScalarKernels) {
 }
 
 TEST(FastMatMul, ManyRowsOfManyPanelsHaveTheBitsOfTheScalarKernels) {
-  const std::vector<FastKernels> all = AllFastKernels();
+  const std::vector<NamedKernels> all = AllFastKernels();
   for (const DType dtype : {DType::kQ4_0, DType::kQ8_0}) {
     const Problem p = MakeProblem(dtype, 16 * 19 - 3, 1056, 17);
     for (const int32_t rows : {64, 65, 101}) {
@@ -399,7 +404,7 @@ TEST(FastMatMul, WhatALargerProductLeftInTheScratchDoesNotShow) {
   const Problem small = MakeProblem(DType::kQ4_0, 64, 288, 23);  // ends with half a tile
   const auto x = RandomRows(20, 1312, 24);
   const auto expected = FastMultiply(AllFastKernels()[0], 1, small, x, 1312, 20);
-  for (const FastKernels& kernels : AllFastKernels()) {
+  for (const NamedKernels& kernels : AllFastKernels()) {
     ThreadPool pool(1, false);
     CpuMatMul mm(kernels.kernels, &pool, true);
     ASSERT_TRUE(mm.ReserveScratch(20, 1312).ok());
@@ -416,7 +421,7 @@ TEST(FastMatMul, WhatALargerProductLeftInTheScratchDoesNotShow) {
 }
 
 TEST(FastMatMul, ARowDoesNotDependOnItsCompanyNorOnThreads) {
-  for (const FastKernels& kernels : AllFastKernels()) {
+  for (const NamedKernels& kernels : AllFastKernels()) {
     for (const DType dtype : {DType::kQ4_1, DType::kQ4_K, DType::kQ6_K, DType::kQ8_0}) {
       const Problem p = MakeProblem(dtype, 100, 512, 5);
       const auto x = RandomRows(40, 512, 6);
@@ -462,7 +467,7 @@ TEST(FastMatMul, IsAsAccurateAsIntegersWithOneScaleFor256Are) {
   for (const DType dtype : {DType::kQ4_0, DType::kQ8_0}) {
     const Problem p = QuantizedNormals(dtype, 64, 2048, 11);
     const auto x = RandomRows(8, 2048, 12);
-    for (const FastKernels& kernels : AllFastKernels()) {
+    for (const NamedKernels& kernels : AllFastKernels()) {
       const double error = NormalizedError(p, x, 8, FastMultiply(kernels, 1, p, x, 2048, 8));
       // Activations alone have 5e-4 at most; scales of four bits are rounded to a seventeenth.
       EXPECT_LE(error, dtype == DType::kQ4_0 ? 1e-3 : 5e-4) << kernels.name << NameOf(dtype);
@@ -499,7 +504,7 @@ TEST(FastMatMul, APackedRowIsNearTheDequantizedOneAndFloatsStayAsTheyAre) {
 }
 
 TEST(FastMatMul, NumbersThatAreNotFiniteAndExtremesShow) {
-  for (const FastKernels& kernels : AllFastKernels()) {
+  for (const NamedKernels& kernels : AllFastKernels()) {
     Problem p = MakeProblem(DType::kQ4_0, 16, 576, 14);
     for (const float bad : {NAN, INFINITY, -INFINITY}) {
       auto x = RandomRows(7, 576, 15);

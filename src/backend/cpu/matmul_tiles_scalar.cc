@@ -84,10 +84,8 @@ void LoadWeights(const uint8_t* panel, int64_t g, int n, int64_t k, float in, fl
     for (int c = 0; c < 32; ++c) {
       const int i = InputOf(TileOrder::kPacked, c), h = kHalves<F> == 2 ? i / 16 : 0;
       const float m = kHasMin<F> ? ToF16(s.m[h][n] * in) : 0.0f;
-      // Bytes are taken 256 times as large.
-      w[c] = kFourBit<F>
-                 ? TileWeight(WeightAt<F>(group, n, i), ToF16(s.d[h][n] * in), m)
-                 : TileWeight(WeightAt<F>(group, n, i) * 256, ToF16(s.d[h][n] * (in / 256)), m);
+      w[c] = TileWeight(WeightAt<F>(group, n, i) * kTileUnit<F>,
+                        ToF16(s.d[h][n] * (in / kTileUnit<F>)), m);
     }
   }
 }
@@ -126,9 +124,9 @@ const MatMulKernels kMatMulTiles = {
     ToTiles,
     {FloatPanels<PackFormat::kF32>, FloatPanels<PackFormat::kF16>, TilePanels<PackFormat::kBF16>,
      TilePanels<PackFormat::kQ4>, TilePanels<PackFormat::kQ4M>, TilePanels<PackFormat::kQ4K>,
-     TilePanels<PackFormat::kQ8>, TilePanels<PackFormat::kQ8M>, TilePanels<PackFormat::kQ8F>,
-     TilePanels<PackFormat::kQ8FM>, TilePanels<PackFormat::kQ8F2>, TilePanels<PackFormat::kQ8FM2>,
-     BlockPanels<PackFormat::kI4>, BlockPanels<PackFormat::kI8>},
+     TilePanels<PackFormat::kQ5K>, TilePanels<PackFormat::kQ6K>, TilePanels<PackFormat::kQ8>,
+     TilePanels<PackFormat::kQ8M>, TilePanels<PackFormat::kQ8F>, TilePanels<PackFormat::kQ8F2>,
+     TilePanels<PackFormat::kQ8FM2>, BlockPanels<PackFormat::kI4>, BlockPanels<PackFormat::kI8>},
     nullptr,
     nullptr,
     nullptr,

@@ -115,10 +115,6 @@ void DecodeGroup(DType dtype, const uint8_t* row, int64_t group, Group8* g) {
       return DecodeAt<BlockIQ4_NL>(row, group, g);
     case DType::kIQ4_XS:
       return DecodeAt<BlockIQ4_XS>(row, group, g);
-    case DType::kQ5_K:
-      return DecodeAt<BlockQ5_K>(row, group, g);
-    case DType::kQ6_K:
-      return DecodeAt<BlockQ6_K>(row, group, g);
     case DType::kQ3_K:
       return DecodeAt<BlockQ3_K>(row, group, g);
     case DType::kQ2_K:
@@ -141,8 +137,6 @@ RecordShape ShapeOf8(PackFormat format) {
       return {1, true, true};
     case PackFormat::kQ8F:
       return {1, false, false};
-    case PackFormat::kQ8FM:
-      return {1, false, true};
     case PackFormat::kQ8F2:
       return {2, false, false};
     case PackFormat::kQ8FM2:
@@ -212,23 +206,60 @@ void PackQ8(const TensorView& source, int64_t first, int64_t columns, uint8_t* o
   }
 }
 
+/// Scales of a super-block of Q4_K or Q5_K, for column n.
+template <PackFormat F, typename Block>
+void PackScalesAndMins(const Block& b, int64_t n, uint8_t* to) {
+  Store(to + kSuperScalesAt<F> + n * 2, b.d);
+  Store(to + kSuperMinsAt<F> + n * 2, b.dmin);
+  for (int g = 0; g < 8; ++g) {
+    UnpackScaleK4(b.scales, g, to + kSubScalesAt<F> + g * 16 + n, to + kSubMinsAt<F> + g * 16 + n);
+  }
+}
+
 void PackQ4K(const TensorView& source, int64_t first, int64_t columns, uint8_t* out) {
   constexpr uint32_t kLow = 0x0f0f0f0f;
+  constexpr PackFormat F = PackFormat::kQ4K;
   for (int64_t s = 0; s < source.cols / 256; ++s) {
-    uint8_t* to = out + static_cast<size_t>(s) * kQ4KBytes;
+    uint8_t* to = out + static_cast<size_t>(s) * kSuperBytes<F>;
     for (int64_t n = 0; n < columns; ++n) {
       const auto b =
           Load<BlockQ4_K>(source.row(first + n) + static_cast<size_t>(s) * sizeof(BlockQ4_K));
-      Store(to + kQ4KScalesAt + n * 2, b.d);
-      Store(to + kQ4KMinsAt + n * 2, b.dmin);
+      PackScalesAndMins<F>(b, n, to);
       for (int g = 0; g < 8; ++g) {
-        UnpackScaleK4(b.scales, g, to + kQ4KSubScalesAt + g * 16 + n,
-                      to + kQ4KSubMinsAt + g * 16 + n);
         const uint8_t* bytes = b.qs + g / 2 * 32;
         for (int j = 0; j < 4; ++j) {
           const uint32_t low = (Load<uint32_t>(bytes + j * 4) >> (g % 2 * 4)) & kLow;
           const uint32_t high = (Load<uint32_t>(bytes + 16 + j * 4) >> (g % 2 * 4)) & kLow;
-          Store(to + g * 256 + j * 64 + n * 4, low | high << 4);
+          Store(to + g * kWeightBytes<F> + j * 64 + n * 4, low | high << 4);
+        }
+      }
+    }
+  }
+}
+
+/// Q5_K and Q6_K.
+template <PackFormat F, typename Block>
+void PackSuper(const TensorView& source, int64_t first, int64_t columns, uint8_t* out) {
+  for (int64_t s = 0; s < source.cols / 256; ++s) {
+    uint8_t* to = out + static_cast<size_t>(s) * kSuperBytes<F>;
+    for (int64_t n = 0; n < columns; ++n) {
+      const auto b = Load<Block>(source.row(first + n) + static_cast<size_t>(s) * sizeof(Block));
+      if constexpr (kHasMin<F>) {
+        PackScalesAndMins<F>(b, n, to);
+      } else {
+        Store(to + kSuperScalesAt<F> + n * 2, b.d);
+        for (int h = 0; h < 16; ++h)
+          to[kSubScalesAt<F> + h * 16 + n] = static_cast<uint8_t>(b.scales[h]);
+      }
+      for (int g = 0; g < 8; ++g) {
+        Group8 group{};
+        Decode(b, g, &group);
+        uint8_t* nibbles = to + g * kWeightBytes<F> + n * 4;
+        for (int i = 0; i < 32; ++i) {
+          const int q = group.q[i] + kOffset<F>, part = i / 16, j = i % 16 / 4;
+          const int bit = HighBitsAt<F>(j, part);
+          nibbles[j * 64 + i % 4] |= static_cast<uint8_t>((q & 15) << (part * 4));
+          nibbles[256 + bit / 8 * 64 + i % 4] |= static_cast<uint8_t>((q >> 4) << (bit % 8));
         }
       }
     }
@@ -260,9 +291,10 @@ PackFormat PackFormatOf(DType dtype) {
     case DType::kIQ4_XS:
       return PackFormat::kQ8F;
     case DType::kQ5_K:
-      return PackFormat::kQ8FM;
-    case DType::kQ3_K:
+      return PackFormat::kQ5K;
     case DType::kQ6_K:
+      return PackFormat::kQ6K;
+    case DType::kQ3_K:
       return PackFormat::kQ8F2;
     case DType::kQ2_K:
       return PackFormat::kQ8FM2;
@@ -290,6 +322,15 @@ PackFormat BlockedFormatOf(PackFormat format) {
   }
 }
 
+namespace {
+
+/// Eight groups share a record.
+bool IsSuper(PackFormat format) {
+  return format == PackFormat::kQ4K || format == PackFormat::kQ5K || format == PackFormat::kQ6K;
+}
+
+}  // namespace
+
 size_t RecordBytes(PackFormat format) {
   switch (format) {
     case PackFormat::kF32:
@@ -301,7 +342,11 @@ size_t RecordBytes(PackFormat format) {
     case PackFormat::kQ4M:
       return 256 + 64;
     case PackFormat::kQ4K:
-      return kQ4KBytes;
+      return kSuperBytes<PackFormat::kQ4K>;
+    case PackFormat::kQ5K:
+      return kSuperBytes<PackFormat::kQ5K>;
+    case PackFormat::kQ6K:
+      return kSuperBytes<PackFormat::kQ6K>;
     default: {
       const RecordShape s = ShapeOf8(format);
       return 512 + static_cast<size_t>(s.halves) * (s.has_min ? 2 : 1) * 16 * (s.f16 ? 2 : 4);
@@ -318,8 +363,6 @@ size_t PanelBytes(PackFormat format, int64_t k) {
       return inputs * 16 * 2;
     case PackFormat::kBF16:
       return RoundUp(inputs, 2) * 16 * 2;
-    case PackFormat::kQ4K:
-      return inputs / 256 * kQ4KBytes + sizeof(TileScale);
     case PackFormat::kI4:
     case PackFormat::kI8: {
       const int64_t rest = k % kBlock / kGroup;
@@ -327,7 +370,7 @@ size_t PanelBytes(PackFormat format, int64_t k) {
              (rest > 0 ? BlockBytes(format, rest) : 0);
     }
     default:
-      return inputs / 32 * RecordBytes(format) + sizeof(TileScale);
+      return inputs / (IsSuper(format) ? 256 : 32) * RecordBytes(format) + sizeof(TileScale);
   }
 }
 
@@ -351,27 +394,52 @@ void UnpackFloatColumn(PackFormat format, const uint8_t* panel, int n, int64_t k
   }
 }
 
+int NibbleAt(const uint8_t* group, int n, int i) {
+  return group[i % 16 / 4 * 64 + n * 4 + i % 4] >> (i / 16 * 4) & 15;
+}
+
+template <PackFormat F>
+PackedElement SuperElementAt(const uint8_t* panel, int n, int64_t g, int i) {
+  const uint8_t* record = panel + static_cast<size_t>(g / 8) * kSuperBytes<F>;
+  const uint8_t* group = record + g % 8 * kWeightBytes<F>;
+  int q = NibbleAt(group, n, i);
+  if constexpr (kBits < F >> 4) {
+    const int bit = HighBitsAt<F>(i % 16 / 4, i / 16);
+    const int high = group[256 + bit / 8 * 64 + n * 4 + i % 4] >> (bit % 8);
+    q |= (high & ((1 << (kBits<F> - 4)) - 1)) << 4;
+  }
+  const int half = kHalves<F> == 2 ? i / 16 : 0;
+  const uint8_t scale = record[kSubScalesAt<F> + (g % 8 * kHalves<F> + half) * 16 + n];
+  const float d = F16ToF32(Load<uint16_t>(record + kSuperScalesAt<F> + n * 2)) *
+                  static_cast<float>(kHasMin<F> ? scale : static_cast<int8_t>(scale));
+  float m = 0;
+  if constexpr (kHasMin<F>) {
+    m = -(F16ToF32(Load<uint16_t>(record + kSuperMinsAt<F> + n * 2)) *
+          static_cast<float>(record[kSubMinsAt<F> + g % 8 * 16 + n]));
+  }
+  return {static_cast<float>(q - kOffset<F>), d, m};
+}
+
 }  // namespace
 
 PackedElement PackedElementAt(PackFormat format, const uint8_t* panel, int n, int64_t g, int i) {
-  const bool four =
-      format == PackFormat::kQ4 || format == PackFormat::kQ4M || format == PackFormat::kQ4K;
-  if (four) {
-    const bool k = format == PackFormat::kQ4K;
-    const uint8_t* record = panel + static_cast<size_t>(k ? g / 8 : g) * RecordBytes(format);
-    const uint8_t* nibbles = k ? record + g % 8 * 256 : record;
-    const int c = i % 16;
-    const uint8_t byte = nibbles[c / 4 * 64 + n * 4 + c % 4];
-    const int q = i < 16 ? byte & 15 : byte >> 4;
-    if (!k) {
+  switch (format) {
+    case PackFormat::kQ4K:
+      return SuperElementAt<PackFormat::kQ4K>(panel, n, g, i);
+    case PackFormat::kQ5K:
+      return SuperElementAt<PackFormat::kQ5K>(panel, n, g, i);
+    case PackFormat::kQ6K:
+      return SuperElementAt<PackFormat::kQ6K>(panel, n, g, i);
+    case PackFormat::kQ4:
+    case PackFormat::kQ4M: {
+      const uint8_t* record = panel + static_cast<size_t>(g) * RecordBytes(format);
+      const int q = NibbleAt(record, n, i);
       const float d = F16ToF32(Load<uint16_t>(record + 256 + n * 2));
       if (format == PackFormat::kQ4) return {static_cast<float>(q - 8), d, 0};
       return {static_cast<float>(q), d, F16ToF32(Load<uint16_t>(record + 288 + n * 2))};
     }
-    const float d = F16ToF32(Load<uint16_t>(record + kQ4KScalesAt + n * 2));
-    const float dmin = F16ToF32(Load<uint16_t>(record + kQ4KMinsAt + n * 2));
-    return {static_cast<float>(q), d * static_cast<float>(record[kQ4KSubScalesAt + g % 8 * 16 + n]),
-            -(dmin * static_cast<float>(record[kQ4KSubMinsAt + g % 8 * 16 + n]))};
+    default:
+      break;
   }
   const RecordShape s = ShapeOf8(format);
   const uint8_t* record = panel + static_cast<size_t>(g) * RecordBytes(format);
@@ -411,7 +479,7 @@ void UnpackBlockColumn(PackFormat format, const uint8_t* panel, int n, int64_t k
 }
 
 bool HasMin(PackFormat format) {
-  return format == PackFormat::kQ4M || format == PackFormat::kQ4K ||
+  return format == PackFormat::kQ4M || format == PackFormat::kQ4K || format == PackFormat::kQ5K ||
          (format >= PackFormat::kQ8 && ShapeOf8(format).has_min);
 }
 
@@ -432,12 +500,14 @@ uint32_t MostOfFloats(const uint8_t* p) {
 /// where one of these is.
 float BoundOfPanel(PackFormat format, const uint8_t* panel, int64_t k) {
   uint32_t d = 0, m = 0;
-  const bool super = format == PackFormat::kQ4K;
-  const bool four = super || format == PackFormat::kQ4 || format == PackFormat::kQ4M;
-  const RecordShape s = super  ? RecordShape{1, true, true}
-                        : four ? RecordShape{1, true, format == PackFormat::kQ4M}
-                               : ShapeOf8(format);
-  const size_t scales = super ? kQ4KScalesAt : four ? 256 : 512;
+  const bool super = IsSuper(format),
+             four = format == PackFormat::kQ4 || format == PackFormat::kQ4M;
+  const RecordShape s = super || four ? RecordShape{1, true, HasMin(format)} : ShapeOf8(format);
+  const size_t scales = format == PackFormat::kQ4K   ? kSuperScalesAt<PackFormat::kQ4K>
+                        : format == PackFormat::kQ5K ? kSuperScalesAt<PackFormat::kQ5K>
+                        : format == PackFormat::kQ6K ? kSuperScalesAt<PackFormat::kQ6K>
+                        : four                       ? 256
+                                                     : 512;
   for (int64_t record = 0; record < k / (super ? 256 : kGroup); ++record) {
     const uint8_t* at = panel + static_cast<size_t>(record) * RecordBytes(format) + scales;
     for (int part = 0; part < s.halves * (s.has_min ? 2 : 1); ++part) {
@@ -448,8 +518,12 @@ float BoundOfPanel(PackFormat format, const uint8_t* panel, int64_t k) {
   const auto value = [&s](uint32_t bits) {
     return s.f16 ? F16ToF32(static_cast<uint16_t>(bits)) : std::bit_cast<float>(bits);
   };
-  const float most_q = format == PackFormat::kQ4 ? 8 : four ? 15 : 128;
-  const float most_scale = super ? 63 : 1;  // Q4_K: of 6 bits
+  const float most_q = format == PackFormat::kQ4            ? 8
+                       : four || format == PackFormat::kQ4K ? 15
+                       : format == PackFormat::kQ5K         ? 31
+                       : format == PackFormat::kQ6K         ? 32
+                                                            : 128;
+  const float most_scale = !super ? 1 : format == PackFormat::kQ6K ? 128 : 63;
   return value(d) * most_scale * most_q + value(m) * most_scale;
 }
 
@@ -479,6 +553,10 @@ void PackRecords(const TensorView& source, int64_t first, int64_t columns, uint8
       return PackQ4(source, first, columns, out);
     case DType::kQ4_K:
       return PackQ4K(source, first, columns, out);
+    case DType::kQ5_K:
+      return PackSuper<PackFormat::kQ5K, BlockQ5_K>(source, first, columns, out);
+    case DType::kQ6_K:
+      return PackSuper<PackFormat::kQ6K, BlockQ6_K>(source, first, columns, out);
     case DType::kQ8_0:
       return PackQ8(source, first, columns, out);
     default:

@@ -13,6 +13,7 @@ namespace kvasir {
 /// the panel, the weights of a group are
 ///   8 bit: [k/4][n][k%4] bytes, signed            (512 bytes)
 ///   4 bit: the same with k and k + 16 in one byte (256 bytes; low nibble k < 16), unsigned
+///   5 and 6 bit: their low 4 bits like that, then the others (HighBitsAt), unsigned
 /// which AMX B tiles, vpdpbusd and vpmaddubsw with broadcast activations all want; then the scales
 /// of the 16 columns. w = d * (q - offset) + m.
 /// Floats lie as [k][n], bf16 as [k/2][n][k%2]; there are no groups.
@@ -26,18 +27,20 @@ enum class PackFormat : int32_t {
   kQ4,    ///< 4 bit, offset 8, d f16                         Q4_0
   kQ4M,   ///< 4 bit, d and m f16                             Q4_1
   kQ4K,   ///< 4 bit; 8 groups share d and dmin f16, each has a scale and a minimum of 6 bits   Q4_K
+  kQ5K,   ///< 5 bit, else as kQ4K                            Q5_K
+  kQ6K,   ///< 6 bit, offset 32; 8 groups share d f16, each half of one has a signed scale of 8 bits
+          ///< Q6_K
   kQ8,    ///< 8 bit, d f16                                   Q8_0, Q5_0, IQ4_NL
   kQ8M,   ///< 8 bit, d and m f16                             Q5_1
   kQ8F,   ///< 8 bit, d f32                                   IQ4_XS
-  kQ8FM,  ///< 8 bit, d and m f32                             Q5_K
-  kQ8F2,  ///< 8 bit, d f32 for each half of the group        Q3_K, Q6_K
+  kQ8F2,  ///< 8 bit, d f32 for each half of the group        Q3_K
   kQ8FM2,  ///< 8 bit, d and m f32 for each half of the group  Q2_K
   // Of the faster mode, made of the others (pack_blocks.cc): integers with one scale for kBlock
   // inputs.
   kI4,  ///< 4 bit q, unsigned; for each group and column s uint8 <= 17 and o int8; w = d (s q + o)
   kI8,  ///< 8 bit q; w = d q
 };
-inline constexpr int kPackFormats = 14;
+inline constexpr int kPackFormats = 15;
 
 inline constexpr int64_t kPanel = 16;  ///< output columns of a panel
 inline constexpr int64_t kGroup = 32;  ///< inputs that share a scale of the activations
@@ -63,48 +66,76 @@ inline constexpr int kTileShift = 56;
 /// The bits of a positive f16 shifted right by three are those of a bf16 2^112 times smaller.
 inline constexpr int kTileExponent = -112;
 
-/// Offsets within the record of a kQ4K super-block of 256 inputs.
-inline constexpr size_t kQ4KScalesAt = 8 * 256;             ///< d [16] f16
-inline constexpr size_t kQ4KMinsAt = kQ4KScalesAt + 32;     ///< dmin [16] f16
-inline constexpr size_t kQ4KSubScalesAt = kQ4KMinsAt + 32;  ///< [8][16] uint8
-inline constexpr size_t kQ4KSubMinsAt = kQ4KSubScalesAt + 128;
-inline constexpr size_t kQ4KBytes = kQ4KSubMinsAt + 128;
-
 // What a format is made of, for kernels. Constants only: nothing here becomes code that files
 // compiled for different instruction sets could share.
 template <PackFormat F>
-constexpr bool kFourBit =
-    F == PackFormat::kQ4 || F == PackFormat::kQ4M || F == PackFormat::kQ4K || F == PackFormat::kI4;
+constexpr int kBits =
+    F == PackFormat::kQ4 || F == PackFormat::kQ4M || F == PackFormat::kQ4K || F == PackFormat::kI4
+        ? 4
+    : F == PackFormat::kQ5K ? 5
+    : F == PackFormat::kQ6K ? 6
+                            : 8;
+/// Taken off an unsigned weight.
+template <PackFormat F>
+constexpr int kOffset = F == PackFormat::kQ4    ? 8
+                        : F == PackFormat::kQ6K ? 32
+                                                : 0;
+/// Eight groups share a record.
+template <PackFormat F>
+constexpr bool kSuper = F == PackFormat::kQ4K || F == PackFormat::kQ5K || F == PackFormat::kQ6K;
 /// Parts of a group with scales of their own.
 template <PackFormat F>
-constexpr int kHalves = F == PackFormat::kQ8F2 || F == PackFormat::kQ8FM2 ? 2 : 1;
+constexpr int kHalves =
+    F == PackFormat::kQ6K || F == PackFormat::kQ8F2 || F == PackFormat::kQ8FM2 ? 2 : 1;
 template <PackFormat F>
-constexpr bool kHasMin = F == PackFormat::kQ4M || F == PackFormat::kQ4K || F == PackFormat::kQ8M ||
-                         F == PackFormat::kQ8FM || F == PackFormat::kQ8FM2;
+constexpr bool kHasMin = F == PackFormat::kQ4M || F == PackFormat::kQ4K || F == PackFormat::kQ5K ||
+                         F == PackFormat::kQ8M || F == PackFormat::kQ8FM2;
+/// How many times as large as it is a weight enters a tile kernel's products with its scale, which
+/// is as much smaller: it is taken from the upper end of a word.
+template <PackFormat F>
+constexpr int kTileUnit = kBits<F> == 8   ? 256
+                          : kBits<F> == 6 ? 1024
+                                          : 1;
 /// Scales are f16, not f32.
 template <PackFormat F>
 constexpr bool kHalfScales =
     F == PackFormat::kQ4 || F == PackFormat::kQ4M || F == PackFormat::kQ8 || F == PackFormat::kQ8M;
 /// Bytes of a group's weights.
 template <PackFormat F>
-constexpr size_t kWeightBytes = F == PackFormat::kBF16 ? 1024
-                                : kFourBit<F>          ? 256
-                                                       : 512;
-/// Behind them (kQ4K: elsewhere) the scales of each half, then the minima of each, of 16 columns.
+constexpr size_t kWeightBytes = F == PackFormat::kBF16 ? 1024 : kBits<F> * 64;
+/// Bits 4 and up of a weight in quad j (of 4) and part p (0: inputs below 16) of a group: from this
+/// bit on of its 64-byte rows behind the nibbles, eight to a row; in the byte where its nibble is.
+template <PackFormat F>
+constexpr int HighBitsAt(int j, int p) {
+  return (2 * j + p) * (kBits<F> - 4);
+}
+/// Behind them (kSuper: elsewhere) the scales of each half, then the minima of each, of 16 columns.
 template <PackFormat F>
 constexpr int kScaleParts = kHalves<F>*(kHasMin<F> ? 2 : 1);
 template <PackFormat F>
 constexpr size_t kScaleBytes = kHalfScales<F> ? 2 : 4;
-/// From a group to the next; of kQ4K, whose eight share a record, on average.
+/// The record of a super-block of 256 inputs: the weights of its groups, then d [16] f16, with
+/// minima dmin [16] f16, a scale [8 * kHalves][16] of each (half) group, and with minima [8][16].
+/// The bytes are signed where there are no minima.
 template <PackFormat F>
-constexpr size_t kGroupStep =
-    F == PackFormat::kBF16  ? kWeightBytes<F>
-    : F == PackFormat::kQ4K ? kQ4KBytes / 8
-                            : kWeightBytes<F> + kScaleParts<F> * 16 * kScaleBytes<F>;
+constexpr size_t kSuperScalesAt = 8 * kWeightBytes<F>;
+template <PackFormat F>
+constexpr size_t kSuperMinsAt = kSuperScalesAt<F> + 32;
+template <PackFormat F>
+constexpr size_t kSubScalesAt = kSuperMinsAt<F> + (kHasMin<F> ? 32 : 0);
+template <PackFormat F>
+constexpr size_t kSubMinsAt = kSubScalesAt<F> + 8 * 16 * kHalves<F>;
+template <PackFormat F>
+constexpr size_t kSuperBytes = kSubMinsAt<F> + (kHasMin<F> ? 8 * 16 : 0);
+/// From a group to the next; of a super-block on average.
+template <PackFormat F>
+constexpr size_t kGroupStep = F == PackFormat::kBF16 ? kWeightBytes<F>
+                              : kSuper<F>            ? kSuperBytes<F> / 8
+                                          : kWeightBytes<F> + kScaleParts<F> * 16 * kScaleBytes<F>;
 
 /// The packed format of a file's format.
 PackFormat PackFormatOf(DType dtype);
-/// Bytes of the record of one group (kQ4K: of one super-block); 0 for floats.
+/// Bytes of the record of one group (of kSuper: of one super-block); 0 for floats.
 size_t RecordBytes(PackFormat format);
 /// Bytes of one panel of `k` inputs.
 size_t PanelBytes(PackFormat format, int64_t k);
