@@ -8,7 +8,7 @@
 namespace kvasir::amx {
 namespace {
 
-#include "backend/cpu/attention_amx-inl.h"
+#include "backend/cpu/attention_steps-inl.h"
 
 void Bf16Queries(const float* q, int32_t rows, int32_t head_dim_padded, uint8_t* to) {
   for (int32_t r = 0; r < rows; ++r) {

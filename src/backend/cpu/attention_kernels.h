@@ -70,9 +70,10 @@ struct AttentionKernels {
 /// instruction set that uses it.
 extern const AttentionKernels kFloatAttention;
 
-/// bf16 and int8 as matrix instructions compute them. The scalar kernels define the arithmetic. In
-/// both a split is taken in steps of kStepTokens absolute positions, 2^t is the polynomial of
-/// kPow2a, and l is summed in 16 lanes (index % 16) of ascending order, then lanes in halves.
+/// bf16 and int8 as matrix instructions compute them, int8 in AVX-512 with VNNI too. The scalar
+/// kernels define the arithmetic. In both a split is taken in steps of kStepTokens absolute
+/// positions, 2^t is the polynomial of kPow2a, and l is summed in 16 lanes (index % 16) of
+/// ascending order, then lanes in halves.
 ///
 /// bf16: q is rounded to bf16. Products are those of TDPBF16PS (TileDotBf16 in
 /// attention_tiles_scalar.cc) over 32 channels (the last may be 16), added up in f32. m is the
@@ -90,6 +91,10 @@ namespace scalar {
 extern const AttentionKernels kTileAttention;
 }
 #if defined(__x86_64__)
+namespace avx512 {
+/// int8 alone.
+extern const AttentionKernels kAttention;
+}  // namespace avx512
 namespace amx {
 extern const AttentionKernels kTileAttention;
 void Int8Queries(const float* q, int32_t rows, int32_t head_dim_padded, uint8_t* to);

@@ -257,7 +257,8 @@ double Nmse(const std::vector<float>& got, const std::vector<float>& expected) {
 
 /// Whether the set computes this type with matrix instructions, in their own arithmetic.
 bool HasTiles(Isa isa, KvDType dtype) {
-  return isa == Isa::kAmx && (dtype == KvDType::kBF16 || dtype == KvDType::kInt8);
+  return (isa == Isa::kAmx && (dtype == KvDType::kBF16 || dtype == KvDType::kInt8)) ||
+         (isa == Isa::kAvx512 && dtype == KvDType::kInt8);
 }
 
 double WorstDifference(const std::vector<float>& a, const std::vector<float>& b) {

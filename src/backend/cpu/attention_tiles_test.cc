@@ -165,17 +165,37 @@ bool Same(const std::vector<float>& a, const std::vector<float>& b) {
   return a.size() == b.size();
 }
 
-bool HasAmx() { return AvailableIsas().back() == Isa::kAmx; }
+/// The kernels of this arithmetic that this machine can run.
+std::vector<std::pair<Isa, SplitKernel>> KernelsOf(KvDType dtype) {
+  std::vector<std::pair<Isa, SplitKernel>> out;
+  for (const Isa isa : AvailableIsas()) {
+    const AttentionKernels* kernels = isa == Isa::kAmx      ? &amx::kTileAttention
+                                      : isa == Isa::kAvx512 ? &avx512::kAttention
+                                                            : nullptr;
+    const auto type = static_cast<size_t>(dtype);
+    if (kernels != nullptr && kernels->of[type].split != nullptr)
+      out.emplace_back(isa, kernels->of[type]);
+  }
+  return out;
+}
 
 void ExpectSameAsScalar(const Case& c) {
-  const auto type = static_cast<size_t>(c.dtype);
   const SplitUnderTest split(c);
-  const Result3 expected = split.Run(scalar::kTileAttention.of[type]),
-                got = split.Run(amx::kTileAttention.of[type]);
-  EXPECT_TRUE(Same(got.m, expected.m)) << Describe(c);
-  EXPECT_TRUE(Same(got.l, expected.l)) << Describe(c);
-  EXPECT_TRUE(Same(got.acc, expected.acc)) << Describe(c);
+  const Result3 expected = split.Run(scalar::kTileAttention.of[static_cast<size_t>(c.dtype)]);
+  for (const auto& [isa, kernel] : KernelsOf(c.dtype)) {
+    const Result3 got = split.Run(kernel);
+    EXPECT_TRUE(Same(got.m, expected.m)) << NameOf(isa) << " " << Describe(c);
+    EXPECT_TRUE(Same(got.l, expected.l)) << NameOf(isa) << " " << Describe(c);
+    EXPECT_TRUE(Same(got.acc, expected.acc)) << NameOf(isa) << " " << Describe(c);
+  }
 }
+
+constexpr KvDType kDTypes[] = {KvDType::kBF16, KvDType::kInt8};
+
+/// Skips what no kernel of this machine is for.
+#define SKIP_WITHOUT_KERNELS()                                                \
+  if (KernelsOf(KvDType::kBF16).empty() && KernelsOf(KvDType::kInt8).empty()) \
+  GTEST_SKIP() << "this machine has neither AMX nor AVX-512 with VNNI"
 
 /// Rows of `heads` heads and consecutive tokens, the last at `last`.
 Case Rows(KvDType dtype, int32_t head_dim, int32_t block_tokens, int32_t heads, int32_t rows,
@@ -191,8 +211,9 @@ Case Rows(KvDType dtype, int32_t head_dim, int32_t block_tokens, int32_t heads, 
 }
 
 TEST(TileAttention, EveryShapeHasTheBitsOfTheScalarArithmetic) {
-  if (!HasAmx()) GTEST_SKIP() << "this machine has no AMX";
-  for (const KvDType dtype : {KvDType::kBF16, KvDType::kInt8}) {
+  SKIP_WITHOUT_KERNELS();
+  for (const KvDType dtype : kDTypes) {
+    if (KernelsOf(dtype).empty()) continue;
     for (const int32_t head_dim : {8, 34, 64, 80, 96, 128, 256}) {
       for (const int32_t block : {16, 32, 64, 512}) {
         ExpectSameAsScalar(Rows(dtype, head_dim, block, 4, 4, 100, 0, 0));
@@ -204,8 +225,9 @@ TEST(TileAttention, EveryShapeHasTheBitsOfTheScalarArithmetic) {
 }
 
 TEST(TileAttention, EveryNumberOfRowsAndEveryTailHasTheBitsOfTheScalarArithmetic) {
-  if (!HasAmx()) GTEST_SKIP() << "this machine has no AMX";
-  for (const KvDType dtype : {KvDType::kBF16, KvDType::kInt8}) {
+  SKIP_WITHOUT_KERNELS();
+  for (const KvDType dtype : kDTypes) {
+    if (KernelsOf(dtype).empty()) continue;
     for (const int32_t heads : {1, 3, 4, 7, 8}) {
       for (int32_t rows = 1; rows <= kSplitRows; ++rows)
         ExpectSameAsScalar(Rows(dtype, 64, 32, heads, rows, 35 + rows, 0, rows % heads));
@@ -222,8 +244,9 @@ TEST(TileAttention, EveryNumberOfRowsAndEveryTailHasTheBitsOfTheScalarArithmetic
 }
 
 TEST(TileAttention, LargeScoresAndNumbersThatAreNotFiniteHaveTheBitsOfTheScalarArithmetic) {
-  if (!HasAmx()) GTEST_SKIP() << "this machine has no AMX";
-  for (const KvDType dtype : {KvDType::kBF16, KvDType::kInt8}) {
+  SKIP_WITHOUT_KERNELS();
+  for (const KvDType dtype : kDTypes) {
+    if (KernelsOf(dtype).empty()) continue;
     for (const float scale : {0.0f, 1e-38f, 1e-30f, 20.0f, 100.0f, 1e30f, INFINITY}) {
       Case c = Rows(dtype, 64, 32, 4, 32, 390, 0, 0);
       c.score_scale = scale;
@@ -238,14 +261,17 @@ TEST(TileAttention, LargeScoresAndNumbersThatAreNotFiniteHaveTheBitsOfTheScalarA
 }
 
 TEST(TileAttention, OnlyRowsThatAttendToAValueThatIsNotFiniteShowIt) {
-  if (!HasAmx()) GTEST_SKIP() << "this machine has no AMX";
-  for (const KvDType dtype : {KvDType::kBF16, KvDType::kInt8}) {
+  SKIP_WITHOUT_KERNELS();
+  for (const KvDType dtype : kDTypes) {
+    if (KernelsOf(dtype).empty()) continue;
     Case c = Rows(dtype, 64, 32, 4, 32, 90, 0, 0);
     c.bad_token = 87;
-    const Result3 got = SplitUnderTest(c).Run(amx::kTileAttention.of[static_cast<size_t>(dtype)]);
-    for (size_t r = 0; r < c.begin.size(); ++r) {
-      for (size_t i = 0; i < 64; ++i)
-        EXPECT_EQ(std::isfinite(got.acc[r * 64 + i]), c.end[r] <= c.bad_token) << r << " " << i;
+    for (const auto& [isa, kernel] : KernelsOf(dtype)) {
+      const Result3 got = SplitUnderTest(c).Run(kernel);
+      for (size_t r = 0; r < c.begin.size(); ++r) {
+        for (size_t i = 0; i < 64; ++i)
+          EXPECT_EQ(std::isfinite(got.acc[r * 64 + i]), c.end[r] <= c.bad_token) << r << " " << i;
+      }
     }
   }
 }

@@ -36,6 +36,7 @@ const VectorKernels& VectorKernelsFor(Isa isa) {
 const AttentionKernels& AttentionKernelsFor(Isa isa) {
 #if defined(__x86_64__)
   if (isa == Isa::kAmx) return amx::kTileAttention;
+  if (isa == Isa::kAvx512) return avx512::kAttention;
 #endif
   (void)isa;
   return kFloatAttention;
