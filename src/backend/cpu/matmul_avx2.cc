@@ -74,7 +74,7 @@ KV_INLINE const uint8_t* GroupOf(const uint8_t* panel, int64_t g, Scales* s) {
     const uint8_t* scales = record + kSubScalesAt<F> + g % 8 * kHalves<F> * 16;
     const __m256 sign = _mm256_set1_ps(-0.0f);
     for (int c = 0; c < 2; ++c) {
-      const __m256 d = HalfToFloat(record + kSuperScalesAt<F> + c * 16);
+      const __m256 d = HalfToFloat(record + kSuperScalesAt + c * 16);
       if constexpr (kHasMin<F>) {
         const uint8_t* mins = record + kSubMinsAt<F> + g % 8 * 16;
         s->d[0][c] = _mm256_mul_ps(d, ByteToFloat(scales + c * 8));
@@ -86,7 +86,7 @@ KV_INLINE const uint8_t* GroupOf(const uint8_t* panel, int64_t g, Scales* s) {
           s->d[h][c] = _mm256_mul_ps(d, SignedByteToFloat(scales + h * 16 + c * 8));
       }
     }
-    return record + g % 8 * kWeightBytes<F>;
+    return record + kSuperWeightsAt<F> + g % 8 * kWeightBytes<F>;
   } else {
     const uint8_t* record = panel + static_cast<size_t>(g) * kGroupStep<F>;
     for (int part = 0; part < kScaleParts<F>; ++part) {
@@ -289,9 +289,9 @@ KV_INLINE void PanelRows(const PanelArgs& a, const uint8_t* panel, int64_t r, in
     if constexpr (R == 1) {
       // One row streams the weights from memory: ask for them ahead of the hardware prefetcher,
       // which stops at page ends.
-      for (size_t line = 0; line < kWeightBytes<F> + 64; line += 64) {
-        _mm_prefetch(reinterpret_cast<const char*>(group) + 4096 + line, _MM_HINT_T0);
-      }
+      const uint8_t* ahead = panel + static_cast<size_t>(g) * kGroupStep<F> + 4096;
+      for (size_t line = 0; line < kGroupStep<F>; line += 64)
+        _mm_prefetch(reinterpret_cast<const char*>(ahead + line), _MM_HINT_T0);
     }
     if constexpr (kBits<F> == 4)
       Group4<F, R>(group, s, a, r, g, acc);

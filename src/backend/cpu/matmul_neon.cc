@@ -44,7 +44,7 @@ KV_INLINE const uint8_t* GroupOf(const uint8_t* panel, int64_t g, Scales* s) {
     __builtin_memcpy(scales, record + kSubScalesAt<F> + g % 8 * kScales, kScales);
     if constexpr (kHasMin<F>) __builtin_memcpy(mins, record + kSubMinsAt<F> + g % 8 * 16, 16);
     for (int c = 0; c < 4; ++c) {
-      const float32x4_t d = HalfToFloat(record + kSuperScalesAt<F> + c * 8);
+      const float32x4_t d = HalfToFloat(record + kSuperScalesAt + c * 8);
       if constexpr (kHasMin<F>) {
         s->d[0][c] = vmulq_f32(d, BytesToFloat(scales + c * 4));
         s->m[0][c] = vnegq_f32(
@@ -54,7 +54,7 @@ KV_INLINE const uint8_t* GroupOf(const uint8_t* panel, int64_t g, Scales* s) {
           s->d[h][c] = vmulq_f32(d, SignedBytesToFloat(scales + h * 16 + c * 4));
       }
     }
-    return record + g % 8 * kWeightBytes<F>;
+    return record + kSuperWeightsAt<F> + g % 8 * kWeightBytes<F>;
   } else {
     const uint8_t* record = panel + static_cast<size_t>(g) * kGroupStep<F>;
     for (int part = 0; part < kScaleParts<F>; ++part) {

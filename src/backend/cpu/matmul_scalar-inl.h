@@ -26,7 +26,7 @@ const uint8_t* GroupOf(const uint8_t* panel, int64_t g, Scales* s) {
     for (int n = 0; n < 16; ++n) {
       for (int h = 0; h < kHalves<F>; ++h) {
         const uint8_t scale = record[kSubScalesAt<F> + (g % 8 * kHalves<F> + h) * 16 + n];
-        s->d[h][n] = LoadHalf(record + kSuperScalesAt<F> + n * 2) *
+        s->d[h][n] = LoadHalf(record + kSuperScalesAt + n * 2) *
                      static_cast<float>(kHasMin<F> ? scale : static_cast<int8_t>(scale));
       }
       if constexpr (kHasMin<F>) {
@@ -34,7 +34,7 @@ const uint8_t* GroupOf(const uint8_t* panel, int64_t g, Scales* s) {
         s->m[0][n] = -(LoadHalf(record + kSuperMinsAt<F> + n * 2) * static_cast<float>(minimum));
       }
     }
-    return record + g % 8 * kWeightBytes<F>;
+    return record + kSuperWeightsAt<F> + g % 8 * kWeightBytes<F>;
   } else {
     const uint8_t* record = panel + static_cast<size_t>(g) * kGroupStep<F>;
     for (int part = 0; part < kScaleParts<F>; ++part) {

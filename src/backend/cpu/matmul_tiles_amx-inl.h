@@ -73,7 +73,7 @@ KV_INLINE void UnpackTile(const uint8_t* panel, int64_t g, float in, uint8_t* ti
 #pragma GCC unroll 4
     for (int j = 0; j < 4; ++j) {
       // Loads a byte further take the place of shifts by eight: two ports do all of the arithmetic,
-      // others the loads. What they read behind the group are its scales.
+      // others the loads. The byte that they read behind the group is of the same panel.
       const __m512i v = _mm512_loadu_si512(group + j * 64);
       const __m512i w = _mm512_loadu_si512(group + j * 64 + 1);
       put(4 * j, _mm512_permutexvar_epi16(v, table), 0);

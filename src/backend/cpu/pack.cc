@@ -209,7 +209,7 @@ void PackQ8(const TensorView& source, int64_t first, int64_t columns, uint8_t* o
 /// Scales of a super-block of Q4_K or Q5_K, for column n.
 template <PackFormat F, typename Block>
 void PackScalesAndMins(const Block& b, int64_t n, uint8_t* to) {
-  Store(to + kSuperScalesAt<F> + n * 2, b.d);
+  Store(to + kSuperScalesAt + n * 2, b.d);
   Store(to + kSuperMinsAt<F> + n * 2, b.dmin);
   for (int g = 0; g < 8; ++g) {
     UnpackScaleK4(b.scales, g, to + kSubScalesAt<F> + g * 16 + n, to + kSubMinsAt<F> + g * 16 + n);
@@ -230,7 +230,7 @@ void PackQ4K(const TensorView& source, int64_t first, int64_t columns, uint8_t* 
         for (int j = 0; j < 4; ++j) {
           const uint32_t low = (Load<uint32_t>(bytes + j * 4) >> (g % 2 * 4)) & kLow;
           const uint32_t high = (Load<uint32_t>(bytes + 16 + j * 4) >> (g % 2 * 4)) & kLow;
-          Store(to + g * kWeightBytes<F> + j * 64 + n * 4, low | high << 4);
+          Store(to + kSuperWeightsAt<F> + g * kWeightBytes<F> + j * 64 + n * 4, low | high << 4);
         }
       }
     }
@@ -247,14 +247,14 @@ void PackSuper(const TensorView& source, int64_t first, int64_t columns, uint8_t
       if constexpr (kHasMin<F>) {
         PackScalesAndMins<F>(b, n, to);
       } else {
-        Store(to + kSuperScalesAt<F> + n * 2, b.d);
+        Store(to + kSuperScalesAt + n * 2, b.d);
         for (int h = 0; h < 16; ++h)
           to[kSubScalesAt<F> + h * 16 + n] = static_cast<uint8_t>(b.scales[h]);
       }
       for (int g = 0; g < 8; ++g) {
         Group8 group{};
         Decode(b, g, &group);
-        uint8_t* nibbles = to + g * kWeightBytes<F> + n * 4;
+        uint8_t* nibbles = to + kSuperWeightsAt<F> + g * kWeightBytes<F> + n * 4;
         for (int i = 0; i < 32; ++i) {
           const int q = group.q[i] + kOffset<F>, part = i / 16, j = i % 16 / 4;
           const int bit = HighBitsAt<F>(j, part);
@@ -401,7 +401,7 @@ int NibbleAt(const uint8_t* group, int n, int i) {
 template <PackFormat F>
 PackedElement SuperElementAt(const uint8_t* panel, int n, int64_t g, int i) {
   const uint8_t* record = panel + static_cast<size_t>(g / 8) * kSuperBytes<F>;
-  const uint8_t* group = record + g % 8 * kWeightBytes<F>;
+  const uint8_t* group = record + kSuperWeightsAt<F> + g % 8 * kWeightBytes<F>;
   int q = NibbleAt(group, n, i);
   if constexpr (kBits < F >> 4) {
     const int bit = HighBitsAt<F>(i % 16 / 4, i / 16);
@@ -410,7 +410,7 @@ PackedElement SuperElementAt(const uint8_t* panel, int n, int64_t g, int i) {
   }
   const int half = kHalves<F> == 2 ? i / 16 : 0;
   const uint8_t scale = record[kSubScalesAt<F> + (g % 8 * kHalves<F> + half) * 16 + n];
-  const float d = F16ToF32(Load<uint16_t>(record + kSuperScalesAt<F> + n * 2)) *
+  const float d = F16ToF32(Load<uint16_t>(record + kSuperScalesAt + n * 2)) *
                   static_cast<float>(kHasMin<F> ? scale : static_cast<int8_t>(scale));
   float m = 0;
   if constexpr (kHasMin<F>) {
@@ -503,11 +503,7 @@ float BoundOfPanel(PackFormat format, const uint8_t* panel, int64_t k) {
   const bool super = IsSuper(format),
              four = format == PackFormat::kQ4 || format == PackFormat::kQ4M;
   const RecordShape s = super || four ? RecordShape{1, true, HasMin(format)} : ShapeOf8(format);
-  const size_t scales = format == PackFormat::kQ4K   ? kSuperScalesAt<PackFormat::kQ4K>
-                        : format == PackFormat::kQ5K ? kSuperScalesAt<PackFormat::kQ5K>
-                        : format == PackFormat::kQ6K ? kSuperScalesAt<PackFormat::kQ6K>
-                        : four                       ? 256
-                                                     : 512;
+  const size_t scales = super ? kSuperScalesAt : four ? 256 : 512;
   for (int64_t record = 0; record < k / (super ? 256 : kGroup); ++record) {
     const uint8_t* at = panel + static_cast<size_t>(record) * RecordBytes(format) + scales;
     for (int part = 0; part < s.halves * (s.has_min ? 2 : 1); ++part) {
