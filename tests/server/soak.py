@@ -137,7 +137,11 @@ class Soak:
         key = self.keys[number % len(self.keys)]
         connection = self.server.connect()
         kinds = [self.whole] * 6 + [self.streamed] * 6 + [self.left] * 3 + [self.several, self.conversation, self.bad, self.long]
+        used = time.monotonic()
         while time.monotonic() < self.end:
+            if time.monotonic() - used > 30:  # the server closes what is idle for longer
+                connection.close()  # http.client opens it again
+            used = time.monotonic()
             try:
                 rng.choice(kinds)(rng, key, connection)
             except Exception as error:  # whatever it is, the run has failed
