@@ -50,7 +50,7 @@ bool KvManager::Adopt(SequenceKv& sequence, const PrefixMatch& match,
   for (size_t g = 0; g < layout_.groups.size(); ++g) {
     const int32_t first = FirstNeeded(layout_.groups[g], match.tokens) / layout_.block_tokens;
     std::vector<BlockRef> blocks;
-    for (int32_t b = 0; b < std::min(first, whole); ++b) FellOut(match.nodes[b], g);
+    LetGo(sequence, g, 0, std::min(first, whole));
     for (int32_t b = first; b < whole; ++b) blocks.push_back(match.nodes[b]->blocks[g].Share());
     sequence.tables[g].Adopt(std::min(first, whole), std::move(blocks));
   }
@@ -81,9 +81,9 @@ bool KvManager::Adopt(SequenceKv& sequence, const PrefixMatch& match,
         sequence.tenant, sequence.admission);
     if (!node->ready && node->writer == 0) node->writer = sequence.id;
     sequence.path.push_back(node);
-    // What is known of it must be computed again, and does not stay in the way until then.
-    for (size_t g = 0; g < layout_.groups.size(); ++g) FellOut(node, g);
   }
+  // What is known of these must be computed again, and does not stay in the way until then.
+  for (size_t g = 0; g < layout_.groups.size(); ++g) LetGo(sequence, g, whole, end);
   index_.Learn(match, sequence.path, static_cast<int32_t>(prompt.size()));
   return true;
 }
@@ -119,7 +119,10 @@ void KvManager::CopiesDone(SequenceKv& sequence) {
   sequence.copies.clear();
   sequence.copied_blocks.clear();
   if (sequence.copied_from == nullptr) return;
-  for (size_t g = 0; g < layout_.groups.size(); ++g) FellOut(sequence.copied_from, g);
+  for (size_t g = 0; g < layout_.groups.size(); ++g) {
+    if (layout_.groups[g].window != 0)
+      index_.FellOut(sequence.copied_from, static_cast<int32_t>(g));
+  }
   index_.Leave(sequence.copied_from);
   sequence.copied_from = nullptr;
 }
@@ -189,9 +192,12 @@ int32_t KvManager::FirstNeeded(const KvGroup& group, int32_t position) const {
   return group.window == 0 ? 0 : std::max(0, position - group.window + 1);
 }
 
-/// A sequence lets go of its block of a node.
-void KvManager::FellOut(PrefixNode* node, size_t group) {
-  if (layout_.groups[group].window != 0) index_.FellOut(node, static_cast<int32_t>(group));
+/// A sequence does without blocks [begin, end) of its text in a group with a window.
+void KvManager::LetGo(const SequenceKv& sequence, size_t group, int32_t begin, int32_t end) {
+  if (layout_.groups[group].window == 0) return;
+  end = std::min(end, static_cast<int32_t>(sequence.path.size()));
+  for (int32_t b = begin; b < end; ++b)
+    index_.FellOut(sequence.path[b], static_cast<int32_t>(group));
 }
 
 void KvManager::Advance(SequenceKv& sequence, int32_t tokens) {
@@ -203,9 +209,7 @@ void KvManager::Advance(SequenceKv& sequence, int32_t tokens) {
     const int32_t first = std::max(0, needed - layout_.block_tokens);
     const int32_t before = sequence.tables[g].first_block();
     sequence.tables[g].DropBefore(layout_.block_tokens, first);
-    for (int32_t b = before; b < sequence.tables[g].first_block(); ++b) {
-      if (static_cast<size_t>(b) < sequence.path.size()) FellOut(sequence.path[b], g);
-    }
+    LetGo(sequence, g, before, sequence.tables[g].first_block());
   }
 }
 
@@ -233,10 +237,7 @@ void KvManager::Release(SequenceKv& sequence, std::span<const int32_t> tokens, b
   }
   for (size_t g = 0; g < layout_.groups.size(); ++g) {
     BlockTable& table = sequence.tables[g];
-    const auto end =
-        std::min(static_cast<size_t>(table.first_block() + table.size()), sequence.path.size());
-    for (auto b = static_cast<size_t>(table.first_block()); b < end; ++b)
-      FellOut(sequence.path[b], g);
+    LetGo(sequence, g, table.first_block(), table.first_block() + table.size());
     table.Clear();
   }
   while (!sequence.path.empty()) {

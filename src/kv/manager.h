@@ -98,7 +98,7 @@ class KvManager {
  private:
   /// The first position that a token at `position` still attends to, in a group.
   int32_t FirstNeeded(const KvGroup& group, int32_t position) const;
-  void FellOut(PrefixNode* node, size_t group);
+  void LetGo(const SequenceKv& sequence, size_t group, int32_t begin, int32_t end);
   std::vector<BlockRef> ShareBlock(const SequenceKv& sequence, int32_t block) const;
   /// True if the block that the next token goes into has tokens already, and another holder.
   bool MustCopy(const SequenceKv& sequence, const BlockTable& table) const;

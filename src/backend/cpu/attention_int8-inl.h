@@ -4,7 +4,7 @@
 
 constexpr int kUnit = 4;  // tiles of 16 tokens in a product of weights and values
 constexpr int kTiles = kStepTokens / 16;
-constexpr size_t kQueryGroup = 16 * kRow, kQueryChunk = kSplitRows * kRow;
+constexpr size_t kQueryGroup = 16 * kTileRow, kQueryChunk = kSplitRows * kTileRow;
 
 /// Scratch of a split beyond what all kernels have.
 struct Rest {
@@ -154,9 +154,9 @@ inline const uint8_t* VTile(const Split& s, int first_tile, int group) {
     return a.blocks[t / a.block_tokens] + a.v_offset + group * group_bytes +
            static_cast<size_t>(t % a.block_tokens) * 16;
   }
-  uint8_t* const to = s.gathered + first_tile / kUnit % 4 * kTile;
+  uint8_t* const to = s.gathered + first_tile / kUnit % 4 * kWholeTile;
   const int bytes = a.block_tokens * 16;  // of one block
-  for (int at = 0; at < static_cast<int>(kTile); at += bytes) {
+  for (int at = 0; at < static_cast<int>(kWholeTile); at += bytes) {
     const uint8_t* block = a.blocks[(t + at / 16) / a.block_tokens];
     for (int i = 0; i < bytes; i += 64) {
       const __m512i v = block == nullptr

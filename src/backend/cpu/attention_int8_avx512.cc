@@ -7,6 +7,8 @@
 namespace kvasir::avx512 {
 namespace {
 
+constexpr size_t kTileRow = 64, kWholeTile = 1024;  // bytes
+
 #include "backend/cpu/attention_steps-inl.h"
 
 #include "backend/cpu/attention_int8-inl.h"
@@ -49,7 +51,7 @@ template <int R>
 KV_INLINE void ScoreRows(const Split& s, int tile, int row, const uint8_t* soon) {
   const SplitArgs& a = s.a;
   const uint8_t* k = KTile(a, tile);
-  const uint8_t *high = a.q + row * kRow, *low = high + Int8QueryBytes(a.head_dim_padded);
+  const uint8_t *high = a.q + row * kTileRow, *low = high + Int8QueryBytes(a.head_dim_padded);
   const __m512i ones = _mm512_set1_epi8(1);
   __m512i highs[R], lows[R], keys = _mm512_setzero_si512();
   for (int i = 0; i < R; ++i) highs[i] = lows[i] = _mm512_setzero_si512();
@@ -59,8 +61,8 @@ KV_INLINE void ScoreRows(const Split& s, int tile, int row, const uint8_t* soon)
     keys = _mm512_dpbusd_epi32(keys, ones, v);
     const size_t at = static_cast<size_t>(c / 64) * kQueryChunk + static_cast<size_t>(c % 64);
     for (int i = 0; i < R; ++i) {
-      highs[i] = _mm512_dpbusd_epi32(highs[i], Quad(high + at + i * kRow), v);
-      lows[i] = _mm512_dpbusd_epi32(lows[i], Quad(low + at + i * kRow), v);
+      highs[i] = _mm512_dpbusd_epi32(highs[i], Quad(high + at + i * kTileRow), v);
+      lows[i] = _mm512_dpbusd_epi32(lows[i], Quad(low + at + i * kTileRow), v);
     }
   }
   const __m512i taken_off = _mm512_slli_epi32(keys, 7);
@@ -114,8 +116,8 @@ KV_INLINE void ValueRows(const Split& s, const Step& step, int group, int row,
       const __m512i x = _mm512_loadu_si512(v[unit] + t * 16);
       if (soon != nullptr && soon[unit] != nullptr) Prefetch(soon[unit] + t * 16);
       for (int i = 0; i < R; ++i) {
-        highs[i] = _mm512_dpbusd_epi32(highs[i], Quad(high + i * kRow + t), x);
-        lows[i] = _mm512_dpbusd_epi32(lows[i], Quad(low + i * kRow + t), x);
+        highs[i] = _mm512_dpbusd_epi32(highs[i], Quad(high + i * kTileRow + t), x);
+        lows[i] = _mm512_dpbusd_epi32(lows[i], Quad(low + i * kTileRow + t), x);
       }
     }
   }

@@ -1,7 +1,6 @@
 // What the kernels of scalar::kTileAttention's arithmetic have in common, in AVX-512: included once
-// by each inside its own namespace. No include guard.
+// by each inside its own namespace, where kTileRow and kWholeTile are (tiles.h). No include guard.
 
-constexpr size_t kRow = 64, kTile = 1024;  // bytes of a tile's row, and of a tile
 constexpr size_t kRestBytes = 16384;
 
 /// Everything of one call that does not change.
@@ -72,7 +71,7 @@ Split Begin(const SplitArgs& a) {
              .scores = scores,
              .sums = sums,
              .gathered = reinterpret_cast<uint8_t*>(sums + kSplitRows * 16),
-             .rest = reinterpret_cast<uint8_t*>(sums + kSplitRows * 16) + 4 * kTile,
+             .rest = reinterpret_cast<uint8_t*>(sums + kSplitRows * 16) + 4 * kWholeTile,
              .capacity = a.rows <= 16 ? 16 : kSplitRows,
              .first = Least(a.rows, 16),
              .second = Most(a.rows - 16, 0),

@@ -139,17 +139,11 @@ void ToTiles(const float* x, int64_t x_stride, int64_t rows, int64_t k, TileOrde
 
 }  // namespace
 
-const MatMulKernels kMatMul = {
-    nullptr,
-    ToTiles,
-    {FloatPanels<PackFormat::kF32>, FloatPanels<PackFormat::kF16>, Panels<PackFormat::kBF16>,
-     Panels<PackFormat::kQ4>, Panels<PackFormat::kQ4M>, Panels<PackFormat::kQ4K>,
-     Panels<PackFormat::kQ5K>, Panels<PackFormat::kQ6K>, Panels<PackFormat::kQ8>,
-     Panels<PackFormat::kQ8M>, Panels<PackFormat::kQ8F>, Panels<PackFormat::kQ8F2>,
-     Panels<PackFormat::kQ8FM2>, ByteTilePanels<PackFormat::kI4>, ByteTilePanels<PackFormat::kI8>},
-    nullptr,
-    FloatPeak,
-    nullptr,
-    QuantizeBlocks};
+constinit const MatMulKernels kMatMul = WithPanels({.quantize = nullptr,
+                                                    .to_tiles = ToTiles,
+                                                    .int8_peak = nullptr,
+                                                    .float_peak = FloatPeak,
+                                                    .tile_peak = nullptr,
+                                                    .quantize_blocks = QuantizeBlocks});
 
 }  // namespace kvasir::emulated

@@ -1,7 +1,5 @@
 #include <immintrin.h>
 
-#include <type_traits>
-
 #include "backend/cpu/matmul_kernels.h"
 #include "backend/cpu/pack.h"
 

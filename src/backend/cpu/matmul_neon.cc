@@ -91,7 +91,7 @@ template <PackFormat F>
 KV_INLINE int8x16_t UnsignedWeights(const uint8_t* group, int j, int c, int part) {
   const uint8x16_t v = vld1q_u8(group + j * 64 + c * 16);
   uint8x16_t w = part == 0 ? vandq_u8(v, vdupq_n_u8(15)) : vshrq_n_u8(v, 4);
-  if constexpr (kBits < F >> 4) {
+  if constexpr (kBits<F> != 4) {
     constexpr int kMask = (1 << (kBits<F> - 4)) - 1;
     const int bit = HighBitsAt<F>(j, part);
     const uint8x16_t high = vld1q_u8(group + 256 + bit / 8 * 64 + c * 16);

@@ -54,7 +54,7 @@ int32_t WeightAt(const uint8_t* group, int n, int i) {
   if constexpr (kBits<F> < 8) {
     const int c = i % 16, part = i / 16, at = n * 4 + c % 4;
     int q = group[c / 4 * 64 + at] >> (part * 4) & 15;
-    if constexpr (kBits < F >> 4) {
+    if constexpr (kBits<F> != 4) {
       const int bit = HighBitsAt<F>(c / 4, part);
       q |= (group[256 + bit / 8 * 64 + at] >> (bit % 8) & ((1 << (kBits<F> - 4)) - 1)) << 4;
     }

@@ -1,7 +1,7 @@
 // The kernels of bf16 tiles, shared by the amx kernels and by those that emulate tiles in tests:
-// included once in each, inside their own namespace, after matmul_avx512-inl.h. No include guard.
-// The tile instructions of tiles.h, and MulF16, MulAddF16 (one rounding) and F16OfWords (of 32
-// lanes of 16 bits) are the includer's.
+// included once in each, inside their own namespace, after matmul_avx512-inl.h and
+// matmul_blocks_amx-inl.h. No include guard. The tile instructions of tiles.h, and MulF16,
+// MulAddF16 (one rounding) and F16OfWords (of 32 lanes of 16 bits) are the includer's.
 
 /// A bf16 tile's element of an f16 weight: rounded to 8 bits, and 2^kTileExponent times as large.
 KV_INLINE __m512i TileBits(__m512i w) {
@@ -398,4 +398,20 @@ void Panels(const PanelArgs& a) {
     Streamed<F, 4>(a);
   else
     Blocked<F>(a);
+}
+
+/// The kernels of one set with the products, which are all here. A constant: no code of this file
+/// may run where its instructions are not known.
+constexpr MatMulKernels WithPanels(MatMulKernels kernels) {
+  const MatMulKernels::Panels panels[kPackFormats] = {
+      FloatPanels<PackFormat::kF32>,  FloatPanels<PackFormat::kF16>,
+      Panels<PackFormat::kBF16>,      Panels<PackFormat::kQ4>,
+      Panels<PackFormat::kQ4M>,       Panels<PackFormat::kQ4K>,
+      Panels<PackFormat::kQ5K>,       Panels<PackFormat::kQ6K>,
+      Panels<PackFormat::kQ8>,        Panels<PackFormat::kQ8M>,
+      Panels<PackFormat::kQ8F>,       Panels<PackFormat::kQ8F2>,
+      Panels<PackFormat::kQ8FM2>,     ByteTilePanels<PackFormat::kI4>,
+      ByteTilePanels<PackFormat::kI8>};
+  for (int i = 0; i < kPackFormats; ++i) kernels.panels[i] = panels[i];
+  return kernels;
 }

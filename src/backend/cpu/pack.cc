@@ -403,7 +403,7 @@ PackedElement SuperElementAt(const uint8_t* panel, int n, int64_t g, int i) {
   const uint8_t* record = panel + static_cast<size_t>(g / 8) * kSuperBytes<F>;
   const uint8_t* group = record + kSuperWeightsAt<F> + g % 8 * kWeightBytes<F>;
   int q = NibbleAt(group, n, i);
-  if constexpr (kBits < F >> 4) {
+  if constexpr (kBits<F> != 4) {
     const int bit = HighBitsAt<F>(i % 16 / 4, i / 16);
     const int high = group[256 + bit / 8 * 64 + n * 4 + i % 4] >> (bit % 8);
     q |= (high & ((1 << (kBits<F> - 4)) - 1)) << 4;
