@@ -30,6 +30,10 @@ constexpr size_t kMostEarly = 16 << 10;
 constexpr double kLingerSeconds = 2;
 /// Buffers that grew beyond this are given back between requests.
 constexpr size_t kKeptBytes = 4 << 10;
+/// Answers beyond this take of the room for bodies until they are sent.
+constexpr size_t kLargeAnswer = 64 << 10;
+/// A reader takes at least so much in HttpLimits::stall_timeout_s.
+constexpr size_t kLeastProgress = 16 << 10;
 
 void GiveBack(std::string* buffer) {
   buffer->clear();
@@ -139,6 +143,7 @@ void HttpConnection::OrNoMemory(const std::function<void()>& take) {
 void HttpConnection::Feed() {
   if (phase_ == Phase::kIdle) {
     SetPhase(Phase::kHeader, shared_->limits.header_timeout_s);
+    owner_ = 0;
     parser_ = std::make_unique<Parser>();
     parser_->header_limit(
         static_cast<uint32_t>(std::min<size_t>(shared_->limits.header_bytes, UINT32_MAX)));
@@ -149,8 +154,9 @@ void HttpConnection::Feed() {
     const size_t used = parser_->put(asio::buffer(buffered_), error);
     buffered_.erase(0, used);
     if (error == http::error::need_more) {
-      if (phase_ == Phase::kHeader && buffered_.size() > shared_->limits.header_bytes)
-        return Refuse(431, "the header is too large");
+      // What is not taken yet is a line: of the header, of a chunk's size, or of the trailer.
+      if (buffered_.size() > shared_->limits.header_bytes)
+        return Refuse(431, "the header, or that of a chunk, is too large");
       break;
     }
     if (error) {
@@ -161,9 +167,9 @@ void HttpConnection::Feed() {
       if (!HeaderDone()) return;
       parser_->eager(true);
     }
-    if (!ReserveBody(parser_->get().body().size()))
+    if (!Reserve(parser_->get().body().size()))
       return Refuse(503, "too many large bodies are being received; try again later");
-    if (parser_->is_done()) return Dispatch();
+    if (parser_->is_done()) return Dispatch(/*whole=*/true);
   }
   Read();
 }
@@ -177,15 +183,30 @@ bool HttpConnection::HeaderDone() {
   };
   if (message.version() != 10 && message.version() != 11)
     return refuse(505, "only HTTP/1.0 and HTTP/1.1 are spoken");
-  const bool has_encoding = message.count(http::field::transfer_encoding) != 0;
-  if (has_encoding && !parser_->chunked()) return refuse(501, "only chunked bodies are understood");
+  if (const auto encodings = message.count(http::field::transfer_encoding); encodings != 0) {
+    // RFC 9112, 6.1: an old proxy on the way would not have understood it.
+    if (message.version() == 10) return refuse(400, "HTTP/1.0 has no Transfer-Encoding");
+    const auto encoding = message[http::field::transfer_encoding];
+    if (encodings != 1 || !EqualIgnoringCase({encoding.data(), encoding.size()}, "chunked"))
+      return refuse(501, "only chunked bodies are understood");
+  }
   // Two readers could take a request with two for two different ones. Beast refuses one with two
   // lengths, or with a length and an encoding.
   if (message.version() == 11 && message.count(http::field::host) != 1)
     return refuse(400, "exactly one Host header is needed");
-  if (const auto length = parser_->content_length(); length) {
-    if (*length > shared_->limits.body_bytes) return refuse(413, "the body is too large");
-    if (!ReserveBody(static_cast<size_t>(*length)))
+  if (!TakeHead()) return refuse(400, "the path is malformed");
+  const auto length = parser_->content_length();
+  if (length && *length > shared_->limits.body_bytes) return refuse(413, "the body is too large");
+  if (length.value_or(1) > 0 && (length || parser_->chunked()) && shared_->admit) {
+    const std::optional<uint64_t> owner = shared_->admit(request_);
+    if (!owner) {
+      Dispatch(/*whole=*/false);
+      return false;
+    }
+    owner_ = *owner;
+  }
+  if (length) {
+    if (!Reserve(static_cast<size_t>(*length)))
       return refuse(503, "too many large bodies are being received; try again later");
   }
   SetPhase(Phase::kBody, shared_->limits.body_timeout_s);
@@ -200,26 +221,35 @@ bool HttpConnection::HeaderDone() {
   return true;
 }
 
-bool HttpConnection::ReserveBody(size_t bytes) {
+bool HttpConnection::Reserve(size_t bytes) {
   if (bytes <= reserved_) return true;
   const size_t more = bytes - reserved_;
-  if (shared_->bodies_bytes + more > shared_->limits.all_bodies_bytes) return false;
+  const HttpLimits& l = shared_->limits;
+  if (shared_->bodies_bytes + more > l.all_bodies_bytes) return false;
+  if (owner_ != 0) {
+    // One body, or half of the room: nobody takes it all.
+    size_t& theirs = shared_->bodies_of[owner_];
+    if (theirs + more > std::max(l.body_bytes, l.all_bodies_bytes / 2)) return false;
+    theirs += more;
+  }
   shared_->bodies_bytes += more;
   reserved_ = bytes;
   return true;
 }
 
-void HttpConnection::ReleaseBody() { shared_->bodies_bytes -= std::exchange(reserved_, 0); }
+void HttpConnection::Release() {
+  const size_t bytes = std::exchange(reserved_, 0);
+  shared_->bodies_bytes -= bytes;
+  const auto owner = shared_->bodies_of.find(owner_);
+  if (owner != shared_->bodies_of.end() && (owner->second -= bytes) == 0)
+    shared_->bodies_of.erase(owner);
+}
 
-void HttpConnection::Dispatch() {
-  auto message = parser_->release();
-  parser_.reset();
-  keep_alive_ = message.keep_alive();
-  http10_ = message.version() == 10;
-  complete_ = false;
-  SetPhase(Phase::kAnswer, 0);
-  HttpRequest request;
-  request.method = std::string(message.method_string());
+/// What the header says becomes `request_`. False for a path that is none.
+bool HttpConnection::TakeHead() {
+  const auto& message = parser_->get();
+  request_ = {};
+  request_.method = std::string(message.method_string());
   std::string_view target(message.target().data(), message.target().size());
   // RFC 9112, 3.2.2: the absolute form must be taken too.
   if (const size_t scheme = target.find("://");
@@ -228,16 +258,29 @@ void HttpConnection::Dispatch() {
     target = path == std::string_view::npos ? "/" : target.substr(path);
   }
   auto split = SplitTarget(target);
-  if (!split) return Refuse(400, "the path is malformed");
-  request.path = std::move(split->first);
-  request.query = std::move(split->second);
+  if (!split) return false;
+  request_.path = std::move(split->first);
+  request_.query = std::move(split->second);
   for (const auto& field : message) {
     const std::string_view name(field.name_string().data(), field.name_string().size());
     const std::string_view value(field.value().data(), field.value().size());
-    request.headers.emplace_back(name, value);
+    request_.headers.emplace_back(name, value);
   }
-  request.body = std::move(message.body());
-  request.peer = peer_;
+  request_.peer = peer_;
+  return true;
+}
+
+/// Hands the request to the handler; one that is not whole lacks its body, and is the last.
+void HttpConnection::Dispatch(bool whole) {
+  auto message = parser_->release();
+  parser_.reset();
+  keep_alive_ = message.keep_alive() && whole;
+  http10_ = message.version() == 10;
+  complete_ = false;
+  SetPhase(Phase::kAnswer, 0);
+  if (!whole) GiveBack(&buffered_);
+  HttpRequest request = std::exchange(request_, {});
+  if (whole) request.body = std::move(message.body());
   origin_ = request.Header("Origin");
   auto reply = std::make_shared<HttpReply>(shared_from_this(), request.method == "HEAD");
   reply_ = reply;
@@ -287,8 +330,9 @@ bool HttpConnection::KeepsAlive() const { return keep_alive_ && !shared_->draini
 void HttpConnection::Refuse(int status, std::string_view message) {
   ++shared_->counters.bad_requests;
   parser_.reset();
+  request_ = {};
   GiveBack(&buffered_);
-  ReleaseBody();
+  Release();
   SetPhase(Phase::kAnswer, 0);
   keep_alive_ = false;
   const std::string body =
@@ -303,7 +347,13 @@ void HttpConnection::Refuse(int status, std::string_view message) {
 
 void HttpConnection::Answer(int status, HttpHeaders headers, std::string&& body, bool head) {
   if (phase_ != Phase::kAnswer) return;
-  ReleaseBody();
+  Release();
+  if (body.size() > kLargeAnswer && !Reserve(body.size())) {
+    status = 503;
+    headers = {{"Content-Type", "application/json"}, {"Retry-After", "1"}};
+    body = ErrorBody("the answer is too large while others wait to be read; try again later",
+                     "server_error");
+  }
   AddCors(&headers);
   if (status != 204 && status != 304)
     headers.emplace_back("Content-Length", std::to_string(body.size()));
@@ -320,19 +370,21 @@ void HttpConnection::Answer(int status, HttpHeaders headers, std::string&& body,
 
 void HttpConnection::BeginStream(int status, HttpHeaders headers, bool head) {
   if (phase_ != Phase::kAnswer) return;
-  ReleaseBody();
+  Release();
   AddCors(&headers);
   chunked_ = !http10_;
   if (http10_) keep_alive_ = false;  // its end is the end of the connection
   if (chunked_ && !head) headers.emplace_back("Transfer-Encoding", "chunked");
   if (!KeepsAlive()) headers.emplace_back("Connection", "close");
   pending_ += HeadText(status, headers);
+  complete_ = head;
   Flush();
 }
 
 void HttpConnection::WriteStream(std::string_view bytes) {
   if (phase_ != Phase::kAnswer) return;
-  if (pending() + bytes.size() > shared_->limits.pending_bytes) {
+  // What is written now may be larger than the bound: its reader had no time to be slow.
+  if (pending() > shared_->limits.pending_bytes) {
     ++shared_->counters.slow_readers;
     return Close();
   }
@@ -344,9 +396,9 @@ void HttpConnection::WriteStream(std::string_view bytes) {
   Flush();
 }
 
-void HttpConnection::EndStream(bool head) {
+void HttpConnection::EndStream() {
   if (phase_ != Phase::kAnswer) return;
-  if (chunked_ && !head) pending_ += "0\r\n\r\n";
+  if (chunked_) pending_ += "0\r\n\r\n";
   complete_ = true;
   Flush();
 }
@@ -375,7 +427,7 @@ void HttpConnection::Flush() {
   }
   writing_.swap(pending_);
   pending_.clear();
-  written_ = 0;
+  written_ = progress_ = 0;
   write_under_way_ = true;
   progress_ns_ = SystemClock().NowNs();
   OnWritten({}, 0);
@@ -386,7 +438,10 @@ void HttpConnection::OnWritten(error_code error, size_t bytes) {
   if (error) return Close();
   written_ += bytes;
   shared_->counters.bytes_out += static_cast<int64_t>(bytes);
-  if (bytes > 0) progress_ns_ = SystemClock().NowNs();
+  if (written_ - progress_ >= kLeastProgress) {
+    progress_ = written_;
+    progress_ns_ = SystemClock().NowNs();
+  }
   if (written_ < writing_.size()) {
     auto done = [self = shared_from_this()](error_code e, size_t n) { self->OnWritten(e, n); };
     const auto rest = asio::buffer(writing_) + written_;
@@ -408,6 +463,7 @@ void HttpConnection::OnWritten(error_code error, size_t bytes) {
 void HttpConnection::NextRequest() {
   if (phase_ != Phase::kAnswer) return;
   reply_.reset();
+  Release();
   chunked_ = false;
   if (!KeepsAlive()) return LingerThenClose();
   GiveBack(&pending_);
@@ -447,7 +503,7 @@ void HttpConnection::Close() {
   phase_ = Phase::kClosed;
   error_code ignored;
   socket().close(ignored);
-  ReleaseBody();
+  Release();
   --shared_->counters.connections;
   const std::shared_ptr<HttpConnection> self = shared_from_this();
   shared_->connections.erase(self);
@@ -471,11 +527,13 @@ void HttpReply::Send(int status, HttpHeaders headers, std::string body) {
 void HttpReply::Begin(int status, HttpHeaders headers) {
   if (connection_ == nullptr || begun_) return;
   begun_ = true;
-  connection_->BeginStream(status, std::move(headers), head_);
+  const auto connection = connection_;  // it may end, and let go of it
+  connection->BeginStream(status, std::move(headers), head_);
+  if (head_) connection_.reset();  // that was all
 }
 
 void HttpReply::Write(std::string_view bytes) {
-  if (connection_ == nullptr || !begun_ || head_ || bytes.empty()) return;
+  if (connection_ == nullptr || !begun_ || bytes.empty()) return;
   const auto connection = connection_;  // it may end, and let go of it
   connection->WriteStream(bytes);
 }
@@ -483,7 +541,11 @@ void HttpReply::Write(std::string_view bytes) {
 void HttpReply::End() {
   if (connection_ == nullptr || !begun_) return;
   const auto connection = std::exchange(connection_, nullptr);
-  connection->EndStream(head_);
+  connection->EndStream();
+}
+
+void HttpReply::BodyTaken() {
+  if (connection_ != nullptr && !begun_) connection_->Release();
 }
 
 void HttpReply::OnGone(std::function<void()> gone) { gone_ = std::move(gone); }

@@ -11,6 +11,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <unordered_map>
 #include <unordered_set>
 #include <variant>
 
@@ -25,8 +26,10 @@ struct HttpShared {
   HttpLimits limits;
   std::vector<std::string> cors_origins;
   HttpHandler handler;
+  HttpAdmit admit;  ///< none: every request may have a body
   HttpCounters counters;
-  size_t bodies_bytes = 0;  ///< reserved, over all connections
+  size_t bodies_bytes = 0;  ///< reserved for requests and large answers, over all connections
+  std::unordered_map<uint64_t, size_t> bodies_of;  ///< the part of each owner but 0
   bool draining = false;
   std::unordered_set<std::shared_ptr<HttpConnection>> connections;
   std::function<void()> closed;  ///< called when a connection has gone
@@ -52,7 +55,9 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   void Answer(int status, HttpHeaders headers, std::string&& body, bool head);
   void BeginStream(int status, HttpHeaders headers, bool head);
   void WriteStream(std::string_view bytes);
-  void EndStream(bool head);
+  void EndStream();
+  /// What is reserved is not needed any more.
+  void Release();
   size_t pending() const { return pending_.size() + writing_.size() - written_; }
 
  private:
@@ -78,7 +83,8 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   void OrNoMemory(const std::function<void()>& take);
   void Feed();
   bool HeaderDone();
-  void Dispatch();
+  bool TakeHead();
+  void Dispatch(bool whole);
   bool Preflight(const HttpRequest& request, const std::shared_ptr<HttpReply>& reply) const;
   void Refuse(int status, std::string_view message);
   void AddCors(HttpHeaders* headers) const;
@@ -88,8 +94,7 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   void NextRequest();
   void LingerThenClose();
   void SetPhase(Phase phase, double seconds);
-  bool ReserveBody(size_t bytes);
-  void ReleaseBody();
+  bool Reserve(size_t bytes);
 
   HttpShared* shared_;
   std::variant<HttpSocket, std::unique_ptr<Tls>> wire_;
@@ -99,6 +104,7 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   std::string incoming_;     // where a read puts its bytes
   std::string buffered_;     // read, and not parsed yet
   std::unique_ptr<Parser> parser_;
+  HttpRequest request_;  // its head, while its body is received
   bool reading_ = false;
   // The request that is answered.
   std::weak_ptr<HttpReply> reply_;
@@ -106,11 +112,13 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   bool http10_ = false, keep_alive_ = true, chunked_ = false;
   bool complete_ = false;  // all of its answer is in pending_
   size_t reserved_ = 0;    // of shared_->bodies_bytes
+  uint64_t owner_ = 0;     // of them; see HttpAdmit
   std::string pending_;    // to be sent after writing_
   std::string writing_;    // being sent
   size_t written_ = 0;     // of writing_
+  size_t progress_ = 0;    // of them at progress_ns_
   bool write_under_way_ = false;
-  int64_t progress_ns_ = 0;  // when a byte was sent last, or there was nothing to send
+  int64_t progress_ns_ = 0;  // when the reader had taken enough last, or the write began
 };
 
 }  // namespace kvasir

@@ -33,6 +33,9 @@ std::optional<std::pair<std::string, std::string>> SplitTarget(std::string_view 
 
 bool EqualIgnoringCase(std::string_view a, std::string_view b);
 
+/// Whether only this machine reaches what listens there.
+bool IsLoopback(std::string_view host);
+
 /// The head of an answer: status line, headers, Date, Server and the empty line.
 std::string HeadText(int status, const HttpHeaders& headers);
 

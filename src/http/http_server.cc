@@ -54,6 +54,12 @@ struct HttpServer::Core {
   std::optional<tcp::acceptor> acceptor;
   std::optional<asio::local::stream_protocol::acceptor> unix_acceptor;
   asio::steady_timer tick{io};
+  bool accepting = false, ticking = false;  // it is waited for
+  struct Periodic {
+    int64_t period_ns, next_ns;
+    std::function<void()> fn;
+  };
+  std::vector<Periodic> periodic;
   asio::signal_set signals{io};
   std::string unix_path, host;
   uint16_t port = 0;
@@ -69,11 +75,12 @@ struct HttpServer::Core {
   Status ListenTcp(const std::string& name, uint16_t number);
   Status ListenUnix(const std::string& path);
   Status UseTls(const std::string& cert, const std::string& key);
-  void AcceptAgain();
+  void Arm();
   template <typename Acceptor>
   void Accept(std::optional<Acceptor>* from);
   void Accepted(HttpSocket socket, std::string peer);
   void TickSoon();
+  void Tick();
   void WaitForSignal(const std::function<void(int)>& fn);
   void CloseAcceptors();
   void CloseAll();
@@ -159,11 +166,16 @@ template <typename Acceptor>
 void HttpServer::Core::Accept(std::optional<Acceptor>* from) {
   if (!*from || !(*from)->is_open()) return;
   (*from)->async_accept([this, from](error_code error, typename Acceptor::protocol_type::socket s) {
+    accepting = false;
     if (error == asio::error::operation_aborted) return;
     if (error) {
       // No file descriptors, or no memory: there may be some when others have gone.
       auto timer = std::make_shared<asio::steady_timer>(io, Nanoseconds(kAcceptAgain));
-      timer->async_wait([this, from, timer](error_code) { Accept(from); });
+      timer->async_wait([this, from, timer](error_code) {
+        accepting = false;
+        Accept(from);
+      });
+      accepting = true;
       return;
     }
     std::string peer;
@@ -174,6 +186,16 @@ void HttpServer::Core::Accept(std::optional<Acceptor>* from) {
     Accepted(HttpSocket(std::move(s)), std::move(peer));
     Accept(from);
   });
+  accepting = true;
+}
+
+/// What goes on for ever goes on, also after a handler that had no memory to ask for its next turn.
+void HttpServer::Core::Arm() {
+  if (!accepting) {
+    Accept(&acceptor);
+    Accept(&unix_acceptor);
+  }
+  if (!ticking) TickSoon();
 }
 
 void HttpServer::Core::Accepted(HttpSocket socket, std::string peer) {
@@ -205,14 +227,25 @@ void HttpServer::Core::Accepted(HttpSocket socket, std::string peer) {
 void HttpServer::Core::TickSoon() {
   tick.expires_after(Nanoseconds(tick_seconds));
   tick.async_wait([this](error_code error) {
+    ticking = false;
     if (error) return;
-    const int64_t now = SystemClock().NowNs();
-    // A connection that closes leaves the set.
-    const std::vector<std::shared_ptr<HttpConnection>> all(shared.connections.begin(),
-                                                           shared.connections.end());
-    for (const auto& connection : all) connection->CheckTime(now);
     TickSoon();
+    Tick();
   });
+  ticking = true;
+}
+
+void HttpServer::Core::Tick() {
+  const int64_t now = SystemClock().NowNs();
+  for (Periodic& p : periodic) {
+    if (now < p.next_ns) continue;
+    p.next_ns = now + p.period_ns;
+    p.fn();
+  }
+  // A connection that closes leaves the set.
+  const std::vector<std::shared_ptr<HttpConnection>> all(shared.connections.begin(),
+                                                         shared.connections.end());
+  for (const auto& connection : all) connection->CheckTime(now);
 }
 
 void HttpServer::Core::WaitForSignal(const std::function<void(int)>& fn) {
@@ -244,7 +277,7 @@ HttpServer::HttpServer(std::unique_ptr<Core> core) : core_(std::move(core)) {}
 HttpServer::~HttpServer() = default;
 
 Result<std::unique_ptr<HttpServer>> HttpServer::Listen(const HttpOptions& options,
-                                                       HttpHandler handler) {
+                                                       HttpHandler handler, HttpAdmit admit) {
   RaiseFileLimit();
   auto core = std::make_unique<Core>();
   Core* c = core.get();
@@ -252,6 +285,7 @@ Result<std::unique_ptr<HttpServer>> HttpServer::Listen(const HttpOptions& option
   c->shared.limits = l;
   c->shared.cors_origins = options.cors_origins;
   c->shared.handler = std::move(handler);
+  c->shared.admit = std::move(admit);
   c->shared.closed = [c] { c->EndIfDrained(); };
   // Fine enough for the shortest of the timeouts.
   c->tick_seconds = std::clamp(
@@ -260,12 +294,10 @@ Result<std::unique_ptr<HttpServer>> HttpServer::Listen(const HttpOptions& option
   KV_RETURN_IF_ERROR(c->UseTls(options.tls_cert, options.tls_key));
   if (options.unix_path.empty()) {
     KV_RETURN_IF_ERROR(c->ListenTcp(options.host, options.port));
-    c->Accept(&c->acceptor);
   } else {
     KV_RETURN_IF_ERROR(c->ListenUnix(options.unix_path));
-    c->Accept(&c->unix_acceptor);
   }
-  c->TickSoon();
+  c->Arm();
   return std::unique_ptr<HttpServer>(new HttpServer(std::move(core)));
 }
 
@@ -277,13 +309,21 @@ std::string HttpServer::url() const {
 }
 
 void HttpServer::Run() {
-  while (!core_->io.stopped()) {
-    // What one request asks for must not end the others.
+  // What one request asks for must not end the others.
+  const auto had_memory = [this](auto fn) {
     try {
-      core_->io.run();
+      fn();
+      return true;
     } catch (const std::bad_alloc&) {
       ++core_->shared.counters.refused;
+      return false;
     }
+  };
+  asio::io_context& io = core_->io;
+  while (!io.stopped()) {
+    // Where there was none to arm, what is open goes on for a moment: it may give some back.
+    const bool armed = had_memory([&] { core_->Arm(); });
+    had_memory([&] { armed ? io.run() : io.run_for(Nanoseconds(kAcceptAgain)); });
   }
   core_->CloseAll();
 }
@@ -295,6 +335,11 @@ void HttpServer::After(double seconds, std::function<void()> fn) {
   timer->async_wait([timer, fn = std::move(fn)](error_code error) {
     if (!error) fn();
   });
+}
+
+void HttpServer::Every(double seconds, std::function<void()> fn) {
+  const int64_t period = Nanoseconds(seconds).count();
+  core_->periodic.push_back({period, SystemClock().NowNs() + period, std::move(fn)});
 }
 
 void HttpServer::OnSignal(const std::vector<int>& signals, const std::function<void(int)>& fn) {

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -16,16 +17,16 @@ namespace kvasir {
 struct HttpLimits {
   size_t header_bytes = 16 << 10;  ///< of a request; beyond: 431
   size_t body_bytes = 32 << 20;    ///< of a request; beyond: 413
-  /// Of bodies that are being received or wait for their handler, over all connections; beyond:
-  /// 503.
+  /// Of bodies that are received or wait for their handler, and of large answers that are not sent,
+  /// over all connections; beyond: 503.
   size_t all_bodies_bytes = 256 << 20;
   int32_t connections = 10000;   ///< beyond: 503
   double header_timeout_s = 10;  ///< from its first byte to its last; then 408
   double body_timeout_s = 60;    ///< the same of a body
   double idle_timeout_s = 75;    ///< between requests; then closed
-  double stall_timeout_s = 30;   ///< not one byte of an answer could be sent: cut off
-  size_t pending_bytes =
-      1 << 20;  ///< of a stream that are not sent yet; a slower reader is cut off
+  double stall_timeout_s = 30;   ///< next to nothing of an answer could be sent: cut off
+  /// Of a stream that are not sent yet: who has more to take when more comes is cut off.
+  size_t pending_bytes = 1 << 20;
 };
 
 struct HttpOptions {
@@ -63,6 +64,8 @@ class HttpReply {
   void Begin(int status, HttpHeaders headers);
   void Write(std::string_view bytes);
   void End();
+  /// The handler has let go of the request's body: others may use its room. Answering says so too.
+  void BodyTaken();
 
   /// `gone` is called once if the client goes away, or is cut off, before the answer is complete.
   void OnGone(std::function<void()> gone);
@@ -83,12 +86,17 @@ class HttpReply {
 /// On the I/O thread; must not block. What it throws is answered 500.
 using HttpHandler = std::function<void(HttpRequest&& request, std::shared_ptr<HttpReply> reply)>;
 
+/// Asked when the header of a request with a body is complete, so that a stranger's body takes no
+/// room. Nothing: the handler will refuse it, and gets it at once, without the body. Else whose
+/// body it is: each owner but 0 may hold half of the room for bodies. On the I/O thread.
+using HttpAdmit = std::function<std::optional<uint64_t>(const HttpRequest& head)>;
+
 /// HTTP/1.1 over TCP, TLS or a Unix socket, on one I/O thread: the one that calls Run.
 class HttpServer {
  public:
   /// Listens. An Error says what of the options is wrong, or why the system refuses.
-  static Result<std::unique_ptr<HttpServer>> Listen(const HttpOptions& options,
-                                                    HttpHandler handler);
+  static Result<std::unique_ptr<HttpServer>> Listen(const HttpOptions& options, HttpHandler handler,
+                                                    HttpAdmit admit = {});
   ~HttpServer();
 
   uint16_t port() const;
@@ -101,6 +109,8 @@ class HttpServer {
 
   // On the I/O thread, or before Run.
   void After(double seconds, std::function<void()> fn);
+  /// Calls `fn` again and again, about every so many seconds; before Run.
+  void Every(double seconds, std::function<void()> fn);
   void OnSignal(const std::vector<int>& signals, const std::function<void(int)>& fn);
   /// Takes no new connections, closes idle ones, and lets open requests finish.
   void Drain();

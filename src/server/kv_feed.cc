@@ -117,8 +117,8 @@ void KvFeed::Watch(const HttpRequest& request, std::shared_ptr<HttpReply> reply)
 }
 
 void KvFeed::TickSoon() {
-  ticking_ = true;
   state_->http->After(kTickSeconds, [this] { Tick(); });
+  ticking_ = true;
 }
 
 void KvFeed::Tick() {

@@ -8,6 +8,7 @@
 #include "server/completions.h"
 #include "server/kv_feed.h"
 #include "server/reply.h"
+#include "server/same_origin.h"
 #include "server/text_endpoints.h"
 #include "web/web_files.h"
 
@@ -128,7 +129,7 @@ std::optional<ApiError> Identify(const ServerState& state, const HttpRequest& re
                                  Tenant* caller) {
   if (!state.keys) {
     *caller = {.id = 0, .name = "", .is_operator = true, .limits = {.priority = 100}, .salt = 0};
-    return {};
+    return FromElsewhere(state.options.http, request);
   }
   const std::string_view key = KeyOf(request);
   const Tenant* tenant = key.empty() ? nullptr : state.keys->Find(key);
@@ -144,46 +145,73 @@ std::optional<ApiError> Identify(const ServerState& state, const HttpRequest& re
   return {};
 }
 
+/// What becomes of a request: its row and who asks, or an error.
+struct Decision {
+  const RouteRow* row = nullptr;
+  Tenant caller;
+  std::optional<ApiError> error;
+  HttpHeaders headers;  // of the error
+  std::optional<double> retry_after_s;
+};
+
+Decision Decide(const ServerState& state, const HttpRequest& request) {
+  Decision d;
+  std::string allow;
+  d.row = Find(request, &allow);
+  if (d.row == nullptr && allow.empty()) {
+    d.error = {.status = 404,
+               .message = fmt::format("there is no {} here; see the API's documentation for what "
+                                      "there is",
+                                      request.path.substr(0, 200)),
+               .param = {},
+               .code = "not_found"};
+    return d;
+  }
+  if (d.row == nullptr) {
+    d.error = {.status = 405,
+               .message = fmt::format("{} takes {} only", request.path, allow),
+               .param = {},
+               .code = "method_not_allowed"};
+    d.headers = {{"Allow", allow}};
+    return d;
+  }
+  if (d.row->access != Access::kPublic) {
+    d.error = Identify(state, request, &d.caller);
+    if (d.error) return d;
+    if (d.row->access == Access::kOperator && !d.caller.is_operator) {
+      d.error = {.status = 403,
+                 .message = "this needs the key of an operator",
+                 .type = "permission_error",
+                 .param = {},
+                 .code = "operator_needed"};
+      return d;
+    }
+  }
+  if (d.row->needs_model && state.model == nullptr) {
+    d.error = LoadingError();
+    d.retry_after_s = 1;
+  } else if (d.row->needs_model && state.draining) {
+    d.error = DrainingError();
+    d.headers = {{"Connection", "close"}};
+    d.retry_after_s = 1;
+  }
+  return d;
+}
+
 }  // namespace
 
+std::optional<uint64_t> Admit(const ServerState& state, const HttpRequest& head) {
+  const Decision d = Decide(state, head);
+  return d.error ? std::nullopt : std::optional<uint64_t>(d.caller.id);
+}
+
 void Route(ServerState* state, HttpRequest&& request, std::shared_ptr<HttpReply> reply) {
-  std::string allow;
-  const RouteRow* row = Find(request, &allow);
-  if (row == nullptr && allow.empty()) {
-    return SendError(reply.get(), {.status = 404,
-                                   .message = fmt::format("there is no {} here; see the API's "
-                                                          "documentation for what there is",
-                                                          request.path.substr(0, 200)),
-                                   .param = {},
-                                   .code = "not_found"});
+  Decision d = Decide(*state, request);
+  if (d.error) {
+    if (d.error->status == 401) state->metrics.Refused("unknown_key");
+    return SendError(reply.get(), *d.error, std::move(d.headers), d.retry_after_s);
   }
-  if (row == nullptr) {
-    return SendError(reply.get(),
-                     {.status = 405,
-                      .message = fmt::format("{} takes {} only", request.path, allow),
-                      .param = {},
-                      .code = "method_not_allowed"},
-                     {{"Allow", allow}});
-  }
-  Tenant caller;
-  if (row->access != Access::kPublic) {
-    if (const auto error = Identify(*state, request, &caller); error) {
-      state->metrics.Refused("unknown_key");
-      return SendError(reply.get(), *error);
-    }
-    if (row->access == Access::kOperator && !caller.is_operator) {
-      return SendError(reply.get(), {.status = 403,
-                                     .message = "this needs the key of an operator",
-                                     .type = "permission_error",
-                                     .param = {},
-                                     .code = "operator_needed"});
-    }
-  }
-  if (row->needs_model && state->model == nullptr)
-    return SendError(reply.get(), LoadingError(), {}, 1);
-  if (row->needs_model && state->draining)
-    return SendError(reply.get(), DrainingError(), {{"Connection", "close"}}, 1);
-  row->answer({state, std::move(caller), std::move(request), std::move(reply)});
+  d.row->answer({state, std::move(d.caller), std::move(request), std::move(reply)});
 }
 
 }  // namespace kvasir

@@ -47,7 +47,6 @@ struct Server::State : ServerState {
   void BeginDrain();
   void WatchDrain();
   void Stop();
-  void PingSoon();
   void TellTenants() const;
 };
 
@@ -64,14 +63,17 @@ Result<std::unique_ptr<Server>> Server::Listen(ServerOptions options) {
   s->instance = NewInstance();
   s->started = std::time(nullptr);
   State* state = s.get();
-  KV_ASSIGN(s->http, HttpServer::Listen(s->options.http, [state](HttpRequest&& request,
-                                                                 std::shared_ptr<HttpReply> reply) {
-              Route(state, std::move(request), std::move(reply));
-            }));
+  KV_ASSIGN(s->http, HttpServer::Listen(
+                         s->options.http,
+                         [state](HttpRequest&& request, std::shared_ptr<HttpReply> reply) {
+                           Route(state, std::move(request), std::move(reply));
+                         },
+                         [state](const HttpRequest& head) { return Admit(*state, head); }));
   s->metrics.SetModel(s->options.model_name);
   s->workers = std::make_unique<TextWorkers>();
   s->completions = std::make_unique<Completions>(state);
   s->kv_feed = std::make_unique<KvFeed>(state);
+  s->http->Every(kPingEvery, [state] { state->completions->Ping(SystemClock().NowNs()); });
   s->http->OnSignal({SIGTERM, SIGINT, SIGHUP}, [state](int signal) { state->Signal(signal); });
   return std::unique_ptr<Server>(new Server(std::move(s)));
 }
@@ -79,16 +81,8 @@ Result<std::unique_ptr<Server>> Server::Listen(ServerOptions options) {
 std::string Server::url() const { return state_->http->url(); }
 
 void Server::Run() {
-  state_->PingSoon();
   state_->http->Run();
   if (state_->loop) state_->loop->Stop();
-}
-
-void Server::State::PingSoon() {
-  http->After(kPingEvery, [this] {
-    completions->Ping(SystemClock().NowNs());
-    PingSoon();
-  });
 }
 
 void Server::State::Signal(int signal) {
