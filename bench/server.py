@@ -96,7 +96,7 @@ def resident(server):
 def connections(args):
     """1,000 open streams and 5,000 idle connections; must: no failure, 32 KiB for each idle one."""
     with Server("--max-waiting", "2000", "--log-level", "warn", model=args.model, ctx=2048) as server:
-        ask = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+        ask = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
         idle = []
         for i in range(5000):
             s = socket.create_connection((server.host, server.port))
@@ -110,7 +110,7 @@ def connections(args):
         for i in range(1000):
             s = socket.create_connection((server.host, server.port))
             body = json.dumps({"prompt": f"Stream {i}", "max_tokens": 16, "ignore_eos": True, "stream": True, "temperature": 0})
-            s.sendall((f"POST {PLAIN} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n"
+            s.sendall((f"POST {PLAIN} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n"
                        f"Content-Length: {len(body)}\r\n\r\n{body}").encode())
             streams.append(s)
         whole = 0
@@ -159,7 +159,7 @@ def looking(args):
             """Milliseconds from step to step, and between two of them, over some seconds."""
             view = socket.create_connection((server.host, server.port))
             if looks:
-                view.sendall(b"GET /v1/kv/stream?interval_ms=500 HTTP/1.1\r\nHost: x\r\n\r\n")
+                view.sendall(b"GET /v1/kv/stream?interval_ms=500 HTTP/1.1\r\nHost: localhost\r\n\r\n")
                 threading.Thread(target=lambda: [None for _ in iter(lambda: view.recv(1 << 20), b"")], daemon=True).start()
             time.sleep(4)
             steps = server.kv()["steps"]

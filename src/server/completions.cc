@@ -96,6 +96,7 @@ std::optional<ApiError> Completions::Fit(const Tenant& caller, CompletionRequest
 void Completions::Parsed(const Tenant& caller, ParsedCompletion parsed, int64_t received_ns,
                          const std::shared_ptr<HttpReply>& reply) {
   if (reply->gone()) return;
+  reply->BodyTaken();
   if (state_->draining) return SendError(reply.get(), DrainingError(), {}, 1);
   if (const auto* error = std::get_if<ApiError>(&parsed); error != nullptr)
     return SendError(reply.get(), *error);

@@ -42,13 +42,24 @@ class Clients(unittest.TestCase):
             slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             slow.connect((server.host, server.port))
             body = json.dumps({**LONG, "max_tokens": 59000, "stream": True, "logprobs": 20, "n": 4, "temperature": 1})
-            slow.sendall((f"POST {PLAIN} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            slow.sendall((f"POST {PLAIN} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
                           f"Content-Length: {len(body)}\r\n\r\n{body}").encode())
             wait_until("the sequence", lambda: server.kv()["sequences"])
             text = server.complete("others", 20)
             server.wait_idle()  # cut off, though it never closed
             self.assertEqual(server.complete("others", 20), text)
             slow.close()
+
+    def test_a_body_that_was_read_takes_no_room_while_its_answer_is_made(self):
+        with Server("--body-limit", "64M") as server:  # then there is room for one
+            padded = json.dumps({**LONG, "stream": False}) + " " * (62 << 20)
+            connection = server.connect()
+            connection.request("POST", PLAIN, padded)
+            wait_until("the sequence", lambda: server.kv()["sequences"])
+            self.assertEqual(server.post(PLAIN, raw=json.dumps({"prompt": "a", "max_tokens": 1}) + " " * (62 << 20)).status, 200)
+            self.assertTrue(server.kv()["sequences"])
+            connection.close()
+            server.wait_idle()
 
     def test_garbage_half_requests_and_floods_leave_the_server_well(self):
         with Server() as server:
@@ -321,7 +332,7 @@ class Starts(unittest.TestCase):
                 self.assertTrue(body.endswith(b"data: [DONE]\n\n"))
                 connection.close()
                 with socket.create_connection((server.host, server.port)) as plain:
-                    plain.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+                    plain.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
                     self.assertNotIn(b"200 OK", plain.recv(1000))
                 self.assertEqual(server.end(), 0)
         code, text = self.fails("--tls-cert", TINY, "--tls-key", TINY)
@@ -334,7 +345,7 @@ class Starts(unittest.TestCase):
             server = Server("--unix", path, check_idle=False)
             with socket.socket(socket.AF_UNIX) as s:
                 s.connect(path)
-                s.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+                s.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
                 self.assertTrue(s.recv(1000).startswith(b"HTTP/1.1 200"))
             self.assertEqual(server.end(), 0)
             self.assertFalse(os.path.exists(path))

@@ -1,6 +1,7 @@
 """Keys, shares, limits, and that no tenant sees another's cache."""
 import os
 import signal
+import socket
 import subprocess
 import tempfile
 import threading
@@ -39,6 +40,17 @@ class Tenants(unittest.TestCase):
             for path in ("/v1/kv/", "//v1/kv", "/v1//kv", "/V1/KV", "/v1/kv%2f", "/v1/%6bv", "/health/../v1/kv",
                          "/v1/kv?x=/health", "/web/../v1/kv"):
                 self.assertIn(server.get(path, key="").status, (400, 401, 404), path)
+
+    def test_bodies_that_strangers_announce_take_no_room_from_others(self):
+        root = self.add("root", "--role", "operator")
+        with self.server("--body-limit", "1M", key=root) as server:
+            strangers = []
+            for _ in range(20):  # each says it will send as much as one may
+                s = socket.create_connection((server.host, server.port))
+                s.sendall(f"POST {PLAIN} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {1 << 20}\r\n\r\n".encode())
+                self.assertIn(b" 401 ", s.recv(4096))
+                strangers.append(s)
+            self.assertEqual(server.post(PLAIN, {"prompt": "a", "max_tokens": 1}).status, 200)
 
     def test_a_prefix_is_shared_within_a_group_and_never_beyond(self):
         keys = {"root": self.add("root", "--role", "operator"), "a": self.add("a"), "b": self.add("b"),
