@@ -2,20 +2,62 @@
 
 namespace kvasir {
 
+namespace {
+
+/// What an object looks through for each of its keys, as it is built: all keys before it.
+class KeyCount {
+ public:
+  void Begin(int depth) {
+    if (InRange(depth)) keys_[depth] = 0;
+  }
+  /// A key of so many bytes in the object at `depth`.
+  Status Add(int depth, size_t bytes) {
+    if (!InRange(depth)) return {};  // the parser says what is wrong
+    // An entry costs about as much to look at as this many bytes of a key.
+    constexpr size_t kEntry = 16;
+    compared_ += keys_[depth] * (kEntry + bytes);
+    if (++keys_[depth] > kMostJsonKeys) {
+      return MakeError(ErrorCode::kInvalid, "an object of the JSON has more than {} keys",
+                       kMostJsonKeys);
+    }
+    if (compared_ > kMostJsonKeyBytes) {
+      return MakeError(ErrorCode::kInvalid,
+                       "the JSON has too many long objects: to compare their keys takes more than "
+                       "{} bytes; send fewer or shorter keys",
+                       kMostJsonKeyBytes);
+    }
+    return {};
+  }
+
+ private:
+  static bool InRange(int depth) { return depth >= 0 && depth <= kMostJsonDepth; }
+  size_t keys_[kMostJsonDepth + 1] = {};  // of the object that is open at each depth
+  size_t compared_ = 0;
+};
+
+}  // namespace
+
 Result<nlohmann::ordered_json> ParseJson(std::string_view text) {
   int depth = 0;
   size_t values = 1;
+  KeyCount keys;
   bool in_string = false;
+  size_t string_begin = 0, string_end = 0;  // of the last one
   for (size_t i = 0; i < text.size(); ++i) {
     const char c = text[i];
     if (in_string) {
       if (c == '\\') ++i;
       if (c == '"') in_string = false;
+      string_end = i;
       continue;
     }
-    if (c == '"') in_string = true;
-    if (c == '[' || c == '{') ++depth;
+    if (c == '"') {
+      in_string = true;
+      string_begin = i;
+    }
+    if (c == '[' || c == '{') keys.Begin(++depth);
     if (c == ']' || c == '}') --depth;
+    if (c == ':') KV_RETURN_IF_ERROR(keys.Add(depth, string_end - string_begin));
     // Each value but the first follows one of these.
     values += c == ',' || c == ':' || c == '[' || c == '{';
     if (values > kMostJsonValues)

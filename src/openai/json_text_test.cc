@@ -28,6 +28,30 @@ TEST(JsonText, DepthAndNumberOfValuesAreBounded) {
   EXPECT_TRUE(ParseJson("\"" + Repeated("[{,:", kMostJsonValues) + "\\\"[\"").ok());
 }
 
+TEST(JsonText, KeysAreBoundedInEachObjectAndInTheWorkOfAll) {
+  const auto object = [](size_t keys, size_t bytes) {
+    std::string out = "{";
+    for (size_t i = 0; i < keys; ++i) {
+      const std::string name = std::to_string(i);
+      out += (i == 0 ? "\"" : ",\"") + std::string(bytes - name.size(), 'k') + name + "\":1";
+    }
+    return out + "}";
+  };
+  EXPECT_TRUE(ParseJson(object(kMostJsonKeys, 8)).ok());
+  EXPECT_EQ(ParseJson(object(kMostJsonKeys + 1, 8)).error().message,
+            "an object of the JSON has more than 4096 keys");
+  // Objects beside and within one another have keys of their own.
+  EXPECT_TRUE(ParseJson("[" + Repeated(object(2, 8) + ",", 10'000) + "1]").ok());
+  EXPECT_TRUE(ParseJson("{\"a\":" + object(kMostJsonKeys, 8) + ",\"b\":2}").ok());
+  for (const std::string& many :
+       {"[" + Repeated(object(kMostJsonKeys, 8) + ",", 100) + "1]", object(kMostJsonKeys, 1000)}) {
+    const auto slow = ParseJson(many);
+    ASSERT_FALSE(slow.ok());
+    EXPECT_NE(slow.error().message.find("fewer or shorter keys"), std::string::npos);
+  }
+  EXPECT_FALSE(ParseJson("]]:::").ok());
+}
+
 TEST(JsonText, WhatIsNoJsonIsAnErrorWithItsPlace) {
   EXPECT_EQ(ParseJson("{\"a\": tru}").error().message, "the JSON is wrong at byte 10");
   EXPECT_EQ(ParseJson("1e999").error().message, "the JSON has a number that is out of range");
