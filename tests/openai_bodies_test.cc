@@ -91,6 +91,48 @@ TEST_F(Bodies, PromptsComeInFourForms) {
       (std::vector<int32_t>{6, 7}));
 }
 
+TEST_F(Bodies, WhatIsCopiedForEachPromptIsCheckedBeforeAnyIsRead) {
+  // The wrong token is never come to: what is said is what stands before it.
+  const auto refused = [&](Json body, const std::string& param) {
+    body["prompt"] = Json::array();
+    for (int i = 0; i < 500; ++i) body["prompt"].push_back(Json::array({1'000'000}));
+    const ParsedCompletion parsed = Parse(Endpoint::kCompletions, body);
+    const auto* error = std::get_if<ApiError>(&parsed);
+    ASSERT_NE(error, nullptr);
+    EXPECT_EQ(error->status, 400);
+    EXPECT_EQ(error->param, param) << error->message;
+    EXPECT_NE(error->message.find(param), std::string::npos) << error->message;
+    EXPECT_EQ(error->message.find("vocabulary"), std::string::npos) << error->message;
+  };
+  refused({{"stop", std::string(500'000, 'x')}}, "stop");
+  refused({{"stop", ""}}, "stop");
+  refused({{"stop_token_ids", std::vector<int>(2000, 4)}}, "stop_token_ids");
+  Json bias = Json::object();
+  for (int i = 0; i < 1025; ++i) bias[std::to_string(i)] = 1;
+  refused({{"logit_bias", bias}}, "logit_bias");
+  refused({{"logit_bias", {{"1", 101}}}}, "logit_bias");
+  refused({{"n", 3}}, "prompt");
+  refused({{"beam_width", 3}}, "prompt");
+}
+
+TEST_F(Bodies, ChoicesOfAllPromptsTogetherAreBounded) {
+  const auto body = [](size_t prompts, int n) {
+    return Json{{"prompt", std::vector<std::string>(prompts, "a")}, {"n", n}};
+  };
+  EXPECT_EQ(Taken(Endpoint::kCompletions, body(8, 128)).requests.size(), 8u);
+  for (const auto& [prompts, n] : {std::pair(size_t{9}, 128), {size_t{1025}, 1}}) {
+    const ParsedCompletion parsed = Parse(Endpoint::kCompletions, body(prompts, n));
+    const auto* error = std::get_if<ApiError>(&parsed);
+    ASSERT_NE(error, nullptr);
+    EXPECT_EQ(error->param, "prompt");
+    EXPECT_NE(error->message.find("1024 choices"), std::string::npos) << error->message;
+  }
+  // A list of token ids is one prompt, however long.
+  EXPECT_EQ(Taken(Endpoint::kCompletions, Json{{"prompt", std::vector<int>(3000, 5)}, {"n", 128}})
+                .requests.size(),
+            1u);
+}
+
 TEST_F(Bodies, ContentPartsAndNullsAndDevelopersAreUnderstood) {
   const auto plain = Taken(
       Endpoint::kChat,

@@ -15,6 +15,10 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr int32_t kMostStops = 64;
+constexpr size_t kMostStopIds = 1024;
+/// Answers of one body: prompts times the choices of each. An answer takes memory before its first
+/// token, whether there is room for it in the engine or not.
+constexpr int64_t kMostChoices = 1024;
 constexpr int32_t kMostTopLogprobs = 20;
 
 uint64_t NewSeed(int64_t now) {
@@ -25,7 +29,7 @@ uint64_t NewSeed(int64_t now) {
   return uint64_t{bits[0]} << 32 | bits[1];
 }
 
-void ReadStop(FieldReader* f, StopRules* out) {
+void ReadStop(FieldReader* f, int32_t vocab, StopRules* out) {
   const Json* stop = f->Get("stop");
   if (stop != nullptr && stop->is_string()) {
     out->strings.push_back(stop->get<std::string>());
@@ -42,9 +46,13 @@ void ReadStop(FieldReader* f, StopRules* out) {
   const Json* ids = f->Get("stop_token_ids");
   if (ids == nullptr) return;
   if (!ids->is_array()) return f->Fail("stop_token_ids", "must be a list of token ids");
+  if (ids->size() > kMostStopIds)
+    return f->Fail("stop_token_ids",
+                   fmt::format("has {} ids; {} are possible", ids->size(), kMostStopIds));
   for (const Json& id : *ids) {
-    if (!id.is_number_integer() || id < 0 || id > INT32_MAX)
-      return f->Fail("stop_token_ids", "must be a list of token ids");
+    if (!id.is_number_integer() || id < 0 || id >= vocab)
+      return f->Fail("stop_token_ids",
+                     fmt::format("must be a list of token ids from 0 to {}", vocab - 1));
     out->token_ids.push_back(id.get<int32_t>());
   }
 }
@@ -63,8 +71,16 @@ void ReadLogitBias(FieldReader* f, SamplingParams* out) {
   }
 }
 
+/// The engine's own checks of what is copied for each prompt, before it is.
+void CheckRules(FieldReader* f, const Request& r, int32_t vocab) {
+  // All else that is checked of the sampling was read within its range.
+  if (const Status s = Validate(r.sampling, vocab); !s.ok())
+    f->Refuse("logit_bias", s.error().message);
+  if (const Status s = Validate(r.stop, vocab); !s.ok()) f->Refuse("stop", s.error().message);
+}
+
 /// What both endpoints have.
-void ReadCommon(FieldReader* f, CompletionRequest* out, Request* r, int64_t now) {
+void ReadCommon(FieldReader* f, int32_t vocab, CompletionRequest* out, Request* r, int64_t now) {
   SamplingParams& p = r->sampling;
   f->String("model", &out->model);
   f->Bool("stream", &out->stream);
@@ -81,7 +97,7 @@ void ReadCommon(FieldReader* f, CompletionRequest* out, Request* r, int64_t now)
     p.seed = static_cast<uint64_t>(seed);
   }
   ReadLogitBias(f, &p);
-  ReadStop(f, &r->stop);
+  ReadStop(f, vocab, &r->stop);
   // Extensions, named as in vLLM and llama.cpp.
   f->Int("top_k", &p.top_k, -1, INT32_MAX);
   p.top_k = std::max(p.top_k, 0);
@@ -106,6 +122,7 @@ void ReadCommon(FieldReader* f, CompletionRequest* out, Request* r, int64_t now)
   f->Get("metadata");
   f->Get("store");
   f->Get("service_tier");
+  CheckRules(f, *r, vocab);
   if (beams && r->beam_width == 0) r->beam_width = r->n;
   if (r->beam_width > 0) p.temperature = 0;
   if (const Json* options = f->Get("stream_options"); options != nullptr) {
@@ -169,8 +186,10 @@ void ReadChat(const LoadedModel& model, FieldReader* f, CompletionRequest* out, 
   out->requests.push_back(std::move(r));
 }
 
-/// prompt: a string, a list of strings, a list of token ids, or a list of such lists.
-std::vector<std::vector<int32_t>> ReadPrompts(const LoadedModel& model, FieldReader* f) {
+/// prompt: a string, a list of strings, a list of token ids, or a list of such lists. Each has
+/// `choices` answers.
+std::vector<std::vector<int32_t>> ReadPrompts(const LoadedModel& model, FieldReader* f,
+                                              int32_t choices) {
   std::vector<std::vector<int32_t>> out;
   const Json* prompt = f->Get("prompt");
   const auto fail = [&] {
@@ -207,6 +226,12 @@ std::vector<std::vector<int32_t>> ReadPrompts(const LoadedModel& model, FieldRea
     if (!ids(*prompt)) return fail();
     return out;
   }
+  if (static_cast<int64_t>(prompt->size()) * choices > kMostChoices) {
+    f->Fail("prompt", fmt::format("has {} prompts, and each {} choices; {} choices are possible in "
+                                  "one request: send several",
+                                  prompt->size(), choices, kMostChoices));
+    return out;
+  }
   for (const Json& one : *prompt) {
     if (one.is_string()) {
       encode(one);
@@ -217,8 +242,8 @@ std::vector<std::vector<int32_t>> ReadPrompts(const LoadedModel& model, FieldRea
   return out;
 }
 
-void ReadPlain(const LoadedModel& model, FieldReader* f, CompletionRequest* out, const Request& r) {
-  Request common = r;
+void ReadPlain(const LoadedModel& model, FieldReader* f, CompletionRequest* out, Request r) {
+  Request common = std::move(r);
   common.max_tokens = 16;  // the API's default
   f->Int("max_tokens", &common.max_tokens, 0, INT32_MAX);
   f->Bool("echo", &out->echo);
@@ -237,7 +262,8 @@ void ReadPlain(const LoadedModel& model, FieldReader* f, CompletionRequest* out,
   if (const Json* suffix = f->Get("suffix"); suffix != nullptr && *suffix != "")
     f->Fail("suffix", "is not supported; leave it out");
   if (common.max_tokens == 0) f->Fail("max_tokens", "is 0; at least one token is computed");
-  std::vector<std::vector<int32_t>> prompts = ReadPrompts(model, f);
+  std::vector<std::vector<int32_t>> prompts =
+      ReadPrompts(model, f, std::max(common.n, common.beam_width));
   if (f->error()) return;
   for (std::vector<int32_t>& tokens : prompts) {
     if (out->echo) out->prompt_texts.push_back(model.tokenizer().Decode(tokens, common.special));
@@ -256,12 +282,12 @@ ParsedCompletion ParseCompletion(const LoadedModel& model, Endpoint endpoint, co
   out.endpoint = endpoint;
   FieldReader f(body);
   Request common;
-  ReadCommon(&f, &out, &common, now);
+  ReadCommon(&f, model.tokenizer().vocab_size(), &out, &common, now);
   RefuseUnsupported(&f);
   if (endpoint == Endpoint::kChat) {
     ReadChat(model, &f, &out, std::move(common), now);
   } else {
-    ReadPlain(model, &f, &out, common);
+    ReadPlain(model, &f, &out, std::move(common));
   }
   if (f.error()) return *f.error();
   out.unknown_fields = f.Unknown();

@@ -36,6 +36,11 @@ class FieldReader {
                       .code = {}};
   }
 
+  /// With a message that is a whole sentence and names the field itself.
+  void Refuse(const std::string& name, const std::string& message) {
+    if (!error_) error_ = ApiError{.message = message, .param = prefix_ + name, .code = {}};
+  }
+
   void Bool(const std::string& name, bool* out) {
     const auto* value = Get(name);
     if (value == nullptr) return;
