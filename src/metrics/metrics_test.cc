@@ -102,6 +102,27 @@ TEST(Metrics, TheTextIsWhatPrometheusReads) {
             0u);
 }
 
+TEST(Metrics, WhatTheCacheSavedNeverFalls) {
+  ServerMetrics metrics;
+  const auto saved = [&] {
+    for (const auto& [name, value] : Parse(metrics.Text({}))) {
+      if (name.starts_with("kvasir:cache_saved_seconds_total")) return value;
+    }
+    return double{NAN};
+  };
+  metrics.SetModel("m");
+  EXPECT_EQ(saved(), 0);
+  const FinishedRequest slow = {
+      .reason = "stop", .prompt_tokens = 10, .cached_tokens = 5, .prefill_s = 5};
+  metrics.Finished(slow, 0);
+  EXPECT_DOUBLE_EQ(saved(), 5);
+  // Prompts that are computed much faster make the mean of all fall.
+  metrics.Finished({.reason = "stop", .prompt_tokens = 10'000, .prefill_s = 1}, 0);
+  EXPECT_DOUBLE_EQ(saved(), 5);
+  metrics.Finished({.reason = "stop", .prompt_tokens = 100, .cached_tokens = 100}, 0);
+  EXPECT_DOUBLE_EQ(saved(), 5 + 100 * 6.0 / 10'005);
+}
+
 TEST(Metrics, PercentilesAreOfWhatHappenedLately) {
   RecentValues values;
   EXPECT_EQ(values.At(0).p99, 0);

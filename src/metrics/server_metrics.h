@@ -76,6 +76,7 @@ class ServerMetrics {
   Histogram ttft_, itl_, e2e_, queue_;
   uint64_t prompt_tokens_ = 0, cached_tokens_ = 0, output_tokens_ = 0;
   double prefill_s_ = 0;  // of the tokens that were not cached
+  double saved_s_ = 0;    // by those that were
   std::map<std::string, uint64_t> finished_, refused_;
   std::map<std::string, TenantCounts> tenants_;
   RecentValues recent_ttft_, recent_itl_;
