@@ -52,7 +52,15 @@ void EngineLoop::SubmitAll(Item& item, std::vector<Delivery>* out) {
     // Memory for one more request may be short while all that run have theirs.
     Result<RequestId> id = MakeError(ErrorCode::kBusy, "no memory for another request now");
     try {
-      id = engine_->Submit(std::move(item.requests[i]));
+      std::vector<RequestId>& mine = requests_[item.ticket];
+      mine.reserve(item.requests.size());
+      Result<RequestId> taken = engine_->Submit(std::move(item.requests[i]));
+      if (taken.ok()) {
+        // First: what the engine took and is then not kept is cancelled with the rest.
+        mine.push_back(*taken);
+        tickets_[*taken] = {item.ticket, i};
+      }
+      id = std::move(taken);
     } catch (const std::bad_alloc&) {
     }
     if (!id.ok()) {
@@ -63,8 +71,6 @@ void EngineLoop::SubmitAll(Item& item, std::vector<Delivery>* out) {
                       .error = id.error()});
       return;
     }
-    tickets_[*id] = {item.ticket, i};
-    requests_[item.ticket].push_back(*id);
   }
   out->push_back(
       {.ticket = item.ticket, .kind = Delivery::Kind::kAccepted, .event = {}, .error = {}});
