@@ -18,6 +18,11 @@ namespace {
 using Json = nlohmann::ordered_json;
 using JsonOrError = std::variant<Json, ApiError>;
 
+/// 413
+ApiError TooMuch(const std::string& message, const char* param) {
+  return {.status = 413, .message = message, .param = param, .code = "too_large"};
+}
+
 JsonOrError TokenizeBody(const LoadedModel& model, const Json& body) {
   FieldReader f(body);
   std::string text;
@@ -49,9 +54,24 @@ JsonOrError TokenizeBody(const LoadedModel& model, const Json& body) {
     f.Fail("prompt", "is missing; send a prompt, a content, or messages");
   }
   if (f.error()) return *f.error();
+  const char* source = f.Get("messages") != nullptr ? "messages"
+                       : f.Get("prompt") != nullptr ? "prompt"
+                                                    : "content";
+  if (text.size() > kMostText) {
+    return TooMuch(fmt::format("{} has {} bytes of text; {} are possible: send it in parts", source,
+                               text.size(), kMostText),
+                   source);
+  }
   const Tokenizer& tokenizer = model.tokenizer();
   const std::vector<int32_t> tokens =
       tokenizer.Encode(text, {.add_special = add_special, .parse_special = special});
+  if ((strings || with_pieces) && tokens.size() > kMostTokensWithText) {
+    const char* field = with_pieces ? "with_pieces" : "return_token_strs";
+    return TooMuch(fmt::format("{} is possible for {} tokens, and {} has {}: send it in parts, or "
+                               "leave {} out",
+                               field, kMostTokensWithText, source, tokens.size(), field),
+                   field);
+  }
   Json out = {{"count", tokens.size()}, {"max_model_len", model.plan().context}};
   Json list = Json::array(), texts = Json::array();
   for (const int32_t id : tokens) {
@@ -76,6 +96,10 @@ JsonOrError DetokenizeBody(const LoadedModel& model, const Json& body) {
   const int32_t vocab = model.tokenizer().vocab_size();
   if (tokens == nullptr || !tokens->is_array()) {
     f.Fail("tokens", "must be a list of token ids");
+  } else if (tokens->size() > kMostTokens) {
+    return TooMuch(fmt::format("tokens has {} ids; {} are possible: send them in parts",
+                               tokens->size(), kMostTokens),
+                   "tokens");
   } else {
     for (const Json& id : *tokens) {
       if (!id.is_number_integer() || id < 0 || id >= vocab) {
@@ -93,8 +117,15 @@ JsonOrError DetokenizeBody(const LoadedModel& model, const Json& body) {
 
 /// Has a text worker answer.
 void OnWorker(ServerState* state, HttpRequest&& request, const std::shared_ptr<HttpReply>& reply,
-              JsonOrError (*answer)(const LoadedModel& model, const Json& body)) {
+              uint64_t tenant, JsonOrError (*answer)(const LoadedModel& model, const Json& body)) {
   const size_t bytes = request.body.size();
+  if (bytes > kMostTextBody) {
+    return SendError(reply.get(),
+                     TooMuch(fmt::format("the body has {} bytes; {} are possible here: "
+                                         "send the text in parts",
+                                         bytes, kMostTextBody),
+                             ""));
+  }
   const auto job = [state, answer, reply, body = std::move(request.body)] {
     int status = 200;
     std::string text;
@@ -121,19 +152,19 @@ void OnWorker(ServerState* state, HttpRequest&& request, const std::shared_ptr<H
       reply->Send(status, {{"Content-Type", "application/json"}}, std::move(text));
     });
   };
-  if (!state->workers->Run(bytes, job)) SendError(reply.get(), NoMemoryError(), {}, 1);
+  if (!state->workers->Run(bytes, job, tenant)) SendError(reply.get(), NoMemoryError(), {}, 1);
 }
 
 }  // namespace
 
 void AnswerTokenize(ServerState* state, HttpRequest&& request,
-                    const std::shared_ptr<HttpReply>& reply) {
-  OnWorker(state, std::move(request), reply, TokenizeBody);
+                    const std::shared_ptr<HttpReply>& reply, uint64_t tenant) {
+  OnWorker(state, std::move(request), reply, tenant, TokenizeBody);
 }
 
 void AnswerDetokenize(ServerState* state, HttpRequest&& request,
-                      const std::shared_ptr<HttpReply>& reply) {
-  OnWorker(state, std::move(request), reply, DetokenizeBody);
+                      const std::shared_ptr<HttpReply>& reply, uint64_t tenant) {
+  OnWorker(state, std::move(request), reply, tenant, DetokenizeBody);
 }
 
 }  // namespace kvasir

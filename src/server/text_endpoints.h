@@ -9,12 +9,19 @@ namespace kvasir {
 
 /// POST /tokenize: {"prompt": text} or {"messages": [...]}, as vLLM has it; {"content": text}, as
 /// llama.cpp has it. Gives tokens, their count, and with return_token_strs or with_pieces their
-/// texts.
+/// texts. What is larger than the limits below is a 413 that names them: the answer takes many
+/// times the memory of its text. `tenant`: whose turn of the text workers it is (0: nobody's in
+/// particular).
 void AnswerTokenize(ServerState* state, HttpRequest&& request,
-                    const std::shared_ptr<HttpReply>& reply);
+                    const std::shared_ptr<HttpReply>& reply, uint64_t tenant = 0);
 
 /// POST /detokenize: {"tokens": [ids]} to {"prompt": text, "content": text}.
 void AnswerDetokenize(ServerState* state, HttpRequest&& request,
-                      const std::shared_ptr<HttpReply>& reply);
+                      const std::shared_ptr<HttpReply>& reply, uint64_t tenant = 0);
+
+inline constexpr size_t kMostTextBody = 8 << 20;        ///< bytes of a body of either
+inline constexpr size_t kMostText = 1 << 20;            ///< bytes to tokenize
+inline constexpr size_t kMostTokens = 1 << 18;          ///< to give text of
+inline constexpr size_t kMostTokensWithText = 1 << 16;  ///< that are given with their texts
 
 }  // namespace kvasir

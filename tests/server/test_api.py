@@ -169,6 +169,25 @@ class Api(unittest.TestCase):
         used = self.server.post(CHAT, chat("hi", max_tokens=1)).json["usage"]["prompt_tokens"]
         self.assertEqual(chat_tokens, used)
 
+    def test_texts_that_would_take_much_memory_are_refused_with_the_limit(self):
+        def too_large(path, body, param, limit):
+            answer = self.server.post(path, body)
+            self.assertEqual(answer.status, 413, answer.body[:200])
+            self.assertEqual(answer.error["param"], param)
+            self.assertIn(str(limit), answer.error["message"])
+        # Characters of no token longer than one byte.
+        text = "\x01" * (1 << 17)
+        for field in ("with_pieces", "return_token_strs"):
+            too_large("/tokenize", {"content": text, field: True}, field, 1 << 16)
+        self.assertGreater(self.server.post("/tokenize", {"content": text}).json["count"], 1 << 16)
+        for field in ("prompt", "content"):
+            too_large("/tokenize", {field: "a " * (1 << 19) + "a"}, field, 1 << 20)
+        too_large("/tokenize", {"messages": chat("a " * (1 << 19))["messages"]}, "messages", 1 << 20)
+        self.assertEqual(self.server.post("/detokenize", {"tokens": [20] * (1 << 18)}).status, 200)
+        too_large("/detokenize", {"tokens": [20] * ((1 << 18) + 1)}, "tokens", 1 << 18)
+        for path in ("/tokenize", "/detokenize"):
+            too_large(path, {"prompt": "a" * (8 << 20)}, None, 8 << 20)
+
     def test_a_next_turn_and_a_repeated_prompt_come_from_the_cache(self):
         first = chat("tell me of the sea " * 20, max_tokens=40, ignore_eos=True)
         self.server.post(CHAT, first)
