@@ -41,23 +41,84 @@ ApiError TooLong(int64_t context, size_t tokens) {
           .code = "context_length_exceeded"};
 }
 
+double NowSeconds() { return static_cast<double>(SystemClock().NowNs()) * 1e-9; }
+
+std::string LimitMessage(const RateLimiter::Refusal& limit) {
+  return fmt::format("your limit of {} is reached; try again in {:.0f} s", limit.limit,
+                     limit.retry_after_s);
+}
+
+/// The server's fault and not the request's: the same would be taken later.
+bool MayComeAgain(const ApiError& error) { return error.status == 429 || error.status == 503; }
+
+/// Takes the requests out. What stays is what an answer asks for: long prompts and stop strings
+/// are not there twice.
+std::vector<Request> ForEngine(CompletionRequest* request) {
+  std::vector<Request> out;
+  out.reserve(request->requests.size());
+  for (Request& r : request->requests) {
+    Request rest;
+    rest.n = r.n;
+    rest.prompt_logprobs = r.prompt_logprobs;
+    rest.special = r.special;
+    rest.tenant = r.tenant;
+    if (!r.prompt.empty()) rest.prompt = {r.prompt[0]};  // has no log probability of its own
+    out.push_back(std::exchange(r, std::move(rest)));
+  }
+  return out;
+}
+
 }  // namespace
+
+/// 429, with when to come again.
+void Completions::Refuse(HttpReply* reply, const char* code, const std::string& message,
+                         double seconds) {
+  state_->metrics.Refused(code);
+  SendError(
+      reply,
+      {.status = 429, .message = message, .type = "rate_limit_error", .param = {}, .code = code},
+      {}, seconds);
+}
+
+/// Whether the tenant may have one more completion now. Before anything is read: reading is work
+/// that others wait for.
+bool Completions::Admit(Body* body) {
+  const Tenant& caller = body->caller;
+  std::shared_ptr<std::atomic<int32_t>>& open = open_of_[caller.id];
+  if (open == nullptr) open = std::make_shared<std::atomic<int32_t>>(0);
+  if (caller.limits.max_running > 0 && *open >= caller.limits.max_running) {
+    Refuse(body->reply.get(), "too_many_running",
+           fmt::format("{} of your requests are running, the most that may at once", open->load()),
+           mean_seconds_);
+    return false;
+  }
+  if (const auto limit = state_->limiter.TakeRequest(caller, NowSeconds()); limit) {
+    Refuse(body->reply.get(), "rate_limit_exceeded", LimitMessage(*limit), limit->retry_after_s);
+    return false;
+  }
+  ++*open;
+  body->place = std::shared_ptr<void>(open.get(), [count = open](void*) { --*count; });
+  return true;
+}
 
 void Completions::Begin(Endpoint endpoint, const Tenant& caller, HttpRequest&& request,
                         const std::shared_ptr<HttpReply>& reply) {
-  const int64_t now = SystemClock().NowNs();
+  Body from = {.caller = caller, .received_ns = SystemClock().NowNs(), .reply = reply, .place = {}};
+  if (!Admit(&from)) return;
   if (request.body.empty()) {
     return SendError(reply.get(),
                      {.message = "the body is empty; send a JSON object", .param = {}, .code = {}});
   }
   const size_t bytes = request.body.size();
-  auto job = [this, endpoint, caller, now, reply, body = std::move(request.body)] {
+  auto job = [this, endpoint, from = std::move(from), body = std::move(request.body)]() mutable {
     ParsedCompletion parsed = ParseBody(*state_->model, endpoint, body);
-    state_->http->Post([this, caller, now, reply, parsed = std::move(parsed)]() mutable {
-      Parsed(caller, std::move(parsed), now, reply);
+    // Nothing stays with the job: its place would be let go of after the answer.
+    state_->http->Post([this, from = std::move(from), parsed = std::move(parsed)]() mutable {
+      Parsed(std::move(from), std::move(parsed));
     });
   };
-  if (!state_->workers->Run(bytes, std::move(job))) {
+  if (!state_->workers->Run(bytes, std::move(job), caller.id)) {
+    state_->limiter.GiveBack(caller.id, 1, 0, NowSeconds());
     state_->metrics.Refused("text_queue_full");
     SendError(reply.get(),
               {.status = 429,
@@ -93,39 +154,29 @@ std::optional<ApiError> Completions::Fit(const Tenant& caller, CompletionRequest
   return {};
 }
 
-void Completions::Parsed(const Tenant& caller, ParsedCompletion parsed, int64_t received_ns,
-                         const std::shared_ptr<HttpReply>& reply) {
+void Completions::Parsed(Body&& body, ParsedCompletion parsed) {
+  HttpReply* reply = body.reply.get();
+  const uint64_t tenant = body.caller.id;
   if (reply->gone()) return;
   reply->BodyTaken();
-  if (state_->draining) return SendError(reply.get(), DrainingError(), {}, 1);
-  if (const auto* error = std::get_if<ApiError>(&parsed); error != nullptr)
-    return SendError(reply.get(), *error);
-  auto c = std::make_unique<OpenCompletion>();
-  c->request = std::get<CompletionRequest>(std::move(parsed));
-  if (const auto error = Fit(caller, &c->request); error) return SendError(reply.get(), *error);
-  const auto refuse = [&](const char* what, const std::string& message, double seconds) {
-    state_->metrics.Refused(what);
-    SendError(
-        reply.get(),
-        {.status = 429, .message = message, .type = "rate_limit_error", .param = {}, .code = what},
-        {}, seconds);
-  };
-  int32_t& running = open_of_[caller.id];
-  if (caller.limits.max_running > 0 && running >= caller.limits.max_running) {
-    return refuse(
-        "too_many_running",
-        fmt::format("{} of your requests are running, the most that may at once", running),
-        mean_seconds_);
+  if (state_->draining) return SendError(reply, DrainingError(), {}, 1);
+  if (const auto* error = std::get_if<ApiError>(&parsed); error != nullptr) {
+    if (MayComeAgain(*error)) state_->limiter.GiveBack(tenant, 1, 0, NowSeconds());
+    return SendError(reply, *error);
   }
+  auto& request = std::get<CompletionRequest>(parsed);
+  if (const auto error = Fit(body.caller, &request); error) return SendError(reply, *error);
   int64_t tokens = 0;
-  for (const Request& r : c->request.requests) tokens += static_cast<int64_t>(r.prompt.size());
-  const double now_s = static_cast<double>(SystemClock().NowNs()) * 1e-9;
-  if (const auto limit = state_->limiter.Take(caller, tokens, now_s); limit) {
-    return refuse("rate_limit_exceeded",
-                  fmt::format("your limit of {} is reached; try again in {:.0f} s", limit->limit,
-                              limit->retry_after_s),
-                  limit->retry_after_s);
-  }
+  for (const Request& r : request.requests) tokens += static_cast<int64_t>(r.prompt.size());
+  if (const auto limit = state_->limiter.TakeTokens(tenant, tokens, NowSeconds()); limit)
+    return Refuse(reply, "rate_limit_exceeded", LimitMessage(*limit), limit->retry_after_s);
+  Start(std::move(body), std::move(request), tokens);
+}
+
+/// Gives a completion to the engine.
+void Completions::Start(Body&& body, CompletionRequest&& request, int64_t tokens) {
+  auto c = std::make_unique<OpenCompletion>();
+  c->request = std::move(request);
   const bool chat = c->request.endpoint == Endpoint::kChat;
   c->id = fmt::format("{}-{}{:x}", chat ? "chatcmpl" : "cmpl", state_->instance, ++state_->answers);
   c->head = {.id = c->id, .model = state_->options.model_name, .created = std::time(nullptr)};
@@ -133,9 +184,11 @@ void Completions::Parsed(const Tenant& caller, ParsedCompletion parsed, int64_t 
     for (const Request& r : c->request.requests)
       c->prompt_text += state_->model->tokenizer().Decode(r.prompt, true);
   }
-  c->caller = caller;
-  c->reply = reply;
-  c->received_ns = received_ns;
+  c->caller = std::move(body.caller);
+  c->reply = std::move(body.reply);
+  c->place = std::move(body.place);
+  c->received_ns = body.received_ns;
+  c->charged_tokens = tokens;
   c->open = c->request.requests.size();
   c->token_ns.resize(ChoiceCount(c->request));
   const Tokenizer* tokenizer = &state_->model->tokenizer();
@@ -145,10 +198,9 @@ void Completions::Parsed(const Tenant& caller, ParsedCompletion parsed, int64_t 
     c->answer = std::make_unique<AnswerBuilder>(&c->request, tokenizer);
   }
   const uint64_t ticket = next_ticket_++;
-  std::vector<Request> requests = c->request.requests;  // before anything counts on it
-  ++running;
+  std::vector<Request> requests = ForEngine(&c->request);
   // A client that went away is a cancelled request.
-  reply->OnGone([this, ticket] { state_->loop->Cancel(ticket); });
+  c->reply->OnGone([this, ticket] { state_->loop->Cancel(ticket); });
   open_.emplace(ticket, std::move(c));
   state_->loop->Submit(ticket, std::move(requests));
 }
@@ -219,7 +271,8 @@ void Completions::Answer(std::unique_ptr<OpenCompletion> c) {
   if (size <= kLargeAnswer)
     return c->reply->Send(200, std::move(headers), JsonLine(c->answer->Body(c->head)));
   const std::shared_ptr<OpenCompletion> shared = std::move(c);
-  const bool taken = state_->workers->Run(size, [this, shared, headers = std::move(headers)] {
+  const uint64_t tenant = shared->caller.id;
+  auto print = [this, shared, headers = std::move(headers)] {
     std::string body;
     try {
       body = JsonLine(shared->answer->Body(shared->head));
@@ -229,8 +282,8 @@ void Completions::Answer(std::unique_ptr<OpenCompletion> c) {
     state_->http->Post([shared, headers, body = std::move(body)]() mutable {
       shared->reply->Send(200, headers, std::move(body));
     });
-  });
-  if (!taken) SendError(shared->reply.get(), NoMemoryError(), {}, mean_seconds_);
+  };
+  state_->workers->RunResult(size, std::move(print), tenant);
 }
 
 void Completions::Finished(const OpenCompletion& c, int64_t now_ns) {
@@ -238,7 +291,7 @@ void Completions::Finished(const OpenCompletion& c, int64_t now_ns) {
   const double seconds = SecondsBetween(c.received_ns, now_ns);
   constexpr double kKeep = 0.9;  // of the mean: about the last ten completions count
   mean_seconds_ = kKeep * mean_seconds_ + (1 - kKeep) * seconds;
-  state_->limiter.Spend(c.caller, usage.output_tokens, static_cast<double>(now_ns) * 1e-9);
+  state_->limiter.Spend(c.caller.id, usage.output_tokens, NowSeconds());
   state_->metrics.Finished({.tenant = c.caller.name,
                             .reason = std::string(NameOf(c.reason)),
                             .prompt_tokens = usage.prompt_tokens,
@@ -273,7 +326,9 @@ void Completions::Deliver(Delivery&& d, int64_t now_ns) {
   if (d.kind == Delivery::Kind::kAccepted) return Accepted(c, now_ns);
   if (d.kind == Delivery::Kind::kRefused) {
     const ApiError error = ToApiError(d.error);
-    const bool later = error.status == 429 || error.status == 503;
+    const bool later = MayComeAgain(error);
+    // A request that can never be taken was read all the same: it counts.
+    state_->limiter.GiveBack(c->caller.id, later ? 1 : 0, c->charged_tokens, NowSeconds());
     if (later) state_->metrics.Refused("queue_full");
     SendError(c->reply.get(), error, HeadersOf(*c),
               later ? std::optional<double>(mean_seconds_) : std::nullopt);
@@ -294,7 +349,7 @@ void Completions::Deliver(Delivery&& d, int64_t now_ns) {
 /// Takes a completion out of those that are open.
 std::unique_ptr<OpenCompletion> Completions::Forget(OpenOnes::iterator it) {
   std::unique_ptr<OpenCompletion> c = std::move(it->second);
-  if (--open_of_[c->caller.id] == 0) open_of_.erase(c->caller.id);
+  c->place.reset();
   open_.erase(it);
   return c;
 }

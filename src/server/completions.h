@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -30,7 +31,9 @@ struct OpenCompletion {
   RequestStats first;             ///< of the first choice
   FinishReason reason = FinishReason::kStop;
   std::string error;
-  size_t open = 0;  ///< requests in the engine
+  size_t open = 0;              ///< requests in the engine
+  int64_t charged_tokens = 0;   ///< of the prompts, taken from the tenant's limit
+  std::shared_ptr<void> place;  ///< among those that its tenant may have at once
 };
 
 /// The completions of the server: from a body to the last byte of its answer. On the I/O thread,
@@ -51,8 +54,17 @@ class Completions {
  private:
   using OpenOnes = std::unordered_map<uint64_t, std::unique_ptr<OpenCompletion>>;  // by ticket
 
-  void Parsed(const Tenant& caller, ParsedCompletion parsed, int64_t received_ns,
-              const std::shared_ptr<HttpReply>& reply);
+  /// A body on its way through a text worker.
+  struct Body {
+    Tenant caller;
+    int64_t received_ns;
+    std::shared_ptr<HttpReply> reply;
+    std::shared_ptr<void> place;
+  };
+  bool Admit(Body* body);
+  void Refuse(HttpReply* reply, const char* code, const std::string& message, double seconds);
+  void Parsed(Body&& body, ParsedCompletion parsed);
+  void Start(Body&& body, CompletionRequest&& request, int64_t tokens);
   std::optional<ApiError> Fit(const Tenant& caller, CompletionRequest* request) const;
   void Accepted(OpenCompletion* c, int64_t now_ns);
   void Event(OpenCompletion* c, size_t prompt, kvasir::Event&& event, int64_t now_ns);
@@ -64,7 +76,8 @@ class Completions {
 
   ServerState* state_;
   OpenOnes open_;
-  std::unordered_map<uint64_t, int32_t> open_of_;  // by tenant
+  /// By tenant: completions from their bodies to their ends. Let go of on any thread.
+  std::unordered_map<uint64_t, std::shared_ptr<std::atomic<int32_t>>> open_of_;
   uint64_t next_ticket_ = 1;
   double mean_seconds_ = 1;  // of completions that ended lately: what Retry-After tells
 };

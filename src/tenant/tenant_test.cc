@@ -180,35 +180,47 @@ Tenant Limited(int64_t requests, int64_t tokens) {
           .limits = {.requests_per_minute = requests, .tokens_per_minute = tokens}};
 }
 
+/// A request and its tokens at once.
+std::optional<RateLimiter::Refusal> Take(RateLimiter* limiter, const Tenant& t, int64_t tokens,
+                                         double now) {
+  if (auto refusal = limiter->TakeRequest(t, now)) return refusal;
+  return limiter->TakeTokens(t.id, tokens, now);
+}
+
 TEST(RateLimit, ABurstOfAMinutesWorthGoesThroughAndThenAtTheRate) {
   RateLimiter limiter;
   const Tenant t = Limited(6, 0);
-  for (int i = 0; i < 6; ++i) EXPECT_FALSE(limiter.Take(t, 100, 0));
-  const auto refusal = limiter.Take(t, 100, 0);
+  for (int i = 0; i < 6; ++i) EXPECT_FALSE(Take(&limiter, t, 100, 0));
+  const auto refusal = Take(&limiter, t, 100, 0);
   ASSERT_TRUE(refusal);
   EXPECT_EQ(refusal->limit, "6 requests a minute");
   EXPECT_DOUBLE_EQ(refusal->retry_after_s, 10);
-  EXPECT_TRUE(limiter.Take(t, 100, 9.9));
-  EXPECT_FALSE(limiter.Take(t, 100, 10.1));
-  EXPECT_TRUE(limiter.Take(t, 100, 10.2));
+  EXPECT_TRUE(Take(&limiter, t, 100, 9.9));
+  EXPECT_FALSE(Take(&limiter, t, 100, 10.1));
+  EXPECT_TRUE(Take(&limiter, t, 100, 10.2));
 }
 
 TEST(RateLimit, OutputThatWasNotKnownBeforeIsADebt) {
   RateLimiter limiter;
   const Tenant t = Limited(0, 60);
-  EXPECT_FALSE(limiter.Take(t, 10, 0));
-  limiter.Spend(t, 110, 0);  // 60 below zero
-  const auto refusal = limiter.Take(t, 30, 0);
+  EXPECT_FALSE(Take(&limiter, t, 10, 0));
+  limiter.Spend(t.id, 110, 0);  // 60 below zero
+  const auto refusal = limiter.TakeTokens(t.id, 30, 0);
   ASSERT_TRUE(refusal);
+  EXPECT_EQ(refusal->limit, "60 tokens a minute");
   EXPECT_DOUBLE_EQ(refusal->retry_after_s, 90);
-  EXPECT_FALSE(limiter.Take(t, 30, 90.001));
+  // What has no token at all is not read.
+  const auto unread = limiter.TakeRequest(t, 0);
+  ASSERT_TRUE(unread);
+  EXPECT_DOUBLE_EQ(unread->retry_after_s, 61);
+  EXPECT_FALSE(Take(&limiter, t, 30, 90.001));
 }
 
 TEST(RateLimit, ARequestLargerThanAMinuteIsPossibleAtAll) {
   RateLimiter limiter;
   const Tenant t = Limited(0, 100);
-  EXPECT_FALSE(limiter.Take(t, 250, 0));
-  const auto refusal = limiter.Take(t, 250, 0);
+  EXPECT_FALSE(Take(&limiter, t, 250, 0));
+  const auto refusal = limiter.TakeTokens(t.id, 250, 0);
   ASSERT_TRUE(refusal);
   EXPECT_DOUBLE_EQ(refusal->retry_after_s, 150);
 }
@@ -216,12 +228,59 @@ TEST(RateLimit, ARequestLargerThanAMinuteIsPossibleAtAll) {
 TEST(RateLimit, AClockThatGoesBackStandsStillAndLimitsMayChange) {
   RateLimiter limiter;
   Tenant t = Limited(1, 0);
-  EXPECT_FALSE(limiter.Take(t, 0, 100));
-  EXPECT_TRUE(limiter.Take(t, 0, 50));
-  EXPECT_TRUE(limiter.Take(t, 0, 110)) << "time that went back must not be counted twice";
+  EXPECT_FALSE(Take(&limiter, t, 0, 100));
+  EXPECT_TRUE(Take(&limiter, t, 0, 50));
+  EXPECT_TRUE(Take(&limiter, t, 0, 110)) << "time that went back must not be counted twice";
   t.limits.requests_per_minute = 0;
-  EXPECT_FALSE(limiter.Take(t, 1'000'000'000'000'000, 110));
-  limiter.Spend(t, INT64_MAX, 110);
+  EXPECT_FALSE(Take(&limiter, t, 1'000'000'000'000'000, 110));
+  limiter.Spend(t.id, INT64_MAX, 110);
+}
+
+TEST(RateLimit, ALimitThatComesLaterBeginsFullAndWithoutDebts) {
+  RateLimiter limiter;
+  for (int i = 0; i < 1000; ++i) EXPECT_FALSE(Take(&limiter, Limited(0, 1'000'000), 1000, 0));
+  limiter.Spend(7, 0, 0);
+  EXPECT_FALSE(Take(&limiter, Limited(2, 1'000'000), 0, 60)) << "requests counted without a limit";
+  RateLimiter other;
+  for (int i = 0; i < 1000; ++i) EXPECT_FALSE(Take(&other, Limited(1000, 0), 1000, 0));
+  other.Spend(7, 1'000'000, 0);
+  EXPECT_FALSE(Take(&other, Limited(1000, 50), 50, 60)) << "tokens counted without a limit";
+  EXPECT_TRUE(other.TakeTokens(7, 1, 60));
+}
+
+TEST(RateLimit, AChangedLimitNeverFillsABucket) {
+  RateLimiter limiter;
+  for (int i = 0; i < 10; ++i) EXPECT_FALSE(Take(&limiter, Limited(10, 0), 0, 0));
+  // Between two values, off and on again, and what ends meanwhile with the limits of before.
+  for (const int64_t limit : {10, 1000, 10, 0, 10, 0, 1000, 10}) {
+    const bool refused = limiter.TakeRequest(Limited(limit, 0), 0).has_value();
+    EXPECT_EQ(refused, limit > 0) << limit;
+    limiter.Spend(7, 5, 0);
+  }
+  // It fills at the rate of now.
+  EXPECT_TRUE(limiter.TakeRequest(Limited(60, 0), 0));
+  EXPECT_TRUE(limiter.TakeRequest(Limited(60, 0), 0.9));
+  EXPECT_FALSE(limiter.TakeRequest(Limited(60, 0), 1.1));
+  // A smaller one holds no more than its own minute.
+  EXPECT_TRUE(limiter.TakeRequest(Limited(60, 0), 1.1));
+  int taken = 0;
+  while (!limiter.TakeRequest(Limited(taken == 0 ? 3 : 100, 0), 1000)) ++taken;
+  EXPECT_EQ(taken, 3);
+}
+
+TEST(RateLimit, WhatWasNotDoneIsGivenBackAndNoMore) {
+  RateLimiter limiter;
+  const Tenant t = Limited(3, 100);
+  EXPECT_FALSE(Take(&limiter, t, 100, 0));
+  limiter.GiveBack(t.id, 1, 100, 0);
+  for (int i = 0; i < 2; ++i) limiter.GiveBack(t.id, 1, 100, 0);
+  EXPECT_FALSE(Take(&limiter, t, 98, 0));
+  EXPECT_FALSE(Take(&limiter, t, 1, 0));
+  EXPECT_FALSE(Take(&limiter, t, 1, 0));
+  EXPECT_EQ(Take(&limiter, t, 0, 0)->limit, "3 requests a minute");
+  EXPECT_TRUE(limiter.TakeTokens(t.id, 1, 0));
+  limiter.GiveBack(8, 1, 1, 0);  // one without limits
+  EXPECT_FALSE(Take(&limiter, {.id = 8, .name = "u", .limits = {}}, 1, 0));
 }
 
 TEST(RateLimit, NeverMoreThanTheRateAndAMinutesWorth) {
@@ -235,8 +294,9 @@ TEST(RateLimit, NeverMoreThanTheRateAndAMinutesWorth) {
     for (int i = 0; i < 500; ++i) {
       now += static_cast<double>(below(1000)) * 1e-3;
       const int64_t wanted = below(300);
-      if (limiter.Take(t, wanted, now)) continue;
+      if (limiter.TakeRequest(t, now)) continue;
       ++requests;
+      if (limiter.TakeTokens(t.id, wanted, now)) continue;
       tokens += wanted;
       largest = std::max(largest, wanted);
     }

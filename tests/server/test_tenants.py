@@ -89,6 +89,53 @@ class Tenants(unittest.TestCase):
             stream.close()
             wait_until("room for another", lambda: ask(one).status == 200)
 
+    def test_limits_are_looked_at_before_a_body_is_read(self):
+        root = self.add("root", "--role", "operator")
+        few = self.add("few", "--requests-per-minute", "1")
+        one = self.add("one", "--max-running", "1")
+        with self.server(key=root) as server:
+            bad = lambda key: server.post(PLAIN, raw=b"{", key=key)
+            answers = [bad(few) for _ in range(4)]
+            self.assertEqual(answers[0].status, 400)
+            self.assertIn("rate_limit_exceeded", [a.error["code"] for a in answers])
+            self.assertEqual([bad(one).status for _ in range(4)], [400] * 4)
+            stream = server.stream(PLAIN, {"prompt": "x", "max_tokens": 3900, "ignore_eos": True}, key=one)
+            next(iter(stream))
+            self.assertEqual(bad(one).error["code"], "too_many_running")
+            self.assertEqual(bad(root).status, 400)
+            stream.close()
+            wait_until("room for another", lambda: bad(one).status == 400)
+
+    def test_what_the_server_has_no_room_for_is_not_charged(self):
+        root = self.add("root", "--role", "operator")
+        few = self.add("few", "--requests-per-minute", "2", "--tokens-per-minute", "200")
+        with self.server("--max-sequences", "1", "--max-waiting", "1", key=root) as server:
+            long = {"prompt": "x", "max_tokens": 3900, "ignore_eos": True}
+            streams = [server.stream(PLAIN, long)]
+            next(iter(streams[0]))
+            streams.append(server.stream(PLAIN, long))  # waits
+            ask = lambda: server.post(PLAIN, {"prompt": "word " * 20, "max_tokens": 1}, key=few)
+            codes = [ask().error["code"] for _ in range(8)]
+            self.assertEqual(codes, ["queue_full"] * 8)
+            for stream in streams:
+                stream.close()
+            wait_until("an empty queue", lambda: ask().status == 200)
+
+    def test_a_limit_that_comes_with_a_reload_begins_full(self):
+        root, alice = self.add("root", "--role", "operator"), self.add("alice", "--tokens-per-minute", "1000000")
+        with self.server(key=root) as server:
+            ask = lambda: server.post(PLAIN, {"prompt": "a", "max_tokens": 1}, key=alice)
+            self.assertEqual({ask().status for _ in range(30)}, {200})
+            with open(self.file) as file:
+                text = file.read()
+            with open(self.file, "w") as file:
+                file.write(text.replace("tokens_per_minute = 1000000", "tokens_per_minute = 1000000\nrequests_per_minute = 3"))
+            server.process.send_signal(signal.SIGHUP)
+            wait_until("the reload", lambda: "event=reload tenants=" in server.stderr())
+            answers = [ask() for _ in range(8)]
+            self.assertEqual([a.status for a in answers[:3]], [200] * 3)
+            self.assertIn(429, [a.status for a in answers])
+
     def test_keys_are_read_again_on_sighup_and_bad_files_change_nothing(self):
         root = self.add("root", "--role", "operator")
         with self.server(key=root) as server:
