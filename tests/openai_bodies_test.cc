@@ -223,14 +223,15 @@ Json Reassemble(const std::string& events, bool chat) {
     for (const Json& choice : chunk["choices"]) {
       const size_t index = choice["index"];
       while (choices.size() <= index)
-        choices.push_back({{"text", ""}, {"logprobs", Json::array()}, {"finish_reason", nullptr}});
+        choices.push_back({{"text", ""}, {"logprobs", nullptr}, {"finish_reason", nullptr}});
       Json& to = choices[index];
       EXPECT_TRUE(to["finish_reason"].is_null()) << "a choice went on after its end";
       const Json text = chat ? choice["delta"].value("content", Json()) : choice["text"];
       if (text.is_string()) to["text"] = to["text"].get<std::string>() + text.get<std::string>();
       if (choice["logprobs"].is_object()) {
-        for (const Json& t : choice["logprobs"][chat ? "content" : "token_logprobs"])
-          to["logprobs"].push_back(t);
+        for (const auto& [list, values] : choice["logprobs"].items()) {
+          for (const Json& v : values) to["logprobs"][list].push_back(v);
+        }
       }
       to["finish_reason"] = choice["finish_reason"];
     }
@@ -246,6 +247,11 @@ TEST_F(Bodies, AStreamPutTogetherIsTheWholeAnswer) {
       {Endpoint::kChat, Chat(R"("max_tokens":9,"logprobs":true,"top_logprobs":2,"seed":2)")},
       {Endpoint::kChat, Chat(R"("max_tokens":20,"stop":["e","t"],"seed":3,"n":2)")},
       {Endpoint::kCompletions, Plain(R"("max_tokens":9,"logprobs":2,"echo":true,"n":2,"seed":4)")},
+      {Endpoint::kCompletions,
+       Plain(R"("max_tokens":9,"logprobs":3,"n":2,"seed":6,"temperature":100)")},
+      {Endpoint::kCompletions,
+       Json::parse(
+           R"({"prompt":"größe 东 🙂","max_tokens":30,"logprobs":1,"echo":true,"seed":7,"temperature":100})")},
       {Endpoint::kCompletions,
        Json::parse(R"({"prompt":["a","b c"],"echo":true,"max_tokens":3,"n":2,"seed":5})")},
       {Endpoint::kCompletions, Plain(R"("max_tokens":9,"use_beam_search":true,"n":2)")},
@@ -280,11 +286,96 @@ TEST_F(Bodies, AStreamPutTogetherIsTheWholeAnswer) {
       EXPECT_EQ(parts[i]["text"], chat ? choice["message"]["content"] : choice["text"])
           << body.dump();
       EXPECT_EQ(parts[i]["finish_reason"], choice["finish_reason"]);
-      if (request.logprobs) {
-        EXPECT_EQ(parts[i]["logprobs"], choice["logprobs"][chat ? "content" : "token_logprobs"]);
-      }
+      EXPECT_EQ(parts[i]["logprobs"], choice["logprobs"]);
     }
     EXPECT_NE(events.find(JsonLine(whole["usage"])), std::string::npos) << events;
+  }
+}
+
+/// The characters of a text.
+std::vector<std::string> Characters(const std::string& text) {
+  std::vector<std::string> out;
+  for (const char c : text) {
+    if ((static_cast<unsigned char>(c) & 0xc0) != 0x80) out.emplace_back();
+    out.back() += c;
+  }
+  return out;
+}
+
+TEST_F(Bodies, AnOffsetIsThatOfTheCharacterInWhichTheTokenBegins) {
+  const Tokenizer& tokenizer = model_->tokenizer();
+  const auto byte = [&](const std::string& bytes) {
+    for (int32_t id = 0; id < tokenizer.vocab_size(); ++id) {
+      if (tokenizer.TokenBytes(id, true) == bytes) return id;
+    }
+    ADD_FAILURE() << "there is no token " << bytes;
+    return 0;
+  };
+  // "a", "€" in three parts, a part that is followed by another character, and one at the end.
+  std::vector<int32_t> prompt;
+  for (const char* b : {"a", "\xe2", "\x82", "\xac", "b", "\xe2", "\x82", "c", "\xe2"})
+    prompt.push_back(byte(b));
+  const std::vector<size_t> offsets = {0, 1, 1, 1, 2, 3, 3, 5, 6};
+  CompletionRequest request = Taken(Endpoint::kCompletions, Json{{"prompt", prompt},
+                                                                 {"echo", true},
+                                                                 {"logprobs", 0},
+                                                                 {"max_tokens", 40},
+                                                                 {"seed", 3},
+                                                                 {"temperature", 100},
+                                                                 {"ignore_eos", true}});
+  AnswerBuilder answer(&request, &tokenizer);
+  const auto engine = model_->MakeEngine();
+  ASSERT_TRUE(engine->Submit(request.requests[0]).ok());
+  std::vector<Event> happened;
+  while (engine->Step(&happened)) {
+  }
+  for (Event& e : happened) answer.Add(0, std::move(e));
+  const Json choice = answer.Body({"id", "m", 1})["choices"][0];
+  const std::vector<std::string> text = Characters(choice["text"]);
+  const Json& list = choice["logprobs"];
+  EXPECT_EQ(list["tokens"][2], "bytes:\\x82");
+  ASSERT_EQ(list["tokens"].size(), prompt.size() + 40);
+  for (size_t i = 0; i < list["tokens"].size(); ++i) {
+    const auto at = list["text_offset"][i].get<size_t>();
+    const auto name = list["tokens"][i].get<std::string>();
+    if (i < offsets.size()) {
+      EXPECT_EQ(at, offsets[i]) << i;
+    }
+    const Json& top = list["top_logprobs"][i];
+    EXPECT_TRUE(i == 0 || top.contains(name)) << "the chosen one is missing";
+    if (name.starts_with("bytes:")) continue;
+    // Control tokens are named and have no text.
+    if (tokenizer.TokenBytes(byte(name), false).empty()) continue;
+    std::string there;
+    for (size_t j = at; j < std::min(text.size(), at + Characters(name).size()); ++j)
+      there += text[j];
+    EXPECT_EQ(there, name) << i;
+  }
+}
+
+TEST_F(Bodies, LogProbabilitiesOfAPromptAreInTheAnswerOrRefused) {
+  for (const bool echo : {false, true}) {
+    const Json body = {
+        {"prompt", "some text"}, {"prompt_logprobs", 1}, {"echo", echo}, {"max_tokens", 2}};
+    CompletionRequest request = Taken(Endpoint::kCompletions, body);
+    AnswerBuilder answer(&request, &model_->tokenizer());
+    const auto engine = model_->MakeEngine();
+    ASSERT_TRUE(engine->Submit(request.requests[0]).ok());
+    std::vector<Event> happened;
+    while (engine->Step(&happened)) {
+    }
+    for (Event& e : happened) answer.Add(0, std::move(e));
+    const Json choice = answer.Body({"id", "m", 1})["choices"][0];
+    ASSERT_TRUE(choice.contains("prompt_logprobs"));
+    EXPECT_EQ(choice["prompt_logprobs"].size(), request.requests[0].prompt.size());
+  }
+  for (const Endpoint endpoint : {Endpoint::kChat, Endpoint::kCompletions}) {
+    const char* more = R"("stream":true,"prompt_logprobs":1)";
+    const ParsedCompletion parsed =
+        Parse(endpoint, endpoint == Endpoint::kChat ? Chat(more) : Plain(more));
+    const auto* error = std::get_if<ApiError>(&parsed);
+    ASSERT_NE(error, nullptr);
+    EXPECT_EQ(error->param, "prompt_logprobs");
   }
 }
 

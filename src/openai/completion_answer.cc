@@ -1,6 +1,9 @@
 #include "openai/completion_answer.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <string_view>
 #include <utility>
 
 #include "text/utf8.h"
@@ -16,6 +19,23 @@ Json TokenJson(int32_t token, float logprob, const Tokenizer& tokenizer) {
   Json list = Json::array();
   for (const char c : bytes) list.push_back(static_cast<unsigned char>(c));
   return {{"token", ReplaceInvalidUtf8(bytes)}, {"logprob", logprob}, {"bytes", std::move(list)}};
+}
+
+/// As the older form of log probabilities has it.
+std::string NameOf(int32_t token, const Tokenizer& tokenizer) {
+  std::string bytes = tokenizer.TokenBytes(token, true);
+  if (IsValidUtf8(bytes)) return bytes;
+  std::string name = "bytes:";
+  for (const char c : bytes) name += fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
+  return name;
+}
+
+/// Of valid UTF-8.
+size_t Characters(std::string_view text) {
+  constexpr unsigned char kTop = 0xc0, kContinues = 0x80;
+  return static_cast<size_t>(std::count_if(text.begin(), text.end(), [](char c) {
+    return (static_cast<unsigned char>(c) & kTop) != kContinues;
+  }));
 }
 
 constexpr const char* kMissNames[] = {"none", "never_seen", "diverged", "evicted", "window"};
@@ -106,27 +126,48 @@ size_t ChoiceCount(const CompletionRequest& r) {
   return count;
 }
 
-Json PlainLogprobsJson(const std::vector<SampledToken>& list, bool first_unknown, size_t* offset,
-                       const Tokenizer& tokenizer) {
-  Json tokens = Json::array(), logprobs = Json::array(), tops = Json::array(),
-       offsets = Json::array();
-  for (size_t i = 0; i < list.size(); ++i) {
-    const SampledToken& t = list[i];
-    const bool known = i > 0 || !first_unknown;
-    const std::string text = ReplaceInvalidUtf8(tokenizer.TokenBytes(t.token, true));
-    tokens.push_back(text);
-    logprobs.push_back(known ? Json(t.logprob) : Json());
-    Json top = Json::object();
-    for (const TokenLogprob& o : t.top)
-      top[ReplaceInvalidUtf8(tokenizer.TokenBytes(o.token, true))] = o.logprob;
-    tops.push_back(known ? std::move(top) : Json());
-    offsets.push_back(*offset);
-    *offset += text.size();
-  }
-  return {{"tokens", std::move(tokens)},
-          {"token_logprobs", std::move(logprobs)},
-          {"top_logprobs", std::move(tops)},
-          {"text_offset", std::move(offsets)}};
+PlainLogprobs::PlainLogprobs(const Tokenizer* tokenizer, bool special)
+    : tokenizer_(tokenizer),
+      special_(special),
+      text_(*tokenizer, special),
+      names_(Json::array()),
+      logprobs_(Json::array()),
+      tops_(Json::array()),
+      offsets_(Json::array()) {}
+
+void PlainLogprobs::AddName(int32_t token) {
+  names_.push_back(NameOf(token, *tokenizer_));
+  const std::string text = text_.Push(token);
+  offsets_.push_back(offset_ + text_.before_token());
+  offset_ += Characters(text);
+}
+
+void PlainLogprobs::AddPrompt(int32_t first, const std::vector<SampledToken>& rest) {
+  text_ = Detokenizer(*tokenizer_, special_, true);
+  AddName(first);
+  logprobs_.push_back(nullptr);
+  tops_.push_back(nullptr);
+  for (const SampledToken& t : rest) Add(t);
+  // The answer's text begins anew, also amid a character.
+  offset_ += Characters(text_.Finish());
+  text_ = Detokenizer(*tokenizer_, special_);
+}
+
+void PlainLogprobs::Add(const SampledToken& t) {
+  AddName(t.token);
+  logprobs_.push_back(t.logprob);
+  // Two tokens may have one name; the first is the more likely one.
+  Json top = Json::object();
+  for (const TokenLogprob& o : t.top) top.emplace(NameOf(o.token, *tokenizer_), o.logprob);
+  top.emplace(names_.back().get<std::string>(), t.logprob);
+  tops_.push_back(std::move(top));
+}
+
+Json PlainLogprobs::Take() {
+  return {{"tokens", std::exchange(names_, Json::array())},
+          {"token_logprobs", std::exchange(logprobs_, Json::array())},
+          {"top_logprobs", std::exchange(tops_, Json::array())},
+          {"text_offset", std::exchange(offsets_, Json::array())}};
 }
 
 AnswerBuilder::AnswerBuilder(const CompletionRequest* request, const Tokenizer* tokenizer)
@@ -191,16 +232,13 @@ size_t AnswerBuilder::bytes() const {
 }
 
 /// The older form; with `echo` the prompt's tokens come first.
-Json AnswerBuilder::PlainLogprobs(const Choice& c, size_t prompt) const {
-  std::vector<SampledToken> list;
-  const bool echo = request_->echo && prompt < prompt_logprobs_.size();
-  if (echo) {
-    list.push_back({.token = request_->requests[prompt].prompt[0], .logprob = 0, .top = {}});
-    list.insert(list.end(), prompt_logprobs_[prompt].begin(), prompt_logprobs_[prompt].end());
-  }
-  list.insert(list.end(), c.tokens.begin(), c.tokens.end());
-  size_t offset = 0;
-  return PlainLogprobsJson(list, echo, &offset, *tokenizer_);
+Json AnswerBuilder::PlainLogprobsJson(const Choice& c, size_t prompt) const {
+  const Request& request = request_->requests[prompt];
+  PlainLogprobs list(tokenizer_, request.special);
+  if (request_->echo && prompt < prompt_logprobs_.size())
+    list.AddPrompt(request.prompt[0], prompt_logprobs_[prompt]);
+  for (const SampledToken& t : c.tokens) list.Add(t);
+  return list.Take();
 }
 
 Json AnswerBuilder::ChoiceJson(size_t index) const {
@@ -218,12 +256,10 @@ Json AnswerBuilder::ChoiceJson(size_t index) const {
     }
   } else {
     out["text"] = request_->echo ? request_->prompt_texts[prompt] + c.text : c.text;
-    out["logprobs"] = request_->logprobs ? PlainLogprobs(c, prompt) : Json();
+    out["logprobs"] = request_->logprobs ? PlainLogprobsJson(c, prompt) : Json();
   }
   out["finish_reason"] = FinishReasonOf(c.reason);
-  const auto has_prompt_logprobs =
-      request_->requests[prompt].prompt_logprobs >= 0 && !request_->echo;
-  if (has_prompt_logprobs && prompt < prompt_logprobs_.size()) {
+  if (request_->prompt_logprobs && prompt < prompt_logprobs_.size()) {
     Json list = Json::array({nullptr});
     for (const SampledToken& t : prompt_logprobs_[prompt])
       list.push_back(ChatLogprobJson(t, *tokenizer_));

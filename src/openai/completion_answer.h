@@ -8,6 +8,7 @@
 #include "engine/request.h"
 #include "openai/completion_request.h"
 #include "openai/reasoning.h"
+#include "text/detokenizer.h"
 
 namespace kvasir {
 
@@ -42,11 +43,30 @@ nlohmann::ordered_json ChatLogprobJson(const SampledToken& token, const Tokenize
 size_t ChoiceIndex(const CompletionRequest& request, size_t prompt, int32_t choice);
 /// How many choices all prompts have together.
 size_t ChoiceCount(const CompletionRequest& request);
-/// The parallel lists of the older form of log probabilities, of tokens in order; `offset`: where
-/// the first one's text begins, in bytes. `first_unknown`: the first has none (it begins a prompt).
-nlohmann::ordered_json PlainLogprobsJson(const std::vector<SampledToken>& tokens,
-                                         bool first_unknown, size_t* offset,
-                                         const Tokenizer& tokenizer);
+/// The parallel lists of the older form of log probabilities. A token that is a part of a character
+/// is named by its bytes ("bytes:\xe2\x82"), as OpenAI does; an offset is that of the character in
+/// which the token begins, in characters of the choice's text as it is sent.
+class PlainLogprobs {
+ public:
+  /// `tokenizer` must outlive it. `special`: control tokens are in the text.
+  PlainLogprobs(const Tokenizer* tokenizer, bool special);
+
+  /// A prompt that is echoed, before all other tokens: its first token, which has no log
+  /// probability, and the rest. The text is that of EchoText.
+  void AddPrompt(int32_t first, const std::vector<SampledToken>& rest);
+  void Add(const SampledToken& token);
+  /// What was added since the last time.
+  nlohmann::ordered_json Take();
+
+ private:
+  void AddName(int32_t token);
+
+  const Tokenizer* tokenizer_;
+  bool special_;
+  Detokenizer text_;
+  size_t offset_ = 0;  // characters that are complete
+  nlohmann::ordered_json names_, logprobs_, tops_, offsets_;
+};
 
 /// Gathers the events of one CompletionRequest (all its prompts) into one answer.
 class AnswerBuilder {
@@ -76,7 +96,7 @@ class AnswerBuilder {
   };
   void AddText(Choice* choice, std::string&& text, bool end) const;
   nlohmann::ordered_json ChoiceJson(size_t index) const;
-  nlohmann::ordered_json PlainLogprobs(const Choice& choice, size_t prompt) const;
+  nlohmann::ordered_json PlainLogprobsJson(const Choice& choice, size_t prompt) const;
 
   const CompletionRequest* request_;
   const Tokenizer* tokenizer_;

@@ -8,6 +8,7 @@
 #include "openai/chat_messages.h"
 #include "openai/field_reader.h"
 #include "openai/reasoning.h"
+#include "text/detokenizer.h"
 
 namespace kvasir {
 namespace {
@@ -108,6 +109,10 @@ void ReadCommon(FieldReader* f, int32_t vocab, CompletionRequest* out, Request* 
   f->Bool("ignore_eos", &p.ignore_eos);
   f->Int("priority", &r->priority, -100, 100);
   f->Int("prompt_logprobs", &r->prompt_logprobs, 0, kMostTopLogprobs);
+  out->prompt_logprobs = r->prompt_logprobs >= 0;
+  // They would be whole only with the last chunk of the prompt; nobody else sends them in a stream.
+  if (out->stream && out->prompt_logprobs)
+    f->Fail("prompt_logprobs", "is not possible with stream; leave one of them out, or use echo");
   bool special = true;
   f->Bool("skip_special_tokens", &special);
   r->special = !special;
@@ -266,13 +271,20 @@ void ReadPlain(const LoadedModel& model, FieldReader* f, CompletionRequest* out,
       ReadPrompts(model, f, std::max(common.n, common.beam_width));
   if (f->error()) return;
   for (std::vector<int32_t>& tokens : prompts) {
-    if (out->echo) out->prompt_texts.push_back(model.tokenizer().Decode(tokens, common.special));
+    if (out->echo) out->prompt_texts.push_back(EchoText(model.tokenizer(), tokens, common.special));
     out->requests.push_back(common);
     out->requests.back().prompt = std::move(tokens);
   }
 }
 
 }  // namespace
+
+std::string EchoText(const Tokenizer& tokenizer, const std::vector<int32_t>& prompt, bool special) {
+  Detokenizer text(tokenizer, special, true);
+  std::string out;
+  for (const int32_t token : prompt) out += text.Push(token);
+  return out + text.Finish();
+}
 
 ParsedCompletion ParseCompletion(const LoadedModel& model, Endpoint endpoint, const Json& body,
                                  int64_t now) {

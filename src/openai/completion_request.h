@@ -25,6 +25,7 @@ struct CompletionRequest {
   bool include_usage = false;    ///< stream_options.include_usage
   bool return_progress = false;  ///< extension: chunks that tell how far the prefill is
   bool logprobs = false;         ///< log probabilities in the answer
+  bool prompt_logprobs = false;  ///< extension: of the prompt, beside the answer's
   bool echo = false;             ///< completions: the prompt before its answer
   bool report = false;           ///< extension kvasir_report: misses and times in the usage
   /// Chat: what the model thinks in tags goes into `reasoning_content`, apart from `content`
@@ -33,6 +34,10 @@ struct CompletionRequest {
   bool thinking_begun = false;              ///< the prompt ends with the opening tag
   std::vector<std::string> unknown_fields;  ///< ignored; told in a header
 };
+
+/// The text of a prompt that is echoed: as an answer's text would be, without the space that SPM
+/// puts in front.
+std::string EchoText(const Tokenizer& tokenizer, const std::vector<int32_t>& prompt, bool special);
 
 using ParsedCompletion = std::variant<CompletionRequest, ApiError>;
 

@@ -26,7 +26,9 @@ CompletionStream::CompletionStream(const CompletionRequest* request, const Token
       tokenizer_(tokenizer),
       head_(std::move(head)),
       choices_(ChoiceCount(*request),
-               {.splitter = ReasoningSplitter(request->thinking_begun), .tokens = {}}),
+               {.splitter = ReasoningSplitter(request->thinking_begun),
+                .tokens = {},
+                .plain = PlainLogprobs(tokenizer, request->requests[0].special)}),
       echoed_(request->requests.size(), !request->echo),
       open_(request->requests.size()) {
   // A chunk for each token: what they have in common is printed once.
@@ -66,8 +68,10 @@ std::string CompletionStream::Begin() const {
 Json CompletionStream::TakeLogprobs(Choice* c) const {
   if (!request_->logprobs) return nullptr;
   const std::vector<SampledToken> tokens = std::exchange(c->tokens, {});
-  if (request_->endpoint == Endpoint::kCompletions)
-    return PlainLogprobsJson(tokens, false, &c->offset, *tokenizer_);
+  if (request_->endpoint == Endpoint::kCompletions) {
+    for (const SampledToken& t : tokens) c->plain.Add(t);
+    return c->plain.Take();
+  }
   Json content = Json::array();
   for (const SampledToken& t : tokens) content.push_back(ChatLogprobJson(t, *tokenizer_));
   return {{"content", std::move(content)}};
@@ -112,10 +116,9 @@ std::string CompletionStream::Echo(size_t prompt) {
     Json choice = {{"index", index}, {"text", request_->prompt_texts[prompt]}};
     Json logprobs;
     if (request_->logprobs && prompt < prompt_logprobs_.size()) {
-      std::vector<SampledToken> list = {
-          {.token = request_->requests[prompt].prompt[0], .logprob = 0, .top = {}}};
-      list.insert(list.end(), prompt_logprobs_[prompt].begin(), prompt_logprobs_[prompt].end());
-      logprobs = PlainLogprobsJson(list, true, &choices_[index].offset, *tokenizer_);
+      PlainLogprobs& plain = choices_[index].plain;
+      plain.AddPrompt(request_->requests[prompt].prompt[0], prompt_logprobs_[prompt]);
+      logprobs = plain.Take();
     }
     choice["logprobs"] = std::move(logprobs);
     choice["finish_reason"] = nullptr;
@@ -166,7 +169,6 @@ std::string CompletionStream::Add(size_t prompt, Event&& e, int64_t now_ns) {
   if (e.kind != Event::Kind::kPrefill && !echoed_[prompt]) out = Echo(prompt);
   switch (e.kind) {
     case Event::Kind::kPrefill:
-
       prompt_logprobs_.resize(request_->requests.size());
       std::move(e.prompt_logprobs.begin(), e.prompt_logprobs.end(),
                 std::back_inserter(prompt_logprobs_[prompt]));

@@ -35,7 +35,7 @@ class CompletionStream {
   struct Choice {
     ReasoningSplitter splitter;
     std::vector<SampledToken> tokens;  // whose log probabilities were not sent yet
-    size_t offset = 0;                 // of the next token's text
+    PlainLogprobs plain;               // completions: what of them was not sent yet
   };
   std::string Chunk(const nlohmann::ordered_json& choice) const;
   std::string Text(size_t index, const std::string& text, bool end);

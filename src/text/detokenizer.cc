@@ -15,6 +15,8 @@ std::string Detokenizer::Push(TokenId id) {
     if (bytes[0] == ' ') bytes.erase(0, 1);
     first_ = false;
   }
+  const size_t held = pending_.size();
+  before_token_ = 0;
   pending_ += bytes;
   std::string out;
   size_t at = 0;
@@ -23,6 +25,7 @@ std::string Detokenizer::Push(TokenId id) {
     if (c.truncated) break;
     AppendUtf8(c.code, &out);
     at += static_cast<size_t>(c.bytes);
+    if (at <= held) ++before_token_;
   }
   pending_.erase(0, at);
   return out;

@@ -18,6 +18,9 @@ class Detokenizer {
 
   /// The text that becomes certain with this token; may be empty.
   std::string Push(TokenId id);
+  /// How many characters of the last Push's text are before the one in which its token begins: what
+  /// waited, and turned out to be invalid.
+  size_t before_token() const { return before_token_; }
   /// What is left at the end: unfinished bytes as U+FFFD.
   std::string Finish();
 
@@ -25,6 +28,7 @@ class Detokenizer {
   const Tokenizer* tokenizer_;
   bool special_;
   bool first_;
+  size_t before_token_ = 0;
   std::string pending_;  // at most 3 bytes: the start of a character
 };
 
