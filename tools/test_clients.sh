@@ -25,7 +25,8 @@ done
 url=$(sed -n 's/listening on //p' "$folder/out")
 curl --silent --fail "$url/v1/chat/completions" -H 'Content-Type: application/json' \
   -d '{"messages":[{"role":"user","content":"hi"}],"max_tokens":3,"stream":true}' | grep -q '^data: \[DONE\]'
-.venv-clients/bin/schemathesis run docs/openapi.yaml --url "$url" --max-examples "$cases" --workers 2 --continue-on-failure \
+# The live view never ends by itself.
+.venv-clients/bin/schemathesis run docs/openapi.yaml --exclude-path /v1/kv/stream --url "$url" --max-examples "$cases" --workers 2 --continue-on-failure \
   --checks not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance \
   --request-timeout 60 --generation-database none
 kill -0 $server || { echo "the server is gone"; cat "$folder/err"; exit 1; }
