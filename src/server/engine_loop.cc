@@ -47,30 +47,32 @@ bool EngineLoop::TakeInbox(bool idle, std::vector<Item>* items) {
   return true;
 }
 
+/// Memory for one more request may be short while all that run have theirs.
+Result<RequestId> EngineLoop::SubmitOne(Item& item, size_t prompt) {
+  try {
+    std::vector<RequestId>& mine = requests_[item.ticket];
+    mine.reserve(item.requests.size());
+    Result<RequestId> id = engine_->Submit(std::move(item.requests[prompt]));
+    if (!id.ok()) return id;
+    // First: what the engine took and is then not kept is cancelled with the rest.
+    mine.push_back(*id);
+    tickets_[*id] = {item.ticket, prompt};
+    return id;
+  } catch (const std::bad_alloc&) {
+    return MakeError(ErrorCode::kBusy, "no memory for another request now");
+  }
+}
+
 void EngineLoop::SubmitAll(Item& item, std::vector<Delivery>* out) {
   for (size_t i = 0; i < item.requests.size(); ++i) {
-    // Memory for one more request may be short while all that run have theirs.
-    Result<RequestId> id = MakeError(ErrorCode::kBusy, "no memory for another request now");
-    try {
-      std::vector<RequestId>& mine = requests_[item.ticket];
-      mine.reserve(item.requests.size());
-      Result<RequestId> taken = engine_->Submit(std::move(item.requests[i]));
-      if (taken.ok()) {
-        // First: what the engine took and is then not kept is cancelled with the rest.
-        mine.push_back(*taken);
-        tickets_[*taken] = {item.ticket, i};
-      }
-      id = std::move(taken);
-    } catch (const std::bad_alloc&) {
-    }
-    if (!id.ok()) {
-      CancelAll(item.ticket);
-      out->push_back({.ticket = item.ticket,
-                      .kind = Delivery::Kind::kRefused,
-                      .event = {},
-                      .error = id.error()});
-      return;
-    }
+    const Result<RequestId> id = SubmitOne(item, i);
+    if (id.ok()) continue;
+    CancelAll(item.ticket);
+    out->push_back({.ticket = item.ticket,
+                    .kind = Delivery::Kind::kRefused,
+                    .event = {},
+                    .error = id.error()});
+    return;
   }
   out->push_back(
       {.ticket = item.ticket, .kind = Delivery::Kind::kAccepted, .event = {}, .error = {}});

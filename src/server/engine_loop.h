@@ -58,6 +58,7 @@ class EngineLoop {
   void Put(Item item);
   bool TakeInbox(bool idle, std::vector<Item>* items);
   void Handle(Item& item, std::vector<Delivery>* out);
+  Result<RequestId> SubmitOne(Item& item, size_t prompt);
   void SubmitAll(Item& item, std::vector<Delivery>* out);
   void CancelAll(uint64_t ticket);
 
