@@ -1,157 +1,257 @@
 // Markdown as DOM nodes: headings, lists, tables, code, quotes, rules, emphasis, links. What is not
-// understood stays text.
+// understood stays text. A text is read into a tree of strings and {tag, children, attributes}, in
+// time that is linear in its length; of the nodes on the page only those that differ are touched.
 
 import {make} from "./dom.js";
 
+const MAX_DEPTH = 20;  // of quotes and lists in each other; what is deeper stays text
 const SAFE = /^(https?:\/\/|mailto:)/i;
+// No alternative can look far beyond where the next attempt begins: that would be quadratic.
 const INLINE =
-  /(`+)([\s\S]*?[^`])\1(?!`)|\*\*([^*\s](?:[^*]|\*(?!\*))*?)\*\*|\*([^*\s][^*]*?)\*|(?<!\w)_([^_\s][^_]*?)_(?!\w)|~~([^~]+)~~|!?\[([^\]]*)\]\(\s*<?([^\s)>]*)>?(?:\s+"[^"]*")?\s*\)|(https?:\/\/[^\s<>()]+[^\s<>().,;:!?'"])/;
+  /(`+)|\*\*([^*\s](?:[^*]|\*(?!\*))*?)\*\*|\*([^*\s][^*]*?)\*|(?<!\w)_([^_\s][^_]*?)_(?!\w)|~~([^~]+)~~|!?\[([^[\]]*)\]\( {0,3}<?((?:[^\s()<>]|\([^\s()<>]*\))*)>? {0,3}(?:"[^"]*" {0,3})?\)|(https?:\/\/[^\s<>()]+[^\s<>().,;:!?'"])/g;
+
+const element = (tag, children = [], attributes = {}) => ({tag, children, attributes});
 
 function link(text, address) {
   if (!SAFE.test(address)) return text;
-  return make("a", {href: address, rel: "noopener noreferrer", target: "_blank"}, text);
+  return element("a", [text], {href: address, rel: "noopener noreferrer", target: "_blank"});
 }
 
-/** The nodes of a line's text. */
-export function inline(text) {
-  const out = [];
-  while (text) {
+/** By the place of each run of backticks, that of the next one as long, which closes it. */
+function closingRuns(text) {
+  const closing = new Map(), later = new Map();
+  for (const {0: run, index} of [...text.matchAll(/`+/g)].reverse()) {
+    closing.set(index, later.get(run.length));
+    later.set(run.length, index);
+  }
+  return closing;
+}
+
+/** What a line's text consists of. */
+function inline(text) {
+  const out = [], closing = closingRuns(text);
+  let done = 0;
+  for (let from = 0;;) {
+    INLINE.lastIndex = from;
     const m = INLINE.exec(text);
     if (!m) break;
-    if (m.index) out.push(text.slice(0, m.index));
-    text = text.slice(m.index + m[0].length);
-    if (m[1]) out.push(make("code", {}, m[2].trim()));
-    else if (m[3]) out.push(make("strong", {}, ...inline(m[3])));
-    else if (m[4] || m[5]) out.push(make("em", {}, ...inline(m[4] || m[5])));
-    else if (m[6]) out.push(make("del", {}, ...inline(m[6])));
-    else if (m[9]) out.push(link(m[9], m[9]));
-    else out.push(link(m[7] || m[8], m[8]));  // an image is a link too: nothing is fetched
+    const [whole, ticks, strong, em, em2, deleted, label, address, url] = m;
+    from = m.index + whole.length;
+    const end = ticks && closing.get(m.index);
+    if (ticks && end === undefined) continue;
+    if (m.index > done) out.push(text.slice(done, m.index));
+    if (ticks) {
+      out.push(element("code", [text.slice(from, end).trim()]));
+      from = end + ticks.length;
+    } else if (strong) {
+      out.push(element("strong", inline(strong)));
+    } else if (em || em2) {
+      out.push(element("em", inline(em || em2)));
+    } else if (deleted) {
+      out.push(element("del", inline(deleted)));
+    } else if (url) {
+      out.push(link(url, url));
+    } else {
+      out.push(link(label || address, address));  // an image is a link too: nothing is fetched
+    }
+    done = from;
   }
-  if (text) out.push(text);
+  if (done < text.length) out.push(text.slice(done));
   return out;
 }
 
-function codeBlock(lines, language) {
-  const code = make("code", language ? {"data-language": language} : {}, lines.join("\n"));
-  const copy = make("button", {type: "button", onclick: () => navigator.clipboard?.writeText(code.textContent)}, "Copy");
-  return make("pre", {}, code, copy);
-}
-
+const indentOf = (line) => line.length - line.trimStart().length;
 const cells = (line) => line.trim().replace(/^\||\|$/g, "").split(/(?<!\\)\|/).map((c) => c.trim().replace(/\\\|/g, "|"));
-const ITEM = /^(\s*)([-*+]|\d+[.)])\s+(.*)$/;
+const HEADING = /^#{1,6}\s/;
+const ITEM = /^(\s*)([-*+]|\d+[.)])\s+(.*)$/s;
+const MARKERS = /^\s*(?:(?:[-*+]|\d+[.)])\s+)*/;
 const RULE = /^\s*([-*_])(\s*\1){2,}\s*$/;
-const startsBlock = (line) =>
-  /^(#{1,6}\s|>|```|~~~)/.test(line.trimStart()) || ITEM.test(line) || RULE.test(line) || !line.trim();
 
-function list(lines) {
-  const first = ITEM.exec(lines[0]);
-  const ordered = /\d/.test(first[2]);
-  const node = make(ordered ? "ol" : "ul", ordered && first[2] !== "1." ? {start: parseInt(first[2], 10)} : {});
-  let item = [];
-  const flush = () => {
-    if (item.length) node.append(make("li", {}, ...blocks(item)));
-    item = [];
-  };
-  for (const line of lines) {
-    const m = ITEM.exec(line);
-    if (m && m[1].length <= first[1].length) {
-      flush();
-      item.push(m[3]);
-    } else {
-      item.push(line.slice(Math.min(line.length - line.trimStart().length, first[1].length + first[2].length + 1)));
-    }
-  }
-  flush();
-  return node;
+/** The fence that a line opens, with its language; null if none. One that is closed in its line is no fence. */
+function fenceOf(line) {
+  const m = /^(`{3,}|~{3,})([^`]*)$/.exec(line.trimStart());
+  return m && {mark: m[1], language: /^[\w+#.-]*/.exec(m[2].trim())[0]};
 }
 
-/** The nodes of some lines. */
-function blocks(lines) {
+const closes = (line, fence) => /^(`+|~+)$/.test(line.trim()) && line.trim().startsWith(fence.mark);
+
+const startsTable = (lines, i) =>
+  lines[i].includes("|") && !!lines[i + 1]?.includes("|") && cells(lines[i + 1]).every((c) => /^:?-+:?$/.test(c));
+
+function endsParagraph(lines, i) {
+  const line = lines[i], bare = line.trimStart();
+  return !bare || HEADING.test(bare) || bare.startsWith(">") || ITEM.test(line) || RULE.test(line) || !!fenceOf(line) ||
+    startsTable(lines, i);
+}
+
+const copy = (event) => navigator.clipboard?.writeText(event.target.previousSibling.textContent);
+function codeBlock(lines, language) {
+  const code = element("code", [lines.join("\n")], language ? {"data-language": language} : {});
+  return element("pre", [code, element("button", ["Copy"], {type: "button", onclick: copy})]);
+}
+
+function heading(bare) {
+  const level = /^#+/.exec(bare)[0].length;
+  let text = bare.slice(level).trim(), end = text.length;
+  while (text[end - 1] === "#") --end;
+  if (!end || /\s/.test(text[end - 1])) text = text.slice(0, end).trim();
+  return element("h" + Math.min(6, level + 2), inline(text));
+}
+
+function paragraph(lines) {
+  const children = [];
+  lines.forEach((line, i) => {
+    if (i) children.push(lines[i - 1].endsWith("  ") ? element("br") : "\n");
+    for (const part of inline(line.trim())) children.push(part);
+  });
+  return element("p", children);
+}
+
+function tableOf(lines) {
+  const row = (line, tag) => element("tr", cells(line).map((c) => element(tag, inline(c))));
+  return element("table", [element("thead", [row(lines[0], "th")]),
+                           element("tbody", lines.slice(2).map((line) => row(line, "td")))]);
+}
+
+/** The list that begins at a line, and the line after it. */
+function list(lines, from, depth) {
+  const [, {length: indent}, marker] = ITEM.exec(lines[from]);
+  const ordered = /\d/.test(marker), items = [];
+  let fence = null;  // that is open: nothing in code begins an item or ends the list
+  let i = from;
+  for (; i < lines.length; ++i) {
+    const line = lines[i], m = fence || RULE.test(line) ? null : ITEM.exec(line);
+    let text;
+    if (m && m[1].length <= indent) {
+      if (/\d/.test(m[2]) !== ordered) break;
+      items.push([]);
+      text = m[3];
+    } else if (fence || /^\s/.test(line) || !line) {
+      text = line.slice(Math.min(indentOf(line), indent + marker.length + 1));
+    } else {
+      break;
+    }
+    items.at(-1).push(text);
+    if (!fence) fence = fenceOf(text.replace(MARKERS, ""));
+    else if (closes(text, fence)) fence = null;
+  }
+  return [element(ordered ? "ol" : "ul", items.map((item) => element("li", blocks(item, depth + 1))),
+                  ordered && parseInt(marker, 10) !== 1 ? {start: parseInt(marker, 10)} : {}), i];
+}
+
+/** The blocks of some lines; `began` gets the line at which each begins. */
+function blocks(lines, depth = 0, began = []) {
+  if (depth > MAX_DEPTH) return [paragraph(lines)];
   const out = [];
   for (let i = 0; i < lines.length;) {
     const line = lines[i], bare = line.trimStart();
-    const fence = /^(```+|~~~+)\s*([\w+#.-]*)/.exec(bare);
     const take = (more) => {
       const from = i++;
-      while (i < lines.length && more(lines[i])) ++i;
+      while (i < lines.length && more(lines[i], i)) ++i;
       return lines.slice(from, i);
     };
     if (!bare) {
       ++i;
-    } else if (fence) {
-      const inside = [];
-      for (++i; i < lines.length && !lines[i].trim().startsWith(fence[1]); ++i) inside.push(lines[i]);
+      continue;
+    }
+    began.push(i);
+    const fence = fenceOf(line);
+    if (fence) {
+      const [, ...inside] = take((l) => !closes(l, fence));
       ++i;
-      out.push(codeBlock(inside, fence[2]));
-    } else if (/^#{1,6}\s/.test(bare)) {
-      const m = /^(#{1,6})\s+(.*?)\s*#*$/.exec(bare);
-      out.push(make("h" + Math.min(6, m[1].length + 2), {}, ...inline(m[2])));
+      out.push(codeBlock(inside.map((l) => l.slice(Math.min(indentOf(l), indentOf(line)))), fence.language));
+    } else if (HEADING.test(bare)) {
+      out.push(heading(bare));
       ++i;
     } else if (RULE.test(line)) {
-      out.push(make("hr"));
+      out.push(element("hr"));
       ++i;
     } else if (bare.startsWith(">")) {
-      out.push(make("blockquote", {}, ...blocks(take((l) => l.trimStart().startsWith(">")).map((l) => l.trimStart().replace(/^> ?/, "")))));
+      const inside = take((l) => l.trimStart().startsWith(">")).map((l) => l.trimStart().replace(/^> ?/, ""));
+      out.push(element("blockquote", blocks(inside, depth + 1)));
     } else if (ITEM.test(line)) {
-      out.push(list(take((l) => ITEM.test(l) || /^\s+\S/.test(l))));
-    } else if (line.includes("|") && /^\s*\|?\s*:?-+:?\s*(\|\s*:?-+:?\s*)*\|?\s*$/.test(lines[i + 1] || "") && lines[i + 1].includes("-")) {
-      const rows = take((l) => l.includes("|") && l.trim());
-      const row = (tag) => (l) => make("tr", {}, ...cells(l).map((c) => make(tag, {}, ...inline(c))));
-      out.push(make("table", {}, make("thead", {}, row("th")(rows[0])), make("tbody", {}, ...rows.slice(2).map(row("td")))));
+      const [node, end] = list(lines, i, depth);
+      out.push(node);
+      i = end;
+    } else if (startsTable(lines, i)) {
+      out.push(tableOf(take((l) => l.trim() && l.includes("|"))));
     } else {
-      const text = take((l) => !startsBlock(l));
-      const nodes = [];
-      text.forEach((l, k) => {
-        if (k) nodes.push(/ {2}$/.test(text[k - 1]) ? make("br") : "\n");
-        nodes.push(...inline(l.trim()));
-      });
-      out.push(make("p", {}, ...nodes));
+      out.push(paragraph(take((l, k) => !endsParagraph(lines, k))));
     }
   }
   return out;
 }
 
-/** Shows a text that grows: blocks that can no longer change are made once. */
+function draw(part) {
+  if (typeof part === "string") return document.createTextNode(part);
+  const node = make(part.tag, part.attributes);
+  for (const child of part.children) node.append(draw(child));
+  return node;
+}
+
+const alike = (a, b) => a.tag === b.tag && JSON.stringify(a.attributes) === JSON.stringify(b.attributes);
+
+/** Makes a node's children from `at` on, which show `before`, show `after`. */
+function patch(node, at, before, after) {
+  after.forEach((part, i) => {
+    const next = at?.nextSibling, old = before[i];
+    if (i >= before.length) {
+      node.append(draw(part));
+    } else if (typeof part === "string" && typeof old === "string") {
+      if (!part.startsWith(old)) at.data = part;
+      else if (part !== old) at.appendData(part.slice(old.length));
+    } else if (alike(part, old)) {
+      patch(at, at.firstChild, old.children, part.children);
+    } else {
+      at.replaceWith(draw(part));
+    }
+    at = next;
+  });
+  while (at) {
+    const next = at.nextSibling;
+    at.remove();
+    at = next;
+  }
+}
+
+/** Shows a text that grows: blocks that can no longer change are read once. */
 export class Markdown {
   constructor(node) {
     this.node = node;
     this.text = "";
-    this.done = 0;  // of text, up to where its nodes are final
-    this.open = [];  // nodes that may still change
+    this.start([]);
+  }
+
+  start(parts) {
+    this.node.replaceChildren(...parts);
+    this.done = 0;  // of text, up to where its blocks are final
+    this.final = 0;  // as many blocks
+    this.open = parts;  // that may still change
   }
 
   set(text) {
-    if (!text.startsWith(this.text)) {
-      this.node.replaceChildren();
-      this.done = 0;
-      this.open = [];
-    }
+    text = text.replace(/\r\n?/g, "\n");
+    if (text === this.text) return;
+    if (!text.startsWith(this.text)) this.start([]);
     this.text = text;
-    for (const node of this.open) node.remove();
-    const cut = this.lastCut();
-    this.node.append(...blocks(text.slice(this.done, cut).split("\n")));
-    this.done = cut;
-    this.open = blocks(text.slice(cut).split("\n"));
-    this.node.append(...this.open);
+    try {
+      this.grow();
+    } catch (error) {
+      console.error(error);
+      this.start([text]);  // as it is, rather than nothing
+    }
   }
 
-  /** After the last empty line that is in no code and before no list that might go on. */
-  lastCut() {
-    let cut = this.done, at = this.done, fence = null, previous = "";
-    const lines = this.text.slice(this.done).split("\n");
-    lines.pop();  // it may go on
-    for (const line of lines) {
-      const m = /^\s*(```+|~~~+)/.exec(line);
-      if (fence) {
-        if (m && m[1].startsWith(fence)) fence = null;
-      } else if (m) {
-        fence = m[1];
-      } else if (!line.trim() && previous.trim() && !ITEM.test(previous) && !/^\s/.test(previous)) {
-        cut = at + line.length + 1;
-      }
-      previous = line;
-      at += line.length + 1;
-    }
-    return Math.min(cut, this.text.length);
+  grow() {
+    const lines = this.text.slice(this.done).split("\n"), began = [];
+    const parts = blocks(lines, 0, began);
+    patch(this.node, this.node.childNodes[this.final] ?? null, this.open, parts);
+    // A block is final when the line that ended it, and the one after that (of a table), are whole:
+    // the last line may go on.
+    let count = 0;
+    while (began[count + 1] + 2 < lines.length) ++count;
+    for (const line of lines.slice(0, began[count] ?? 0)) this.done += line.length + 1;
+    this.final += count;
+    this.open = parts.slice(count);
   }
 }

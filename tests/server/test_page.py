@@ -1,5 +1,6 @@
 """The web page in a real browser: the chat and the live view of the cache. With SCREENSHOTS=FOLDER it also makes those
 of the docs, best with MODEL=a model that can talk."""
+import json
 import os
 import tempfile
 import unittest
@@ -9,6 +10,34 @@ from harness import CHAT, PLAIN, TINY, Server, add_key, chat
 
 MODEL = os.environ.get("MODEL", TINY)
 SCREENSHOTS = os.environ.get("SCREENSHOTS")
+
+# Answers are then those of the test: window.reply, or an error of status window.refuse, or as the test says() and ends()
+# them. window.asked has what the page sent.
+ANSWERS = r"""(() => {
+  const real = window.fetch, encode = new TextEncoder();
+  window.asked = [];
+  window.fetch = async (url, options = {}) => {
+    if (url !== '/v1/chat/completions') return real(url, options);
+    let control;
+    const stream = new ReadableStream({start: (c) => { control = c; }});
+    const say = (content) => control.enqueue(encode.encode(`data: ${JSON.stringify({choices: [{delta: {content}}]})}\n\n`));
+    window.say = say;
+    window.end = () => control.close();
+    window.asked.push(JSON.parse(options.body).messages);
+    if (window.refuse) return new Response(JSON.stringify({error: {message: 'no place is free'}}), {status: window.refuse});
+    options.signal.addEventListener('abort', () => control.error(new DOMException('stopped', 'AbortError')));
+    if (window.reply != null) {
+      say(window.reply);
+      control.close();
+    }
+    return new Response(stream);
+  };
+})()"""
+# window.md(text): a Markdown that shows it. window.html(text): what that makes.
+MARKDOWN = """import('/web/markdown.js').then(({Markdown}) => {
+  window.md = (text) => { const m = new Markdown(document.createElement('div')); m.set(text); return m; };
+  window.html = (text) => md(text).node.innerHTML;
+})"""
 
 
 @unittest.skipUnless(browser.binary() or os.environ.get("KVASIR_REQUIRE_BROWSER"), "no Chromium here")
@@ -29,6 +58,15 @@ class Page(unittest.TestCase):
     def shot(self, name):
         if SCREENSHOTS:
             self.browser.screenshot(os.path.join(SCREENSHOTS, name + ".png"))
+
+    def open(self):
+        """The page, with answers of the test's own."""
+        self.browser.open(self.url)
+        self.browser.eval(ANSWERS)
+
+    def open_markdown(self):
+        self.browser.open(self.url)
+        self.browser.eval(MARKDOWN)
 
     def settings(self, **values):
         for name, value in values.items():
@@ -111,6 +149,134 @@ class Page(unittest.TestCase):
         self.assertEqual([count(t) for t in ("script", "img", "a", "table", "li", "pre", "blockquote", "h3", "ol", "hr")],
                          [0, 0, 2, 1, 4, 1, 1, 1, 1, 1], at_once)
         self.assertFalse(b.eval("'hit' in window"))
+
+    def test_no_answer_kills_the_page_not_even_after_a_reload(self):
+        b = self.browser
+        self.open()
+        texts = ["# a\rb", "# a\u2028b", "- a\u2029b", "1. " * 4000, ">" * 3000, "> - " * 2000, "`" * 2000, "[" * 20000]
+        for text in texts:
+            b.eval(f"window.reply = {json.dumps(text)}")
+            self.ask("Say it")
+            b.wait("asked.length > 0 && document.getElementById('stop').hidden")
+            b.eval("asked.length = 0")
+        self.assertEqual(len(self.answers()), len(texts))
+        self.open()
+        self.assertEqual(len(self.answers()), len(texts))
+        b.eval("window.reply = 'alive'")
+        self.ask("And now?")
+        b.wait("document.getElementById('messages').innerText.includes('alive')")
+
+    def test_what_cannot_be_read_as_markdown_is_shown_as_it_is(self):
+        b = self.browser
+        self.open_markdown()
+        shown = b.eval("""(() => { const m = md('# before'), split = String.prototype.split;
+            String.prototype.split = () => { throw new Error('cannot split'); };
+            m.set('# before\\n\\n*after*');
+            String.prototype.split = split;
+            const failed = m.node.innerHTML;
+            m.set('# before\\n\\n*after* that');
+            return [failed, m.node.innerHTML]; })()""")
+        self.assertEqual(shown, ["# before\n\n*after*", "<h3>before</h3><p><em>after</em> that</p>"])
+        self.assertEqual(len(b.problems), 1)  # it is told in the console
+        self.assertIn("cannot split", b.problems.pop())
+
+    def test_markdown_is_read_in_linear_time_whatever_it_is(self):
+        b = self.browser
+        self.open_markdown()
+        # With anything quadratic these take from minutes to days.
+        for text in ["'['.repeat(1e6)", "'[a]('.repeat(3e5)", "'[a](' + ' '.repeat(1e6)", "'[a](x\"'.repeat(2e5)", "'[a](x()'.repeat(2e5)",
+                     "'x' + '`'.repeat(1e6)", "Array.from({length: 2000}, (_, i) => '`'.repeat(i)).join(' ')", "'**a'.repeat(1e5)",
+                     "'_a'.repeat(3e5)", "'http://'.repeat(2e5)", "'# a' + ' '.repeat(1e6) + 'b'", "'# ' + '#'.repeat(1e6) + 'b'",
+                     "'|\\n' + ' '.repeat(1e6) + '|x'", "'```' + ' '.repeat(1e6) + '`'", "'---' + ' '.repeat(1e6) + 'x'",
+                     "'1. '.repeat(1e5)", "'> '.repeat(1e5)", "'1. > '.repeat(1e5)"]:
+            self.assertEqual(b.eval(f"md({text}).node.childNodes.length"), 1, text)
+
+    def test_quotes_and_lists_are_nested_only_so_deep(self):
+        self.open_markdown()
+        depth = lambda tag, text: self.browser.eval(f"md({text}).node.querySelectorAll('{tag}').length")
+        self.assertEqual(depth("blockquote", "'>'.repeat(20) + 'a'"), 20)
+        self.assertEqual(depth("ol", "'1. '.repeat(20) + 'a'"), 20)
+        self.assertEqual(depth("blockquote", "'>'.repeat(50) + 'a'"), 21)
+        self.assertEqual(depth("ol", "'1. '.repeat(50) + 'a'"), 21)
+        self.assertTrue(self.browser.eval("md('>'.repeat(50) + 'a').node.textContent.endsWith('>a')"))
+
+    def test_markdown_becomes_the_nodes_that_it_means(self):
+        self.open_markdown()
+        item = lambda *inside: "<li>" + "".join(inside) + "</li>"
+        code = lambda text, more="": f'<pre><code{more}>{text}</code><button type="button">Copy</button></pre>'
+        js = ' data-language="js"'
+        table = "<table><thead><tr><th>a</th><th>b</th></tr></thead><tbody><tr><td>1</td><td>2</td></tr></tbody></table>"
+        for text, expected in [
+                # A block of code in an item, with an empty line and with what looks like an item.
+                ("1. x\n   ```js\n   a\n\n     b\n   ```\n2. y", f"<ol>{item('<p>x</p>', code(f'a{chr(10)}{chr(10)}  b', js))}{item('<p>y</p>')}</ol>"),
+                ("- ```\n  a\n\n- b\n  ```\n\nz", f"<ul>{item(code(f'a{chr(10)}{chr(10)}- b'))}</ul><p>z</p>"),
+                ("- x\n\n  y\n\n- z", f"<ul>{item('<p>x</p>', '<p>y</p>')}{item('<p>z</p>')}</ul>"),
+                ("- x\n\n3. y\n\nz", f"<ul>{item('<p>x</p>')}</ul><ol start=\"3\">{item('<p>y</p>')}</ol><p>z</p>"),
+                ("- x\n- - -\ny", f"<ul>{item('<p>x</p>')}</ul><hr><p>y</p>"),
+                ("1. x\n```js\na\n```\n2. y", f"<ol>{item('<p>x</p>')}</ol>{code('a', js)}<ol start=\"2\">{item('<p>y</p>')}</ol>"),
+                # A fence is not closed in its line, and not by one that names a language.
+                ("```ls```\nx", "<p><code>ls</code>\nx</p>"),
+                ("x\n```js\na\n```py\n```\ny", f"<p>x</p>{code(f'a{chr(10)}```py', js)}<p>y</p>"),
+                ("````\n```\na\n````", code("```\na")),
+                # A table after text.
+                ("x:\n| a | b |\n|---|:-:|\n| 1 | 2 |\ny", f"<p>x:</p>{table}<p>y</p>"),
+                ("x | y\nz", "<p>x | y\nz</p>"),
+                # Lines end with \r\n or \r too, and nowhere else.
+                ("x\r\ry\r\n# z", "<p>x</p><p>y</p><h3>z</h3>"),
+                ("# x\u2028y", "<h3>x\u2028y</h3>"),
+                ("# C#\n## x ##", "<h3>C#</h3><h4>x</h4>"),
+                ("`` a`b `` `` c", "<p><code>a`b</code> `` c</p>"),
+                ("**a *b* `c`** _d_ ~~e~~", "<p><strong>a <em>b</em> <code>c</code></strong> <em>d</em> <del>e</del></p>")]:
+            self.assertEqual(self.browser.eval(f"html({json.dumps(text)})"), expected, text)
+
+    def test_markdown_piece_by_piece_becomes_the_same_as_at_once(self):
+        self.open_markdown()
+        wrong = self.browser.eval(r"""(() => {
+          const pieces = ['# h', 'text', '- a', '  - b', '1. c', '   d', '> q', '```', '   ```js', '| a | b |', '|---|---|', '---', '**s** *e*',
+                          '`c` ``d', '[l](https://a.b/c_(d))', '~~~', '', '', '\t', '# x\u2028y', '````', '```ls```', '- - -', '  * z  '];
+          const ends = ['\n', '\n', '\n\n', '\r\n', '\r', ' '];
+          let seed = 1;
+          const random = (n) => (seed = (seed * 48271) % 2147483647) % n;
+          for (let round = 0; round < 400; ++round) {
+            let text = '';
+            for (let i = random(14); i >= 0; --i) text += pieces[random(pieces.length)] + ends[random(ends.length)];
+            const grown = md('');
+            for (let at = 0; at < text.length; at += 1 + random(4)) grown.set(text.slice(0, at));
+            grown.set(text);
+            if (grown.node.innerHTML !== html(text)) return [text, grown.node.innerHTML, html(text)];
+          }
+          return null; })()""")
+        self.assertIsNone(wrong)
+
+    def test_of_a_long_answer_only_what_is_new_is_made(self):
+        self.open_markdown()
+        made, same = self.browser.eval(r"""(() => {
+          let made = 0;
+          for (const name of ['createElement', 'createTextNode']) {
+            const real = document[name];
+            document[name] = function (what) { ++made; return real.call(document, what); };
+          }
+          const m = md(''), find = (what) => m.node.querySelector(what);
+          let text = '';
+          const add = (more) => m.set(text += more);
+          /** Adds many pieces bit by bit: is the first still the same node in the end? */
+          const grows = (piece, first) => {
+            for (const part of piece(0).match(/[^]{1,4}/g)) add(part);
+            const was = first();
+            for (let i = 1; i < 200; ++i) for (const part of piece(i).match(/[^]{1,4}/g)) add(part);
+            return !!was && first() === was;
+          };
+          const same = [];
+          same.push(grows((i) => `${i + 3}. item **${i}**\n`, () => find('ol > li')));
+          same.push(grows((i) => `     - inside ${i}\n`, () => find('ul > li')));
+          same.push(find('ol').start === 3 && find('ol').children.length === 200 && find('ul').children.length === 200);
+          add('\nend\n\n```\n');
+          same.push(grows((i) => `x = ${i}\n\n`, () => find('pre code').firstChild));
+          add('```\n\n| a | b |\n|---|---|\n');
+          same.push(grows((i) => `| ${i} | c |\n`, () => find('tbody tr')));
+          return [made, same]; })()""")
+        self.assertEqual(same, [True] * 5)
+        self.assertLess(made, 200 * 60)  # all of it at each step would be hundreds of thousands
 
     def test_the_dashboard_shows_who_is_served_and_every_block(self):
         b = self.browser
