@@ -94,16 +94,21 @@ class MessageView {
   }
 
   edit() {
+    if (running) return;
     const text = make("textarea", {rows: Math.min(12, this.message.content.split("\n").length + 1), "aria-label": "Edit"});
     text.value = this.message.content;
-    const done = (send) => () => {
-      if (!send) return showChat();
+    const send = () => {
+      if (running || !text.value.trim()) return;
       current.messages.length = this.index;
       ask(text.value);
     };
+    const cancel = () => {
+      this.show();
+      this.finish();
+    };
     this.body.replaceChildren(text);
-    this.tools.replaceChildren(make("button", {type: "button", onclick: done(true)}, "Send again"),
-                               make("button", {type: "button", onclick: done(false)}, "Cancel"));
+    this.tools.replaceChildren(make("button", {type: "button", onclick: send}, "Send again"),
+                               make("button", {type: "button", onclick: cancel}, "Cancel"));
     text.focus();
   }
 }
@@ -151,6 +156,14 @@ function bodyOf(messages) {
   };
 }
 
+/** While an answer streams, nothing is asked again. */
+function setRunning(controller) {
+  running = controller;
+  $("send").hidden = !!running;
+  $("stop").hidden = !running;
+  $("messages").classList.toggle("busy", !!running);
+}
+
 /** Streams an answer to the messages so far. */
 async function answer() {
   const chat = current;
@@ -160,9 +173,7 @@ async function answer() {
   const view = showChat().at(-1);
   view.body.classList.add("cursor");
   view.tools.replaceChildren();
-  running = new AbortController();
-  $("send").hidden = true;
-  $("stop").hidden = false;
+  setRunning(new AbortController());
   let drawn = false;  // a frame will be
   const draw = () => {
     if (drawn) return;
@@ -189,15 +200,13 @@ async function answer() {
       message.stopped = true;
     } else if (error.status === 401 && (await askForKey(error.message))) {
       chat.messages.pop();
-      running = null;
+      setRunning(null);
       return answer();
     } else {
       message.error = error instanceof ApiError ? error.message : `the server cannot be reached (${error.message})`;
     }
   }
-  running = null;
-  $("send").hidden = false;
-  $("stop").hidden = true;
+  setRunning(null);
   if (!message.content && !message.reasoning && !message.error) chat.messages.pop();
   chats.save();
   if (chat === current) {

@@ -278,6 +278,36 @@ class Page(unittest.TestCase):
         self.assertEqual(same, [True] * 5)
         self.assertLess(made, 200 * 60)  # all of it at each step would be hundreds of thousands
 
+    def test_while_an_answer_streams_no_conversation_is_cut_short(self):
+        b = self.browser
+        self.open()
+        messages = lambda: b.eval("[...document.querySelectorAll('.message .body')].map((n) => n.innerText)")
+        press = lambda i, name: b.eval(f"[...document.querySelectorAll('.message')[{i}].querySelectorAll('.tools button')]"
+                                       f".find((n) => n.textContent === '{name}')?.click()")
+        b.eval("window.reply = 'one'")
+        self.ask("first")
+        b.wait("asked.length === 1 && document.getElementById('stop').hidden")
+        b.eval("window.reply = null")
+        self.ask("second")
+        b.wait("asked.length === 2")
+        self.assertFalse(b.eval("[...document.querySelectorAll('.message .tools button')].some((n) => n.checkVisibility())"))
+        for i, name in [(0, "Edit"), (0, "Send again"), (1, "Regenerate"), (2, "Edit"), (2, "Cancel")]:
+            press(i, name)
+        b.eval("(say('two'), end())")
+        self.idle()
+        self.assertEqual(messages(), ["first", "one", "second", "two"])
+        # Nothing is not sent, and who thinks better of it sees what was.
+        b.eval("window.views = [...document.querySelectorAll('.message')]")
+        press(0, "Edit")
+        b.eval("document.querySelector('.message textarea').value = '  '")
+        press(0, "Send again")
+        press(0, "Cancel")
+        self.assertEqual(messages(), ["first", "one", "second", "two"])
+        self.assertTrue(b.eval("[...document.querySelectorAll('.message')].every((n, i) => n === views[i])"))
+        self.open()
+        self.assertEqual(messages(), ["first", "one", "second", "two"])
+        self.assertTrue(b.eval("document.querySelector('.message .tools button').checkVisibility()"))
+
     def test_the_dashboard_shows_who_is_served_and_every_block(self):
         b = self.browser
         b.size(1200, 900)
