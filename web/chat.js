@@ -86,10 +86,12 @@ class MessageView {
     this.bar = null;
     this.body.classList.remove("cursor");
     const {message} = this;
+    const unanswered = this.index + 1 === current.messages.length;  // the page was closed before
     const tools = message.role === "user"
-      ? [make("button", {type: "button", onclick: () => this.edit()}, "Edit")]
+      ? [make("button", {type: "button", onclick: () => this.edit()}, "Edit"),
+         unanswered && make("button", {type: "button", onclick: () => regenerate(this.index + 1)}, "Ask again")]
       : [make("button", {type: "button", onclick: () => regenerate(this.index)}, "Regenerate"),
-         message.report && reportOf(message.report), message.error && message.content ? message.error : null];
+         message.report && reportOf(message.report), message.content ? message.error : !message.error && "no answer"];
     this.tools.replaceChildren(...tools.filter(Boolean));
   }
 
@@ -149,7 +151,9 @@ function scrollDown(always) {
 
 function bodyOf(messages) {
   const {system, ...sampling} = settings.all;
-  const said = messages.filter((m) => !(m.error && !m.content)).map(({role, content}) => ({role, content}));
+  // Many templates want question and answer by turns: what has no answer is left out, but for the last.
+  const answered = (i) => i + 1 === messages.length || (messages[i + 1].role !== "user" && messages[i + 1].content);
+  const said = messages.filter((m, i) => (m.role === "user" ? answered(i) : m.content)).map(({role, content}) => ({role, content}));
   return {
     messages: system ? [{role: "system", content: system}, ...said] : said,
     ...sampling, stream: true, stream_options: {include_usage: true}, return_progress: true, kvasir_report: true,
@@ -197,7 +201,7 @@ async function answer() {
     }
   } catch (error) {
     if (error.name === "AbortError") {
-      message.stopped = true;
+      // Stopped: what came until then stays.
     } else if (error.status === 401 && (await askForKey(error.message))) {
       chat.messages.pop();
       setRunning(null);
@@ -207,7 +211,6 @@ async function answer() {
     }
   }
   setRunning(null);
-  if (!message.content && !message.reasoning && !message.error) chat.messages.pop();
   chats.save();
   if (chat === current) {
     view.show();
