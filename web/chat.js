@@ -138,9 +138,21 @@ function open(chat) {
 }
 
 function remove(chat) {
-  chats.remove(chat.id);
+  chats.remove(chat);
   if (chat === current) open(chats.all[0] || null);
   showList();
+}
+
+/** Keeps a chat in this browser, or tells that there is no room. */
+function keep(chat) {
+  $("unkept").hidden = chats.save(chat);
+}
+
+/** Another tab has changed or deleted a chat. */
+function changed(chat) {
+  if (current && !chats.all.includes(current)) return open(chats.all[0] || null);
+  showList();
+  if (chat === current && !running) showChat();
 }
 
 /** Follows the text, but not away from where somebody reads. */
@@ -202,7 +214,7 @@ async function answer() {
   } catch (error) {
     if (error.name === "AbortError") {
       // Stopped: what came until then stays.
-    } else if (error.status === 401 && (await askForKey(error.message))) {
+    } else if (error.status === 401 && (await askForKey(error.message)) && chat === current) {
       chat.messages.pop();
       setRunning(null);
       return answer();
@@ -211,7 +223,7 @@ async function answer() {
     }
   }
   setRunning(null);
-  chats.save();
+  keep(chat);
   if (chat === current) {
     view.show();
     view.finish();
@@ -224,7 +236,7 @@ function ask(text) {
   if (!current) current = chats.create();
   if (!current.messages.length) current.title = text.trim().slice(0, 60);
   current.messages.push({role: "user", content: text});
-  chats.save();
+  keep(current);
   showList();
   answer();
 }
@@ -243,7 +255,7 @@ function wireSettings() {
   }
 }
 
-function save(text, name) {
+function download(text, name) {
   const url = URL.createObjectURL(new Blob([text], {type: "application/json"}));
   make("a", {href: url, download: name}).click();
   URL.revokeObjectURL(url);
@@ -277,10 +289,11 @@ export function startChat(askKey) {
   $("stop").addEventListener("click", () => running?.abort());
   $("new").addEventListener("click", () => open(null));
   $("set-key").addEventListener("click", () => askForKey("The key that is sent with every request."));
-  $("export").addEventListener("click", () => current && save(JSON.stringify(current, null, 2), "chat.json"));
+  $("export").addEventListener("click", () => current && download(JSON.stringify(current, null, 2), "chat.json"));
   $("menu").addEventListener("click", () => {
     const shown = $("conversations").classList.toggle("open");
     $("menu").setAttribute("aria-expanded", shown);
   });
+  chats.watch(changed, (chat) => running && chat === current);
   open(chats.all[0] || null);
 }

@@ -37,10 +37,18 @@ class Browser:
             preexec_fn=pipes, close_fds=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self.buffer, self.number, self.session = b"", 0, None
         self.problems, self.requests = [], []
-        target = [t for t in self.call("Target.getTargets")["targetInfos"] if t["type"] == "page"][0]["targetId"]
+        self.attach([t for t in self.call("Target.getTargets")["targetInfos"] if t["type"] == "page"][0]["targetId"])
+
+    def attach(self, target):
         self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(domain + ".enable")
+
+    def new_tab(self):
+        """What follows is done in another tab. The session of the one before, to go back to."""
+        before, self.session = self.session, None
+        self.attach(self.call("Target.createTarget", url="about:blank", newWindow=True)["targetId"])
+        return before
 
     def read(self):
         while b"\0" not in self.buffer:

@@ -362,6 +362,85 @@ class Page(unittest.TestCase):
         self.assertEqual(self.answers(), ["a1"])
         b.problems = [p for p in b.problems if "503" not in p and "429" not in p]
 
+    def test_two_tabs_keep_each_others_conversations(self):
+        b = self.browser
+        titles = "[...document.querySelectorAll('#list li button:first-child')].map((n) => n.textContent).join()"
+        say = lambda question, answer: (b.eval(f"window.reply = '{answer}'"), self.ask(question), b.wait(
+            f"document.getElementById('messages').innerText.includes('{answer}') && document.getElementById('stop').hidden"))
+        self.open()
+        one = b.new_tab()
+        self.open()
+        two = b.session
+        b.session = one
+        say("first", "one")
+        b.session = two
+        b.wait(f"{titles} === 'first'")
+        say("second", "two")
+        b.session = one
+        b.wait(f"{titles} === 'second,first'")
+        say("more", "three")
+        self.open()
+        self.assertEqual(b.eval(titles), "second,first")
+        b.eval("document.querySelectorAll('#list li button')[2].click()")  # the one called first
+        b.wait("document.getElementById('messages').innerText.includes('three')")
+        # Both ask in the same conversation at the same time: no answer is lost.
+        b.eval("window.reply = null")
+        self.ask("slowly")
+        b.wait("asked.length === 1")
+        b.session = two
+        b.eval("document.querySelectorAll('#list li button')[2].click()")
+        b.wait("document.getElementById('messages').innerText.includes('slowly')")
+        say("quickly", "four")
+        b.session = one
+        b.wait(f"{titles} === 'second,first,first'")
+        b.eval("(say('five'), end())")
+        self.idle()
+        self.open()
+        kept = "Object.entries({...localStorage}).filter(([name]) => name.startsWith('kvasir.chat.')).map(([, text]) => text).join()"
+        for answer in ("two", "three", "four", "five"):
+            b.wait(f"""{kept}.includes('"{answer}"')""")
+        # What is deleted in one goes in the other, and only that.
+        b.eval("document.querySelectorAll('#list li button')[1].click()")
+        b.session = two
+        b.wait(f"{titles} === 'first,first'")
+        self.open()
+        self.assertEqual(b.eval(titles), "first,first")
+
+    def test_conversations_of_an_older_page_are_taken_over(self):
+        b = self.browser
+        b.open(self.url)
+        b.eval("""localStorage.setItem('kvasir.chats', JSON.stringify(['new', 'middle', 'old'].map((title) => ({id: title, title, messages: [
+            {role: 'user', content: `about ${title}`}, {role: 'assistant', content: 'yes'}]}))))""")
+        for _ in range(2):
+            b.open(self.url)
+            self.assertEqual(b.eval("[...document.querySelectorAll('#list li button:first-child')].map((n) => n.textContent)"), ["new", "middle", "old"])
+            self.assertIn("about new", b.eval("document.getElementById('messages').innerText"))
+        self.assertIsNone(b.eval("localStorage.getItem('kvasir.chats')"))
+
+    def test_without_room_nothing_is_deleted_and_the_user_is_told(self):
+        b = self.browser
+        self.open()
+        for i in range(2):
+            b.eval(f"window.reply = 'answer {i}'")
+            b.click("#new")
+            self.ask(f"question {i}")
+            b.wait(f"asked.length === {i + 1} && document.getElementById('stop').hidden")
+        full = """(() => { let text = '';
+            for (let n = 1 << 24; n >= 1; n >>= 1) try { localStorage.setItem('filler', text + 'x'.repeat(n)); text += 'x'.repeat(n); } catch { } })()"""
+        b.eval(full)
+        b.click("#new")
+        b.eval("window.reply = 'not kept'")
+        self.ask("one too many")
+        b.wait("asked.length === 3 && document.getElementById('stop').hidden")
+        self.assertTrue(b.eval("document.getElementById('unkept').checkVisibility()"))
+        self.assertEqual(b.eval("document.querySelectorAll('#list li').length"), 3)
+        b.eval("localStorage.removeItem('filler')")
+        b.click(".message.assistant .tools button")
+        b.wait("asked.length === 4 && document.getElementById('stop').hidden")
+        self.assertFalse(b.eval("document.getElementById('unkept').checkVisibility()"))
+        b.open(self.url)
+        self.assertEqual(b.eval("document.querySelectorAll('#list li').length"), 3)
+
     def test_the_dashboard_shows_who_is_served_and_every_block(self):
         b = self.browser
         b.size(1200, 900)
