@@ -9,7 +9,7 @@ const KEPT_STEPS = 2000;
 const MISSES = {none: "all was cached", never_seen: "never seen", diverged: "another token", evicted: "given up", window: "out of window"};
 
 let last = null;  // the last event
-let steps = [];   // of the last minutes: {at (seconds), ms, decode, prefill, limit_ms}
+let steps = [];   // of the last minutes: {id, ms, decode, prefill, limit_ms}
 let scheduled = false;
 const color = (name) => getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
 const hue = (i) => `hsl(${(i * 137.5 + 170) % 360} 45% 52%)`;
@@ -153,10 +153,15 @@ function draw() {
   drawTables();
 }
 
+/** The steps after some more have come. A new stream begins with steps that were seen; a new server counts from 1. */
+export function joined(steps, more) {
+  const seen = steps.at(-1)?.id ?? 0, newest = more.at(-1)?.id ?? seen;
+  return (newest < seen ? more : steps.concat(more.filter((s) => s.id > seen))).slice(-KEPT_STEPS);
+}
+
 function take(event) {
   last = event;
-  for (const s of event.steps) steps.push(s);
-  if (steps.length > KEPT_STEPS) steps = steps.slice(-KEPT_STEPS);
+  steps = joined(steps, event.steps);
   if (!scheduled) {
     scheduled = true;
     requestAnimationFrame(draw);

@@ -468,6 +468,33 @@ class Page(unittest.TestCase):
         self.assertLessEqual(b.eval("document.documentElement.scrollWidth"), 360)
         self.shot("cache-phone")
 
+    def test_each_step_is_in_the_chart_once(self):
+        b = self.browser
+        b.open(self.url)
+        joined = lambda steps, more: b.eval("import('/web/dashboard.js').then((m) => { const ids = (l) => l.map((id) => ({id}));"
+                                            f" return m.joined(ids({steps}), ids({more})).map((s) => s.id); }})")
+        self.assertEqual(joined([], [3, 4]), [3, 4])
+        self.assertEqual(joined([3, 4], []), [3, 4])
+        self.assertEqual(joined([3, 4], [5]), [3, 4, 5])
+        self.assertEqual(joined([3, 4, 5], [2, 3, 4, 5, 6]), [3, 4, 5, 6])
+        self.assertEqual(joined([3, 4, 5], [1, 2]), [1, 2])  # the server was started again
+        # The steps of a server that is idle are as many after the view was left and comes back.
+        self.server.complete("something", 20)
+        b.eval("""(() => { window.columns = new Set(); window.draws = 0;
+            const {fillRect, clearRect} = CanvasRenderingContext2D.prototype;
+            CanvasRenderingContext2D.prototype.clearRect = function (...at) { if (this.canvas.id === 'steps') { ++draws; columns.clear(); } clearRect.apply(this, at); };
+            CanvasRenderingContext2D.prototype.fillRect = function (...at) { if (this.canvas.id === 'steps') columns.add(at[0]); fillRect.apply(this, at); };
+        })()""")
+        shown = []
+        for _ in range(3):
+            b.click("#tab-cache")
+            b.eval("draws = 0")
+            b.wait("draws > 1")
+            shown.append(b.eval("columns.size"))
+            b.click("#tab-chat")
+        self.assertGreater(shown[0], 0)
+        self.assertEqual(shown, shown[:1] * 3)
+
     def test_a_server_with_keys_asks_for_one(self):
         b = self.browser
         with tempfile.TemporaryDirectory() as folder:
