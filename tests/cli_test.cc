@@ -174,6 +174,28 @@ TEST(CommandLine, FlagsCountOverEnvironmentOverFile) {
   }
 }
 
+TEST(CommandLine, AFlagThatSaysNoMeansTheSameInEnvironmentAndFile) {
+  const Folder folder;
+  const std::string model = KVASIR_SOURCE_DIR "/tests/data/tiny/gemma3.gguf";  // has a BOS
+  const auto tokens = [&](const std::string& before, const std::string& more) {
+    return Kvasir(Quiet("tokenize " + model + " -p 'the <bos> hat' --json " + more), before)
+        .json()["tokens"];
+  };
+  for (const std::string name : {"bos", "special"}) {
+    const nlohmann::json with = tokens("", ""), without = tokens("", "--no-" + name);
+    ASSERT_NE(with, without);
+    const std::string variable = name == "bos" ? "KVASIR_NO_BOS=" : "KVASIR_NO_SPECIAL=";
+    EXPECT_EQ(tokens(variable + "1", ""), without);
+    EXPECT_EQ(tokens(variable + "0", ""), with);
+    const auto file = [&](const char* value) {
+      return "--config " + folder.Write("no.toml", "no-" + name + " = " + value + "\n");
+    };
+    EXPECT_EQ(tokens("", file("true")), without);
+    EXPECT_EQ(tokens("", file("false")), with);
+  }
+  EXPECT_EQ(Kvasir(Quiet("doctor --json"), "KVASIR_NO_PROBE=1").json()["read_gb_s"], 0);
+}
+
 TEST(CommandLine, ExplainShowPlanTokenizeDoctorGiveJson) {
   const nlohmann::json explain =
       Kvasir(Quiet("explain " + kTiny + " -p 'the hat in' --step 20 --upto 50 --json")).json();

@@ -12,7 +12,7 @@ namespace kvasir {
 namespace {
 
 struct DoctorFlags {
-  bool json = false, probe = true;
+  bool json = false, no_probe = false;
 };
 
 template <typename T>
@@ -31,7 +31,7 @@ Result<int> Doctor(const DoctorFlags& flags) {
   const std::vector<int> cores = PhysicalCpus();
   const Result<std::string> model = FindModel("");
   double bandwidth = 0;
-  if (flags.probe) {
+  if (!flags.no_probe) {
     KV_ASSIGN(bandwidth, ReadBandwidthProbe(static_cast<int>(cores.size()), &SystemClock()));
   }
   if (flags.json) {
@@ -68,7 +68,7 @@ Result<int> Doctor(const DoctorFlags& flags) {
                             HumanBytes(cpu.l2_bytes), HumanBytes(cpu.l3_bytes)));
   row("memory", fmt::format("{}, {} available (limited by {})", HumanBytes(memory.total_bytes),
                             HumanBytes(memory.available_bytes), memory.limited_by));
-  if (flags.probe)
+  if (!flags.no_probe)
     row("reading", fmt::format("{:.1f} GB/s: a model of 1 GB decodes at most {:.0f} tokens/s",
                                bandwidth, bandwidth));
   row("default model", model.ok() ? *model : model.error().message);
@@ -82,7 +82,7 @@ Command AddDoctorCommand(CLI::App* root) {
   auto flags = std::make_shared<DoctorFlags>();
   CLI::App* app =
       root->add_subcommand("doctor", "What this machine offers, and what Kvasir makes of it");
-  app->add_flag("!--no-probe", flags->probe, "do not measure memory bandwidth");
+  app->add_flag("--no-probe", flags->no_probe, "do not measure memory bandwidth");
   app->add_flag("--json", flags->json, "one JSON object on stdout");
   return [flags] { return Doctor(*flags); };
 }

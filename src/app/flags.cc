@@ -35,7 +35,7 @@ void AddComputeOptions(CLI::App* app, ModelFlags* f) {
       ->type_name("N");
   app->add_option("--step-tokens", f->step_tokens, "tokens computed in one step, at most")
       ->type_name("N");
-  app->add_flag("!--no-pin", f->pin, "let threads move between cores");
+  app->add_flag("--no-pin", f->no_pin, "let threads move between cores");
   app->add_flag(
       "--fast", f->fast,
       "quantized weights and their inputs as integers with one scale for 256: faster, less "
@@ -83,7 +83,7 @@ Result<LoadOptions> ToLoadOptions(const ModelFlags& f, int32_t logit_rows) {
   }
   KV_ASSIGN(o.path, FindModel(f.model));
   o.cpu.threads = f.threads;
-  o.cpu.pin = f.pin;
+  o.cpu.pin = !f.no_pin;
   o.cpu.fast = f.fast;
   o.memory.context = f.context;
   o.memory.block_tokens = f.block_tokens;

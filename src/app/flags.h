@@ -20,7 +20,7 @@ struct ModelFlags {
   int32_t block_tokens = 32;
   int32_t step_tokens = 512;
   int threads = 0;
-  bool pin = true, fast = false;
+  bool no_pin = false, fast = false;
 };
 
 /// MODEL only: for subcommands that read the file but compute nothing.

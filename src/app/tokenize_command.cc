@@ -16,7 +16,7 @@ struct TokenizeFlags {
   std::optional<std::string> prompt;
   std::string file;
   std::vector<int32_t> decode;
-  bool special = true, add_special = true, ids_only = false, json = false;
+  bool no_special = false, no_bos = false, ids_only = false, json = false;
 };
 
 /// A token's text on one line.
@@ -31,7 +31,7 @@ Result<int> Decode(const TokenizeFlags& flags, const Tokenizer& tokenizer) {
                        tokenizer.vocab_size());
     }
   }
-  const std::string text = tokenizer.Decode(flags.decode, flags.special);
+  const std::string text = tokenizer.Decode(flags.decode, !flags.no_special);
   if (flags.json) {
     PrintJson({{"text", text}});
   } else {
@@ -52,7 +52,7 @@ Result<int> Tokenize(const TokenizeFlags& flags) {
     KV_ASSIGN(text, ReadTextFile(flags.file.empty() ? "-" : flags.file, kMaxInputBytes));
   }
   const std::vector<TokenId> ids =
-      tokenizer.Encode(text, {.add_special = flags.add_special, .parse_special = flags.special});
+      tokenizer.Encode(text, {.add_special = !flags.no_bos, .parse_special = !flags.no_special});
   if (flags.json) {
     nlohmann::ordered_json pieces = nlohmann::ordered_json::array();
     for (const TokenId id : ids) pieces.push_back(tokenizer.TokenBytes(id, true));
@@ -81,8 +81,8 @@ Command AddTokenizeCommand(CLI::App* root) {
   app->add_option("--decode", flags->decode, "ids to turn into text instead")
       ->type_name("ID")
       ->delimiter(',');
-  app->add_flag("!--no-special", flags->special, "take <|...|> in the text as plain text");
-  app->add_flag("!--no-bos", flags->add_special,
+  app->add_flag("--no-special", flags->no_special, "take <|...|> in the text as plain text");
+  app->add_flag("--no-bos", flags->no_bos,
                 "do not add BOS and EOS where the model wants them");
   app->add_flag("--ids", flags->ids_only, "only the ids, one a line");
   app->add_flag("--json", flags->json, "one JSON object on stdout");
