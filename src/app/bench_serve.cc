@@ -126,6 +126,7 @@ Result<int> BenchServe(BenchServeFlags f) {
   const InterruptScope interrupts;
   for (const double rate : rates) {
     f.load.rate = rate;
+    f.load.row = rows.size();
     ProgressBar bar(rate > 0 ? fmt::format("{} requests/s", rate) : "requests");
     KV_ASSIGN(const LoadResult result,
               RunLoad(
@@ -194,7 +195,10 @@ Command AddBenchServe(CLI::App* bench) {
   app->add_option("--think-time", f->load.think_s, "seconds before the next turn")->type_name("S");
   app->add_flag("--stop-at-eos", f->keep_eos, "answers may end before --output-tokens");
   app->add_option("--temperature", f->load.temperature, "default: 0")->type_name("T");
-  app->add_option("--bench-seed", f->load.seed, "of prompts and arrivals")->type_name("N");
+  app->add_option("--bench-seed", f->load.seed,
+                  "of prompts and arrivals; a server that has seen a seed has its prompts cached "
+                  "(default: 1)")
+      ->type_name("N");
   app->add_option("--warmup", f->load.warmup, "requests before those that count")->type_name("N");
   app->add_option("--timeout", f->load.timeout_s, "of a request (default: 600)")->type_name("S");
   app->add_option("--goodput", f->goodput,

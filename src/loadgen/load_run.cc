@@ -35,6 +35,9 @@ constexpr std::string_view kWords[] = {
     "both",  "life",  "being", "under",  "never", "day",   "same",   "another", "know",  "while",
     "last",  "might", "great", "old"};
 
+/// Between the seeds of rows: odd and large, so that no seeds of two rows meet.
+constexpr uint64_t kRowStep = 0x9E3779B97F4A7C15;
+
 /// A conversation, or a single request.
 struct Session {
   double arrival_s = 0;
@@ -137,9 +140,12 @@ class Run {
     return std::max<int64_t>(1, std::llround(tokens / calibration_.tokens_per_word));
   }
 
+  /// What all words of this run are made from; of the first row, the seed as it is.
+  uint64_t RowSeed() const { return o_.seed + o_.row * kRowStep; }
+
   Session NewSession(size_t index) const {
     Session s;
-    s.seed = o_.seed * 1'000'003 + index;
+    s.seed = RowSeed() * 1'000'003 + index;
     s.prompt_tokens = o_.prompt_tokens;
     s.output_tokens = o_.output_tokens;
     return s;
@@ -175,8 +181,8 @@ class Run {
       auto left = static_cast<int64_t>(own);
       for (size_t i = 0; i < s.pieces.size() && left > 0; ++i) {
         const int64_t tokens = std::min<int64_t>(left, kTracePiece);
-        // The seed of a piece is its id: equal pieces have equal words.
-        text += WordsOf(static_cast<uint64_t>(s.pieces[i]) * 7919 + 13,
+        // Equal pieces have equal words within a run, and others in a run with another seed.
+        text += WordsOf(static_cast<uint64_t>(s.pieces[i]) * 7919 + 13 + RowSeed() * kRowStep,
                         WordsFor(static_cast<double>(tokens))) +
                 " ";
         left -= tokens;
@@ -184,7 +190,7 @@ class Run {
       return text;
     }
     if (o_.shared_tokens > 0 && s.turn == 0)
-      text = WordsOf(o_.seed + 424'242, WordsFor(o_.shared_tokens)) + " ";
+      text = WordsOf(RowSeed() + 424'242, WordsFor(o_.shared_tokens)) + " ";
     return text + WordsOf(s.seed * 64 + static_cast<uint64_t>(s.turn), WordsFor(own));
   }
 

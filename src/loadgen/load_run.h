@@ -29,6 +29,9 @@ struct LoadOptions {
   bool ignore_eos = true;
   double temperature = 0;
   uint64_t seed = 1;
+  /// Of several runs against one server: prompts of two rows have nothing in common, so that none
+  /// finds in the cache what an earlier row left there. Arrivals are those of the seed in each.
+  uint64_t row = 0;
   int32_t warmup = 0;  ///< requests before those that count
   double timeout_s = 600;
 };

@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cmath>
 #include <random>
+#include <set>
 #include <thread>
 
 #include "loadgen/load_client.h"
@@ -239,6 +240,47 @@ TEST(LoadRun, EachTurnHasTheHistoryAndTheServersOwnAnswers) {
   const auto result = RunAgainst(server, {.requests = 6, .output_tokens = 2, .turns = 3});
   ASSERT_TRUE(result.ok()) << result.error().message;
   EXPECT_EQ(messages, (std::vector<size_t>{1, 1, 1, 3, 5, 1, 3, 5}));  // two calibrate
+}
+
+/// The last message of each request that counts, cut after `words` words.
+std::set<std::string> Beginnings(LoadOptions options, int words) {
+  std::set<std::string> out;
+  int request_number = 0;
+  const CannedServer server([&](const std::string& request) {
+    if (request.rfind("GET", 0) == 0) return Models();
+    if (++request_number > 2) {  // two calibrate
+      const Json body = Json::parse(request.substr(request.find("\r\n\r\n") + 4));
+      const std::string text = body["messages"].back()["content"];
+      size_t end = 0;
+      for (int i = 0; i < words; ++i) end = text.find(' ', end) + 1;
+      out.insert(text.substr(0, end));
+    }
+    return Answer(1, WordsIn(request));
+  });
+  const auto result = RunAgainst(server, std::move(options));
+  EXPECT_TRUE(result.ok()) << result.error().message;
+  return out;
+}
+
+TEST(LoadRun, NoRowAndNoOtherSeedHasPromptsThatAServerHasSeen) {
+  const LoadOptions alone{.requests = 20, .prompt_tokens = 100, .output_tokens = 1};
+  LoadOptions shared = alone, traced = alone;
+  shared.shared_tokens = 60;
+  for (int i = 0; i < 3; ++i)
+    traced.trace.push_back({.input_tokens = 600, .output_tokens = 1, .pieces = {7, 8 + i}});
+  for (const LoadOptions& first : {alone, shared, traced}) {
+    LoadOptions row = first, seed = first;
+    row.row = 1;
+    seed.seed = 2;
+    const std::set<std::string> before = Beginnings(first, 8);
+    const bool own_beginnings = first.shared_tokens == 0 && first.trace.empty();
+    EXPECT_EQ(before.size(), own_beginnings ? 20u : 1u);
+    EXPECT_EQ(Beginnings(first, 8), before);
+    for (const LoadOptions& other : {row, seed}) {
+      for (const std::string& text : Beginnings(other, 8))
+        EXPECT_EQ(before.count(text), 0u) << text;
+    }
+  }
 }
 
 TEST(LoadRun, WhatGoesWrongIsCountedWithItsReason) {

@@ -1,10 +1,11 @@
 """What the endpoints take, refuse and give; and that a text is the same whoever else is served."""
 import json
 import re
+import subprocess
 import threading
 import unittest
 
-from harness import CHAT, PLAIN, ROOT, Server, chat, wait_until
+from harness import BINARY, CHAT, PLAIN, ROOT, Server, chat, wait_until
 
 
 class Api(unittest.TestCase):
@@ -272,6 +273,22 @@ class Thinking(unittest.TestCase):
         with Server() as server:
             message = server.post(CHAT, chat("a", max_tokens=3)).json["choices"][0]["message"]
             self.assertNotIn("reasoning_content", message)
+
+
+class BenchServe(unittest.TestCase):
+    """`kvasir bench serve` against a real server."""
+
+    def bench(self, server, *flags):
+        command = [BINARY, "bench", "serve", "--url", f"http://{server.host}:{server.port}", "--endpoint", "completions", "--json", *flags]
+        return subprocess.run(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def test_no_row_finds_the_prompts_of_the_row_before_in_the_cache(self):
+        with Server() as server:
+            out = self.bench(server, "--rate", "1000,1000", "--requests", "10", "--prompt-tokens", "200", "--output-tokens", "4")
+            self.assertEqual(out.returncode, 0, out.stderr)
+            for row in json.loads(out.stdout)["rows"]:
+                self.assertEqual(row["completed"], 10, row["errors"])
+                self.assertLess(row["cached_tokens"], 0.2 * row["total_input_tokens"])
 
 
 if __name__ == "__main__":
