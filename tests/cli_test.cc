@@ -196,6 +196,30 @@ TEST(CommandLine, AFlagThatSaysNoMeansTheSameInEnvironmentAndFile) {
   EXPECT_EQ(Kvasir(Quiet("doctor --json"), "KVASIR_NO_PROBE=1").json()["read_gb_s"], 0);
 }
 
+TEST(CommandLine, KeysAndSettingsThatCannotBeLookedForAreNotTakenForNone) {
+  const Folder folder;
+  const std::string config = folder.path() + "/kvasir";
+  std::filesystem::create_directory(config);
+  // Links to themselves: an error that not even root is spared.
+  for (const char* name : {"keys.toml", "config.toml"}) {
+    const std::string path = config + "/" + name;
+    std::filesystem::create_symlink(path, path);
+    for (const std::string listen : {"", " --host 0.0.0.0"}) {
+      // Never listens, with or without keys: there is no such certificate.
+      const Output out = Kvasir("serve " + kTiny + " --port 0 --tls-cert " + folder.path() +
+                                    "/none --tls-key " + folder.path() + "/none 2>&1" + listen,
+                                "XDG_CONFIG_HOME=" + folder.path());
+      EXPECT_NE(out.code, 0);
+      EXPECT_NE(out.text.find("cannot look for " + path + ": Too many levels"), std::string::npos)
+          << out.text;
+    }
+    const Output add = Kvasir("key add a 2>&1", "XDG_CONFIG_HOME=" + folder.path());
+    EXPECT_NE(add.code, 0);
+    EXPECT_NE(add.text.find(path), std::string::npos) << add.text;
+    std::filesystem::remove(path);
+  }
+}
+
 TEST(CommandLine, ExplainShowPlanTokenizeDoctorGiveJson) {
   const nlohmann::json explain =
       Kvasir(Quiet("explain " + kTiny + " -p 'the hat in' --step 20 --upto 50 --json")).json();

@@ -5,6 +5,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
 
 namespace kvasir {
 namespace {
@@ -36,6 +37,14 @@ Result<std::string> ReadTextFile(const std::string& path, size_t limit) {
   Result<std::string> text = ReadAll(fd, path, limit);
   ::close(fd);
   return text;
+}
+
+Result<bool> Exists(const std::string& path) {
+  std::error_code error;
+  const bool exists = std::filesystem::exists(path, error);  // no error for ENOENT and ENOTDIR
+  if (!error) return exists;
+  return MakeError(ErrorCode::kIo, "cannot look for {}: {}; let this user search its folder", path,
+                   error.message());
 }
 
 }  // namespace kvasir

@@ -3,6 +3,7 @@
 #include <filesystem>
 
 #include "app/commands.h"
+#include "app/input.h"
 #include "app/json_output.h"
 #include "app/settings.h"
 #include "app/terminal.h"
@@ -21,8 +22,8 @@ std::string PathOf(const KeyFlags& f) { return f.file.empty() ? DefaultKeyFile()
 
 /// The file, or an empty one where there is none yet.
 Result<KeyFile> ReadOrNone(const std::string& path) {
-  std::error_code error;
-  if (!std::filesystem::exists(path, error)) return KeyFile();
+  KV_ASSIGN(const bool exists, Exists(path));
+  if (!exists) return KeyFile();
   return ReadKeyFile(path);
 }
 

@@ -6,6 +6,7 @@
 
 #include "app/commands.h"
 #include "app/flags.h"
+#include "app/input.h"
 #include "app/settings.h"
 #include "app/terminal.h"
 #include "server/request_log.h"
@@ -32,10 +33,10 @@ bool IsLoopback(const std::string& host) {
 }
 
 /// The key file: as given, or the usual one if there is one.
-std::string KeysOf(const ServeFlags& f) {
+Result<std::string> KeysOf(const ServeFlags& f) {
   if (!f.keys.empty() || f.no_keys) return f.keys;
-  std::error_code error;
-  return std::filesystem::exists(DefaultKeyFile(), error) ? DefaultKeyFile() : "";
+  KV_ASSIGN(const bool exists, Exists(DefaultKeyFile()));
+  return exists ? DefaultKeyFile() : "";
 }
 
 Status CheckRanges(const ServeFlags& f) {
@@ -58,7 +59,7 @@ Status CheckRanges(const ServeFlags& f) {
     return MakeError(ErrorCode::kInvalid, "--keys and --no-keys exclude one another");
   if (f.tls_cert.empty() != f.tls_key.empty())
     return MakeError(ErrorCode::kInvalid, "--tls-cert and --tls-key belong together");
-  if (KeysOf(f).empty() && f.unix_path.empty() && !IsLoopback(f.host) && !f.no_keys) {
+  if (f.keys.empty() && f.unix_path.empty() && !IsLoopback(f.host) && !f.no_keys) {
     return MakeError(ErrorCode::kInvalid,
                      "--host {} lets others in, and there are no API keys: make one (kvasir key "
                      "add NAME), or say --no-keys",
@@ -104,7 +105,7 @@ ServerOptions ToServerOptions(const ServeFlags& f, const std::string& path,
   o.http.limits.body_bytes = requests.body_bytes;
   o.http.limits.all_bodies_bytes = requests.all_bodies_bytes;
   o.model_name = f.alias.empty() ? std::filesystem::path(path).stem().string() : f.alias;
-  o.keys_path = KeysOf(f);
+  o.keys_path = f.keys;
   o.log_prompts = f.log_prompts;
   o.drain_timeout_s = f.drain_timeout_s;
   return o;
@@ -148,7 +149,8 @@ struct Log {
   ~Log() { EndLog(); }
 };
 
-Result<int> Serve(const ServeFlags& flags) {
+Result<int> Serve(ServeFlags flags) {
+  KV_ASSIGN(flags.keys, KeysOf(flags));
   KV_RETURN_IF_ERROR(CheckRanges(flags));
   KV_ASSIGN(LoadOptions load, ToLoadOptions(flags.model, flags.max_sequences));
   load.memory.contexts = flags.max_sequences;

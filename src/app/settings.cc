@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cctype>
-#include <filesystem>
 #include <sstream>
 #include <vector>
 
@@ -119,8 +118,8 @@ Status ApplyConfigFile(CLI::App* root, const std::string& given) {
   std::string path = given;
   if (path.empty()) {
     path = ConfigFolder() + "/config.toml";
-    std::error_code error;
-    if (!std::filesystem::exists(path, error)) return {};
+    KV_ASSIGN(const bool exists, Exists(path));
+    if (!exists) return {};
   }
   const std::vector<CLI::App*> chosen = root->get_subcommands();
   if (chosen.empty()) return {};

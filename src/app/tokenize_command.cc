@@ -82,8 +82,7 @@ Command AddTokenizeCommand(CLI::App* root) {
       ->type_name("ID")
       ->delimiter(',');
   app->add_flag("--no-special", flags->no_special, "take <|...|> in the text as plain text");
-  app->add_flag("--no-bos", flags->no_bos,
-                "do not add BOS and EOS where the model wants them");
+  app->add_flag("--no-bos", flags->no_bos, "do not add BOS and EOS where the model wants them");
   app->add_flag("--ids", flags->ids_only, "only the ids, one a line");
   app->add_flag("--json", flags->json, "one JSON object on stdout");
   return [flags] { return Tokenize(*flags); };
