@@ -332,6 +332,19 @@ TEST(CommandLine, WithinAnAddressSpaceLimitItServesOrRefusesWithTheNumbers) {
   }
 }
 
+std::string ReadSource(const std::string& path) {
+  std::ifstream in(std::string(KVASIR_SOURCE_DIR "/") + path);
+  EXPECT_TRUE(in.is_open()) << path;
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+TEST(Packaging, TheServiceRunsAsTheUserThatIsMadeForIt) {
+  const std::string unit = ReadSource("packaging/kvasir.service");
+  EXPECT_EQ(unit.find("DynamicUser"), std::string::npos) << "nobody could give it a key file";
+  EXPECT_NE(unit.find("\nUser=kvasir\nGroup=kvasir\n"), std::string::npos);
+  EXPECT_NE(ReadSource("packaging/kvasir.sysusers.conf").find("\nu kvasir - "), std::string::npos);
+}
+
 class DefaultModelCli : public ::testing::Test {
  protected:
   void SetUp() override { SKIP_WITHOUT_DEFAULT_MODEL(); }

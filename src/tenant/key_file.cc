@@ -188,6 +188,39 @@ Error CannotWrite(const std::string& path) {
   return MakeError(ErrorCode::kIo, "cannot write {}: {}", path, std::strerror(errno));
 }
 
+/// Gives a new file the owner, group and mode of the one at `path`, if there is one: the server
+/// that reads it may run as another user than the one who adds a key.
+Status KeepOwnerAndMode(int fd, const std::string& path) {
+  struct stat before {};
+  struct stat now {};
+  if (stat(path.c_str(), &before) != 0) {
+    if (errno == ENOENT) return {};
+    return MakeError(ErrorCode::kIo, "cannot look for {}: {}", path, std::strerror(errno));
+  }
+  if (fstat(fd, &now) != 0) return CannotWrite(path);
+  const bool same = before.st_uid == now.st_uid && before.st_gid == now.st_gid;
+  if (!same && fchown(fd, before.st_uid, before.st_gid) != 0) {
+    return MakeError(
+        ErrorCode::kIo,
+        "{} belongs to user {} and group {}, who could not read it any more if it were "
+        "replaced: {}; run this as root or as that user",
+        path, before.st_uid, before.st_gid, std::strerror(errno));
+  }
+  if (fchmod(fd, before.st_mode & 0777) != 0) return CannotWrite(path);
+  return {};
+}
+
+Status WriteAll(int fd, const std::string& path, const std::string& text) {
+  for (size_t at = 0; at < text.size();) {
+    const ssize_t n = write(fd, text.data() + at, text.size() - at);
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) return CannotWrite(path);
+    at += static_cast<size_t>(n);
+  }
+  if (fsync(fd) != 0) return CannotWrite(path);
+  return {};
+}
+
 }  // namespace
 
 Status CheckTenantName(const std::string& name) {
@@ -242,25 +275,15 @@ Result<KeyFile> ReadKeyFile(const std::string& path) {
 }
 
 Status WriteKeyFile(const std::string& path, const KeyFile& file) {
-  const std::string text = Print(file), fresh = path + ".new";
+  const std::string fresh = path + ".new";
   const int fd = open(fresh.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
   if (fd < 0) return CannotWrite(fresh);
-  size_t at = 0;
-  while (at < text.size()) {
-    const ssize_t n = write(fd, text.data() + at, text.size() - at);
-    if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) break;
-    at += static_cast<size_t>(n);
-  }
-  const bool written = at == text.size() && fchmod(fd, 0600) == 0 && fsync(fd) == 0;
-  const Error error = CannotWrite(fresh);
+  Status status = fchmod(fd, 0600) == 0 ? KeepOwnerAndMode(fd, path) : CannotWrite(fresh);
+  if (status.ok()) status = WriteAll(fd, fresh, Print(file));
   close(fd);
-  if (!written) {
-    unlink(fresh.c_str());
-    return error;
-  }
-  if (rename(fresh.c_str(), path.c_str()) != 0) return CannotWrite(path);
-  return {};
+  if (status.ok() && rename(fresh.c_str(), path.c_str()) != 0) status = CannotWrite(path);
+  if (!status.ok()) unlink(fresh.c_str());
+  return status;
 }
 
 }  // namespace kvasir

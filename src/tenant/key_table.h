@@ -48,8 +48,9 @@ using KeyFile = std::map<std::string, TenantEntry>;  // by name
 
 /// Reads a TOML file of tables [tenant.NAME]. An Error names file, tenant, field, value and limit.
 Result<KeyFile> ReadKeyFile(const std::string& path);
-/// Replaces the file at once: a reader sees the old one or the new one. Only its owner may read it.
-/// Comments of the old file are lost.
+/// Replaces the file at once: a reader sees the old one or the new one. A new one only its owner
+/// may read; of an old one owner, group and mode are kept, and where they cannot be, it stays as it
+/// is and there is an Error. Comments of the old file are lost.
 Status WriteKeyFile(const std::string& path, const KeyFile& file);
 /// Names are short, and letters, digits, "-", "_" and "." only.
 Status CheckTenantName(const std::string& name);

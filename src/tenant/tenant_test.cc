@@ -60,6 +60,39 @@ TEST_F(Keys, AreRandomAndOnlyTheirHashesAreKept) {
   EXPECT_FALSE(std::filesystem::exists(path_ + ".new"));
 }
 
+TEST_F(Keys, WhoMightReadTheFileMayReadTheOneInItsPlace) {
+  ASSERT_TRUE(WriteKeyFile(path_, {}).ok());
+  const bool root = geteuid() == 0;
+  const uid_t user = root ? 4711 : geteuid();
+  const gid_t group = root ? 4712 : getegid();
+  ASSERT_EQ(chown(path_.c_str(), user, group), 0);
+  ASSERT_EQ(chmod(path_.c_str(), 0640), 0);
+  const auto expect_kept = [&] {
+    struct stat status;
+    ASSERT_EQ(stat(path_.c_str(), &status), 0);
+    EXPECT_EQ(status.st_mode & 07777, 0640u);
+    EXPECT_EQ(status.st_uid, user);
+    EXPECT_EQ(status.st_gid, group);
+    EXPECT_FALSE(std::filesystem::exists(path_ + ".new"));
+  };
+  KeyFile file;
+  file["alice"] = {};
+  ASSERT_TRUE(WriteKeyFile(path_, file).ok());
+  expect_kept();
+  EXPECT_EQ(ReadKeyFile(path_)->size(), 1u);
+  if (!root) GTEST_SKIP() << "only root has files of others";
+  // Whoever may not give it to its owner does not replace it, though the folder would let him.
+  ASSERT_EQ(chmod(folder_.c_str(), 0777), 0);
+  ASSERT_EQ(seteuid(4713), 0);
+  const Status refused = WriteKeyFile(path_, {});
+  ASSERT_EQ(seteuid(0), 0);
+  ASSERT_FALSE(refused.ok());
+  EXPECT_NE(refused.error().message.find("user 4711 and group 4712"), std::string::npos)
+      << refused.error().message;
+  expect_kept();
+  EXPECT_EQ(ReadKeyFile(path_)->size(), 1u);
+}
+
 TEST_F(Keys, WhatIsWrittenIsReadAgain) {
   KeyFile file;
   file["a.b-c_1"] = {.keys = {HashKey("one"), HashKey("two")},
