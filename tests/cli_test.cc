@@ -10,6 +10,7 @@
 #include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -343,6 +344,18 @@ TEST(Packaging, TheServiceRunsAsTheUserThatIsMadeForIt) {
   EXPECT_EQ(unit.find("DynamicUser"), std::string::npos) << "nobody could give it a key file";
   EXPECT_NE(unit.find("\nUser=kvasir\nGroup=kvasir\n"), std::string::npos);
   EXPECT_NE(ReadSource("packaging/kvasir.sysusers.conf").find("\nu kvasir - "), std::string::npos);
+}
+
+TEST(Packaging, TheImageIsMadeWithoutWhatGitIgnores) {
+  const std::string left_out = "\n" + ReadSource(".dockerignore");
+  std::istringstream ignored(ReadSource(".gitignore"));
+  for (std::string line; std::getline(ignored, line);) {
+    // "/a/" of git is "a" here, and "a" of git "**/a".
+    line = line[0] == '/' ? line.substr(1) : "**/" + line;
+    if (line.ends_with('/')) line.pop_back();
+    EXPECT_NE(left_out.find("\n" + line + "\n"), std::string::npos) << line;
+  }
+  EXPECT_NE(left_out.find("\n.git\n"), std::string::npos);
 }
 
 class DefaultModelCli : public ::testing::Test {
