@@ -175,6 +175,70 @@ TEST(CommandLine, FlagsCountOverEnvironmentOverFile) {
   }
 }
 
+TEST(CommandLine, SubcommandsOfSubcommandsHaveTheSameSettings) {
+  const Folder folder;
+  const auto config = [&](const std::string& text) {
+    return " --config " + folder.Write("c.toml", text);
+  };
+  const std::string batch = "bench batch " + kTiny + " --pp 8 --tg 8 --json";
+  const auto dtype = [&](const std::string& before, const std::string& more) {
+    return Kvasir(Quiet(batch + more), before).json()["kv_dtype"];
+  };
+  EXPECT_EQ(dtype("", ""), "bf16");
+  EXPECT_EQ(dtype("KVASIR_KV_DTYPE=f32", ""), "f32");
+  EXPECT_EQ(dtype("", config("kv-dtype = \"f16\"\n")), "f16");
+  EXPECT_EQ(dtype("", config("kv-dtype = \"f16\"\n[bench.batch]\nkv-dtype = \"int8\"\n")), "int8");
+  EXPECT_EQ(dtype("KVASIR_KV_DTYPE=f32", config("[bench.batch]\nkv-dtype = \"int8\"\n")), "f32");
+  EXPECT_EQ(dtype("", config("[bench.kernel]\nkv-dtype = [\"int8\", \"f32\"]\n")), "bf16");
+  // A list is fit for this one alone, and no other minds it.
+  const auto r = Kvasir(Quiet("plan " + kTiny + " --json"), "KVASIR_RATE=1,2 KVASIR_ROWS=1,2");
+  EXPECT_EQ(r.code, 0) << r.text;
+  EXPECT_EQ(
+      Kvasir(Quiet("key add a --json"), "KVASIR_FILE=" + folder.path() + "/k.toml").json()["file"],
+      folder.path() + "/k.toml");
+  for (const auto& [text, part] :
+       {std::pair<std::string, std::string>{"[bench.batch]\nnonsense = 1\n", "bench.batch"},
+        {"[bench]\npp = 1\n", "pp is not an option of bench"},
+        {"[bench.nonsense]\n", "[bench.nonsense]"},
+        {"[bench.batch]\nthreads = \"many\"\n", "threads"}}) {
+    const Output out = Kvasir(batch + config(text) + " 2>&1");
+    EXPECT_EQ(out.code, 2) << text;
+    EXPECT_NE(out.text.find(part), std::string::npos) << out.text;
+  }
+  const Output bad = Kvasir("plan " + kTiny + " 2>&1", "KVASIR_CTX=many");
+  EXPECT_EQ(bad.code, 2);
+  EXPECT_NE(bad.text.find("KVASIR_CTX"), std::string::npos) << bad.text;
+  EXPECT_NE(Kvasir("bench batch --help").text.find("KVASIR_KV_DTYPE"), std::string::npos);
+}
+
+TEST(CommandLine, WhatHasAnotherMeaningIsSetByItsOwnTableAlone) {
+  const Folder folder;
+  const std::string profile = folder.Write("p.json", "kept");
+  const std::string bench = Quiet("bench batch " + kTiny + " --pp 8 --tg 8 --json");
+  EXPECT_EQ(Kvasir(bench, "KVASIR_PROFILE=" + profile).code, 0);
+  EXPECT_EQ(std::filesystem::file_size(profile), 4u) << "written over by who does not read it";
+  const std::string config =
+      folder.Write("c.toml", "[bench.batch]\nprofile = \"" + profile + "\"\n");
+  EXPECT_EQ(Kvasir(bench + " --config " + config).code, 0);
+  EXPECT_GT(std::filesystem::file_size(profile), 4u);
+}
+
+TEST(CommandLine, BatchTakesItsModelAsAllOthersDo) {
+  const Folder folder;
+  const std::string in = folder.Write("in.jsonl", ""), out = folder.path() + "/out.jsonl";
+  const auto code = [&](const std::string& before, const std::string& more) {
+    return Kvasir(Quiet("batch " + more + " --json"), before).code;
+  };
+  const std::string files = in + " " + out, model = " --model " + kTiny;
+  EXPECT_EQ(code("", files + model), 0);
+  EXPECT_EQ(code("KVASIR_MODEL=" + kTiny, files), 0);
+  EXPECT_EQ(code("KVASIR_MODEL=none", kTiny + " " + files), 0);
+  EXPECT_EQ(code("KVASIR_MODEL=none", files), 1);
+  EXPECT_EQ(code("", files + " --config " +
+                         folder.Write("c.toml", "[batch]\nmodel = \"" + kTiny + "\"\n")),
+            0);
+}
+
 TEST(CommandLine, AFlagThatSaysNoMeansTheSameInEnvironmentAndFile) {
   const Folder folder;
   const std::string model = KVASIR_SOURCE_DIR "/tests/data/tiny/gemma3.gguf";  // has a BOS

@@ -74,6 +74,8 @@ Command AddBatchCommand(CLI::App* root) {
       ->required()
       ->expected(2, 3)
       ->type_name("FILES");
+  app->add_option("--model", flags->model.model, "the same as MODEL, which counts more")
+      ->type_name("MODEL");
   AddComputeOptions(app, &flags->model);
   app->add_option("--max-sequences", flags->max_sequences, "sequences computed at once")
       ->type_name("N");

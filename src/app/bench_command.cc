@@ -277,8 +277,10 @@ Command AddBenchCommand(CLI::App* root) {
   batch->add_flag("--shared", flags->bench.shared_prompt, "all have the same prompt");
   batch->add_flag("--again", flags->bench.again, "then the same prompts again, to the first token");
   batch->add_flag("--breakdown", flags->breakdown, "also where the time of the steps went");
+  // Written: not the file that KVASIR_PROFILE says to simulate, which reads it.
   batch->add_option("--profile", flags->profile, "also writes what steps cost here, for simulate")
-      ->type_name("FILE");
+      ->type_name("FILE")
+      ->configurable(false);
   batch->add_flag("--json", flags->json, "one JSON object on stdout");
   const Command run_kernel = AddBenchKernel(bench);
   const Command run_serve = AddBenchServe(bench);

@@ -167,8 +167,10 @@ Command AddBenchServe(CLI::App* bench) {
       ->type_name("URL");
   app->add_option("--endpoint", f->endpoint, "chat or completions (default: chat)")
       ->type_name("NAME");
+  // A name that the server knows: not the file that KVASIR_MODEL says to other subcommands.
   app->add_option("--model", f->load.model, "default: the first that the server lists")
-      ->type_name("NAME");
+      ->type_name("NAME")
+      ->configurable(false);
   app->add_option("--api-key", f->load.key, "sent as Authorization: Bearer")->type_name("KEY");
   app->add_option("--requests", f->load.requests, "in all (default: 100)")->type_name("N");
   app->add_option("--concurrency", f->load.concurrency,

@@ -58,10 +58,10 @@ int Run(int argc, char** argv) {
   commands["perplexity"] = AddPerplexityCommand(&root);
   commands["doctor"] = AddDoctorCommand(&root);
   commands["completion"] = AddCompletionCommand(&root);
-  UseEnvironment(&root);
   try {
     root.parse(argc, argv);
   } catch (const CLI::Success& asked) {  // --help, --version
+    NameVariables(&root);
     return root.exit(asked);
   } catch (const CLI::ParseError& error) {
     const std::string in =
@@ -69,7 +69,9 @@ int Run(int argc, char** argv) {
     PrintError(fmt::format("{}; see kvasir{} --help", error.what(), in));
     return kExitUsage;
   }
-  if (const Status status = ApplyConfigFile(&root, config); !status.ok()) {
+  Status status = ApplyEnvironment(&root);
+  if (status.ok()) status = ApplyConfigFile(&root, config);
+  if (!status.ok()) {
     PrintError(status.error().message);
     return kExitUsage;
   }

@@ -27,7 +27,7 @@ struct ModelFlags {
 void AddModelFlag(CLI::App* app, ModelFlags* flags);
 /// MODEL and all that decides memory and threads.
 void AddComputeFlags(CLI::App* app, ModelFlags* flags);
-/// The same without MODEL.
+/// The same without MODEL: for subcommands that take it in another way.
 void AddComputeOptions(CLI::App* app, ModelFlags* flags);
 
 /// Checks the flags and finds the file. `logit_rows`: rows of one step whose logits are wanted.

@@ -1,7 +1,10 @@
 #include "app/settings.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cctype>
+#include <cstdlib>
 #include <sstream>
 #include <vector>
 
@@ -27,6 +30,11 @@ bool Settable(const CLI::Option* option) {
   return name != "help" && name != "version" && name != "config";
 }
 
+/// Whether the environment and the file's top set the option, as in every subcommand that has one
+/// of its name. configurable(false) keeps apart one that means something else: only its own table
+/// does.
+bool Shared(const CLI::Option* option) { return option->get_configurable(); }
+
 CLI::Option* FindOption(CLI::App* app, std::string_view key) {
   for (CLI::Option* option : app->get_options()) {
     if (Settable(option) && option->get_lnames()[0] == key) return option;
@@ -51,53 +59,70 @@ std::vector<std::string> AsTexts(const toml::node& node) {
   return out;
 }
 
-Status Set(CLI::Option* option, const std::string& path, std::string_view key,
-           const toml::node& node) {
+/// `where`: the file or the variable, for errors.
+Status Set(CLI::Option* option, const std::string& where, const std::vector<std::string>& texts) {
   if (option->count() > 0) return {};
   try {
-    for (const std::string& text : AsTexts(node)) option->add_result(text);
+    for (const std::string& text : texts) option->add_result(text);
     option->run_callback();
   } catch (const CLI::Error& error) {
-    return MakeError(ErrorCode::kInvalid, "{}: {}: {}", path, key, error.what());
+    return MakeError(ErrorCode::kInvalid, "{}: {}", where, error.what());
   }
   return {};
 }
 
-Status ApplyTable(CLI::App* root, CLI::App* chosen, const std::string& path,
-                  const toml::table& table) {
+std::vector<CLI::App*> SubcommandsOf(CLI::App* app) {
+  return app->get_subcommands([](CLI::App*) { return true; });
+}
+
+/// The subcommand that was called: `batch` of `bench batch`.
+CLI::App* Called(CLI::App* root) {
+  CLI::App* app = root;
+  while (!app->get_subcommands().empty()) app = app->get_subcommands()[0];
+  return app;
+}
+
+/// Whether a subcommand below `app` has the option.
+bool IsKnown(CLI::App* app, std::string_view key) {
+  const std::vector<CLI::App*> all = SubcommandsOf(app);
+  return std::any_of(all.begin(), all.end(),
+                     [&](CLI::App* a) { return FindOption(a, key) != nullptr || IsKnown(a, key); });
+}
+
+/// Keys at the top: for every subcommand that has the option, but for those that are not Shared.
+Status ApplyTop(CLI::App* root, const std::string& path, const toml::table& table) {
   for (const auto& [key, node] : table) {
     if (node.is_table()) continue;
-    const std::vector<CLI::App*> all = root->get_subcommands([](CLI::App*) { return true; });
-    const bool known = std::any_of(all.begin(), all.end(), [&k = key](CLI::App* app) {
-      return FindOption(app, k.str()) != nullptr;
-    });
-    if (!known)
+    if (!IsKnown(root, key.str()))
       return MakeError(ErrorCode::kInvalid, "{}: {} is not an option of any subcommand", path,
                        key.str());
-    if (CLI::Option* option = FindOption(chosen, key.str()))
-      KV_RETURN_IF_ERROR(Set(option, path, key.str(), node));
+    CLI::Option* option = FindOption(Called(root), key.str());
+    if (option != nullptr && Shared(option))
+      KV_RETURN_IF_ERROR(Set(option, fmt::format("{}: {}", path, key.str()), AsTexts(node)));
   }
   return {};
 }
 
-Status ApplySubcommandTables(CLI::App* root, CLI::App* chosen, const std::string& path,
-                             const toml::table& table) {
+/// The keys of `app`'s table [name], and the tables in it, of subcommands of its own.
+Status ApplyTable(CLI::App* app, const CLI::App* called, const std::string& path,
+                  const std::string& name, const toml::table& table) {
   for (const auto& [key, node] : table) {
-    const toml::table* inner = node.as_table();
-    if (inner == nullptr) continue;
-    const std::vector<CLI::App*> all =
-        root->get_subcommands([&k = key](CLI::App* a) { return a->get_name() == k.str(); });
-    CLI::App* app = all.empty() ? nullptr : all[0];
-    if (app == nullptr)
-      return MakeError(ErrorCode::kInvalid, "{}: [{}] is not a subcommand", path, key.str());
-    for (const auto& [name, value] : *inner) {
-      CLI::Option* option = FindOption(app, name.str());
-      if (option == nullptr) {
-        return MakeError(ErrorCode::kInvalid, "{}: {} is not an option of {}", path, name.str(),
-                         key.str());
-      }
-      if (app == chosen) KV_RETURN_IF_ERROR(Set(option, path, name.str(), value));
+    const std::string within =
+        name.empty() ? std::string(key.str()) : fmt::format("{}.{}", name, key.str());
+    if (const toml::table* inner = node.as_table()) {
+      const std::vector<CLI::App*> sub =
+          app->get_subcommands([&k = key](CLI::App* a) { return a->get_name() == k.str(); });
+      if (sub.empty())
+        return MakeError(ErrorCode::kInvalid, "{}: [{}] is not a subcommand", path, within);
+      KV_RETURN_IF_ERROR(ApplyTable(sub[0], called, path, within, *inner));
+      continue;
     }
+    if (name.empty()) continue;  // at the top: ApplyTop's
+    CLI::Option* option = FindOption(app, key.str());
+    if (option == nullptr)
+      return MakeError(ErrorCode::kInvalid, "{}: {} is not an option of {}", path, key.str(), name);
+    if (app == called)
+      KV_RETURN_IF_ERROR(Set(option, fmt::format("{}: {}", path, key.str()), AsTexts(node)));
   }
   return {};
 }
@@ -106,12 +131,23 @@ Status ApplySubcommandTables(CLI::App* root, CLI::App* chosen, const std::string
 
 std::string DefaultKeyFile() { return ConfigFolder() + "/keys.toml"; }
 
-void UseEnvironment(CLI::App* root) {
-  for (CLI::App* app : root->get_subcommands([](CLI::App*) { return true; })) {
+void NameVariables(CLI::App* root) {
+  for (CLI::App* app : SubcommandsOf(root)) {
     for (CLI::Option* option : app->get_options()) {
-      if (Settable(option)) option->envname(VariableOf(option->get_lnames()[0]));
+      if (Settable(option) && Shared(option)) option->envname(VariableOf(option->get_lnames()[0]));
     }
+    NameVariables(app);
   }
+}
+
+Status ApplyEnvironment(CLI::App* root) {
+  for (CLI::Option* option : Called(root)->get_options()) {
+    if (!Settable(option) || !Shared(option)) continue;
+    const std::string variable = VariableOf(option->get_lnames()[0]);
+    const char* value = std::getenv(variable.c_str());
+    if (value != nullptr && value[0] != '\0') KV_RETURN_IF_ERROR(Set(option, variable, {value}));
+  }
+  return {};
 }
 
 Status ApplyConfigFile(CLI::App* root, const std::string& given) {
@@ -121,15 +157,13 @@ Status ApplyConfigFile(CLI::App* root, const std::string& given) {
     KV_ASSIGN(const bool exists, Exists(path));
     if (!exists) return {};
   }
-  const std::vector<CLI::App*> chosen = root->get_subcommands();
-  if (chosen.empty()) return {};
   constexpr size_t kMostBytes = 1 << 20;
   KV_ASSIGN(const std::string text, ReadTextFile(path, kMostBytes));
   const Result<toml::table> table = ParseToml(text);
   if (!table.ok()) return MakeError(table.error().code, "{}: {}", path, table.error().message);
   // A subcommand's own table counts more than the top.
-  KV_RETURN_IF_ERROR(ApplySubcommandTables(root, chosen[0], path, *table));
-  return ApplyTable(root, chosen[0], path, *table);
+  KV_RETURN_IF_ERROR(ApplyTable(root, Called(root), path, "", *table));
+  return ApplyTop(root, path, *table);
 }
 
 }  // namespace kvasir

@@ -7,13 +7,19 @@
 
 namespace kvasir {
 
-/// Lets every option be set by an environment variable: --kv-dtype by KVASIR_KV_DTYPE.
-void UseEnvironment(CLI::App* root);
+/// Tells in the help which environment variable sets an option. Not before parsing: CLI11 would
+/// take each variable for every subcommand, and one may not fit another's option of the same name.
+void NameVariables(CLI::App* root);
+
+/// Sets the options of the subcommand that was called from the environment, where the command line
+/// did not: --kv-dtype from KVASIR_KV_DTYPE. An Error names the variable.
+Status ApplyEnvironment(CLI::App* root);
 
 /// Sets the options that neither the command line nor the environment set from a TOML file: keys
 /// are the options' long names, at the top for all subcommands or in a table of a subcommand's
-/// name. `path` empty: the config folder's config.toml, if there is one. An unknown key, or a value
-/// that does not fit, is an Error that names it; so is a folder that may not be searched.
+/// name: [serve], [bench.batch]. `path` empty: the config folder's config.toml, if there is one. An
+/// unknown key, or a value that does not fit, is an Error that names it; so is a folder that may
+/// not be searched.
 Status ApplyConfigFile(CLI::App* root, const std::string& path);
 
 /// Where `kvasir key` writes and `kvasir serve` looks: keys.toml in the config folder.
