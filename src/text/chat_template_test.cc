@@ -64,6 +64,9 @@ TEST(ChatTemplate, WhatATemplateMayUseIsBounded) {
       "{{ 9223372036854775807 + 1 }}",
       "{{ 3 ** 999 }}",
       "{{ strftime_now('%Y' * 1000) }}",
+      "{{ ('%9999d' * 100000) % ((1,) * 100000) }}",
+      "{% set ns = namespace(v=[1] * 1000) %}{% for i in range(150) %}{% set ns.v = [ns.v] %}{% "
+      "endfor %}{{ ns.v | tojson(indent=1000) }}",
   };
   for (const char* source : kHungry) EXPECT_NE(RenderError(source), "") << source;
   // Long work that needs little memory is bounded by steps.
@@ -71,6 +74,64 @@ TEST(ChatTemplate, WhatATemplateMayUseIsBounded) {
                         "{% for d in l %}{% endfor %}{% endfor %}{% endfor %}{% endfor %}")
                 .find("steps"),
             std::string::npos);
+}
+
+// Evaluating these takes less than 2,000 steps; it is the walks that do not fit.
+TEST(ChatTemplate, WalkingOverTextTakesSteps) {
+  const auto takes_steps = [](const std::string& source) {
+    return RenderError(source, {.max_steps = 200'000}).find("steps") != std::string::npos;
+  };
+  // Searches that compare much at each place.
+  const std::string near = "{% set s = 'a' * 4000000 %}{% set w = 'a' * 1000000 ~ 'b' %}";
+  for (const char* search :
+       {"w in s", "w is in s", "s.find(w)", "s.count(w)", "s.split(w)", "s.partition(w)",
+        "s.rfind('a' * 400000 ~ 'b' ~ 'a' * 400000)", "s | replace(w, '')"}) {
+    EXPECT_TRUE(takes_steps(near + "{{ " + search + " }}")) << search;
+  }
+  // Passes over a long text, without end.
+  const std::string many =
+      "{% set s = 'x' * 16000000 %}{% set t = 'x' * 15999999 ~ 'x' %}{% set d = {t: 1} %}"
+      "{% for i in range(100) %}{% if ";
+  for (const char* pass : {"s|length",
+                           "s == t",
+                           "s < t",
+                           "s is lower",
+                           "s is upper",
+                           "s.isdigit()",
+                           "s.find('y')",
+                           "s.rfind('y')",
+                           "'y' in s",
+                           "s.count('y')",
+                           "s.strip()[0]",
+                           "s.strip(s)",
+                           "[s] == [t]",
+                           "s in [t]",
+                           "s in d",
+                           "d.get(s)",
+                           "[s] | select('eq', t) | list",
+                           "s is filter",
+                           "loop.changed(s) or loop.changed(t)",
+                           "[s, t] | sort(case_sensitive=true) | length",
+                           "[] | join(s)"}) {
+    EXPECT_TRUE(takes_steps(many + pass + " %}{% endif %}{% endfor %}")) << pass;
+  }
+  // Lists that hold one another many times.
+  const std::string tree =
+      "{% set ns = namespace(a=[1], b=[1]) %}{% for i in range(19) %}{% set ns.a = [ns.a, ns.a] %}"
+      "{% set ns.b = [ns.b, ns.b] %}{% endfor %}{% for i in range(100) %}{% if ";
+  for (const char* pass : {"ns.a == ns.b", "ns.a is filter", "[] | join(ns.a)"}) {
+    EXPECT_TRUE(takes_steps(tree + pass + " %}{% endif %}{% endfor %}")) << pass;
+  }
+}
+
+TEST(ChatTemplate, WhatIsLinearElsewhereIsLinear) {
+  // Each ends at once; with a search for each character or key they take minutes.
+  EXPECT_EQ(RenderError("{{ ('x' * 1000000).strip('y' * 1000000) }}"), "");
+  std::string keys;
+  for (int i = 0; i < 120'000; ++i) keys += std::to_string(i) + ":0,";
+  EXPECT_EQ(RenderError("{{ {" + keys + "} | length }}"), "");
+  // A name that is not there is not kept whole in each place.
+  EXPECT_EQ(RenderError("{{ ([" + std::string(500'000, 'a') + "] * 100000) | length }}"), "");
 }
 
 TEST(ChatTemplate, DeepNestingIsRefusedWithoutUsingTheStackUp) {

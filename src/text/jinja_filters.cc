@@ -32,14 +32,15 @@ const std::string* OptionalText(Args& a, size_t index, std::string_view name) {
   return v->str();
 }
 
-std::string Input(Args& a) { return ToStr(a.Need(0, "value")); }
+std::string Input(Interpreter& in, Args& a) { return in.Str(a.Need(0, "value")); }
 
 /// `attribute` as Jinja2 reads it: dotted, with numbers as indexes.
 Value GetPath(Interpreter& in, const Value& v, const Value& path) {
   if (path.str() == nullptr) return in.Item(v, path);
   Value at = v;
   const std::string dot = ".";
-  for (const std::string& part : Split(*path.str(), &dot, -1)) {
+  in.SpendScan(path.str()->size());
+  for (const std::string& part : Split(in, *path.str(), &dot, -1)) {
     const bool number =
         !part.empty() && part.size() < 10 && std::all_of(part.begin(), part.end(), ::isdigit);
     at = in.Item(at,
@@ -62,52 +63,48 @@ struct SortKey {
 // ---- text
 
 Value FilterUpper(Interpreter& in, Args& a) {
-  std::string s = Upper(Input(a));
+  std::string s = Upper(Input(in, a));
   a.Done();
   return in.Text(s);
 }
 Value FilterLower(Interpreter& in, Args& a) {
-  std::string s = Lower(Input(a));
+  std::string s = Lower(Input(in, a));
   a.Done();
   return in.Text(s);
 }
 Value FilterCapitalize(Interpreter& in, Args& a) {
-  std::string s = Capitalize(Input(a));
+  std::string s = Capitalize(Input(in, a));
   a.Done();
   return in.Text(s);
 }
 Value FilterString(Interpreter& in, Args& a) {
-  std::string s = Input(a);
+  std::string s = Input(in, a);
   a.Done();
   return in.Text(s);
 }
 Value FilterEscape(Interpreter& in, Args& a) {
-  std::string s = EscapeHtml(Input(a));
+  std::string s = EscapeHtml(Input(in, a));
   a.Done();
   return in.Text(s);
 }
 
 Value FilterTitle(Interpreter& in, Args& a) {
-  std::string out;
-  bool start = true;
-  for (const std::string& c : Characters(Input(a))) {
-    out += start ? Upper(c) : Lower(c);
-    start = c.size() == 1 && (std::string_view("-({[<").find(c[0]) != std::string_view::npos ||
-                              IsWhite(static_cast<uint8_t>(c[0])));
-  }
+  std::string s = TitleOfWords(Input(in, a));
   a.Done();
-  return in.Text(std::move(out));
+  return in.Text(std::move(s));
 }
 
 Value FilterTrim(Interpreter& in, Args& a) {
-  const std::string s = Input(a);
+  const std::string s = Input(in, a);
   const std::string* chars = OptionalText(a, 1, "chars");
   a.Done();
+  if (chars != nullptr) in.SpendScan(chars->size() * 16);  // a set is made of them
   return in.Text(Strip(s, chars, true, true));
 }
 
 Value FilterReplace(Interpreter& in, Args& a) {
-  const std::string s = Input(a), from = ToStr(a.Need(1, "old")), to = ToStr(a.Need(2, "new"));
+  const std::string s = Input(in, a), from = in.Str(a.Need(1, "old")),
+                    to = in.Str(a.Need(2, "new"));
   const int64_t count = a.Int(3, "count", -1);
   a.Done();
   const size_t hits = from.empty() ? s.size() + 1 : s.size() / from.size();
@@ -115,11 +112,11 @@ Value FilterReplace(Interpreter& in, Args& a) {
   if (__builtin_mul_overflow(hits, to.size(), &most) || most > kMaxValueBytes) {
     throw TemplateError("replace: the result could be too long");
   }
-  return in.Text(ReplaceText(s, from, to, count));
+  return in.Text(ReplaceText(in, s, from, to, count));
 }
 
 Value FilterIndent(Interpreter& in, Args& a) {
-  const std::string s = Input(a);
+  const std::string s = Input(in, a);
   const Value* width = a.Get(1, "width");
   std::string pad;
   if (width != nullptr && width->str() != nullptr) {
@@ -133,7 +130,7 @@ Value FilterIndent(Interpreter& in, Args& a) {
                 pad.size() * (1 + static_cast<size_t>(std::count(s.begin(), s.end(), '\n'))));
   std::string out;
   const std::string newline = "\n";
-  const std::vector<std::string> lines = Split(s, &newline, -1);
+  const std::vector<std::string> lines = Split(in, s, &newline, -1);
   for (size_t i = 0; i < lines.size(); ++i) {
     if (i != 0) out += '\n';
     if (i == 0 ? first : (blank || !lines[i].empty())) out += pad;
@@ -143,7 +140,7 @@ Value FilterIndent(Interpreter& in, Args& a) {
 }
 
 Value FilterCenter(Interpreter& in, Args& a) {
-  const std::string s = Input(a);
+  const std::string s = Input(in, a);
   const int64_t pad = Width(a, 1, "width", 80) - CodePoints(s);
   a.Done();
   if (pad <= 0) return in.Text(s);
@@ -154,7 +151,7 @@ Value FilterCenter(Interpreter& in, Args& a) {
 }
 
 Value FilterTruncate(Interpreter& in, Args& a) {
-  const std::string s = Input(a);
+  const std::string s = Input(in, a);
   const int64_t length = a.Int(1, "length", 255);
   const bool kill = a.Flag(2, "killwords", false);
   const std::string end = a.Text(3, "end", "...");
@@ -165,31 +162,35 @@ Value FilterTruncate(Interpreter& in, Args& a) {
   std::string cut = SubString(s, 0, length - CodePoints(end));
   if (!kill) {
     const std::string space = " ";
-    cut = RSplit(cut, &space, 1)[0];
+    cut = RSplit(in, cut, &space, 1)[0];
   }
   return in.Text(cut + end);
 }
 
-Value FilterWordCount(Interpreter&, Args& a) {
-  const std::string s = Input(a);
+Value FilterWordCount(Interpreter& in, Args& a) {
+  const std::string s = Input(in, a);
   a.Done();
-  return Value(static_cast<int64_t>(Split(s, nullptr, -1).size()));
+  return Value(static_cast<int64_t>(Split(in, s, nullptr, -1).size()));
 }
 
 Value FilterUrlEncode(Interpreter& in, Args& a) {
-  const std::string s = Input(a);
+  const std::string s = Input(in, a);
   a.Done();
   std::string out;
   for (const char c : s) {
-    const bool plain = std::isalnum(static_cast<unsigned char>(c)) ||
-                       std::string_view("_.-~/").find(c) != std::string_view::npos;
-    out += plain ? std::string(1, c) : fmt::format("%{:02X}", static_cast<uint8_t>(c));
+    const auto byte = static_cast<uint8_t>(c);
+    if (std::isalnum(byte) || std::string_view("_.-~/").find(c) != std::string_view::npos) {
+      out += c;
+    } else {
+      constexpr char kHex[] = "0123456789ABCDEF";
+      out += {'%', kHex[byte >> 4], kHex[byte & 15]};
+    }
   }
   return in.Text(std::move(out));
 }
 
 Value FilterFormat(Interpreter& in, Args& a) {
-  const std::string s = Input(a);
+  const std::string s = Input(in, a);
   std::vector<Value> values(a.positional.begin() + 1, a.positional.end());
   if (!a.named.empty()) throw TemplateError("the filter format takes no named arguments");
   return in.Text(PercentFormat(s, in.MakeList(std::move(values), true)));
@@ -209,11 +210,12 @@ Value FilterToJson(Interpreter& in, Args& a) {
     if (separators->list() == nullptr || separators->list()->items.size() != 2) {
       throw TemplateError("tojson: separators must be two strings");
     }
-    style.item_separator = ToStr(separators->list()->items[0]).substr(0, kMaxWidth);
-    style.key_separator = ToStr(separators->list()->items[1]).substr(0, kMaxWidth);
+    style.item_separator = in.Str(separators->list()->items[0]).substr(0, kMaxWidth);
+    style.key_separator = in.Str(separators->list()->items[1]).substr(0, kMaxWidth);
   }
   style.sort_keys = a.Flag(4, "sort_keys", false);
   a.Done();
+  in.SpendScan(SizeOf(v));
   return in.Text(ToJson(v, style));
 }
 
@@ -309,13 +311,13 @@ Value FilterLength(Interpreter&, Args& a) {
 Value FilterFirst(Interpreter& in, Args& a) {
   const std::vector<Value> items = in.Iterate(a.Need(0, "value"));
   a.Done();
-  return items.empty() ? Value(Undefined{"the first of an empty list"}) : items.front();
+  return items.empty() ? Value::Missing("the first of an empty list") : items.front();
 }
 
 Value FilterLast(Interpreter& in, Args& a) {
   const std::vector<Value> items = in.Iterate(a.Need(0, "value"));
   a.Done();
-  return items.empty() ? Value(Undefined{"the last of an empty list"}) : items.back();
+  return items.empty() ? Value::Missing("the last of an empty list") : items.back();
 }
 
 Value FilterList(Interpreter& in, Args& a) {
@@ -342,7 +344,7 @@ Value FilterJoin(Interpreter& in, Args& a) {
   a.Done();
   std::string out;
   for (size_t i = 0; i < items.size(); ++i) {
-    const std::string part = ToStr(
+    const std::string part = in.Str(
         attribute == nullptr || attribute->none() ? items[i] : GetPath(in, items[i], *attribute));
     in.SpendBytes(part.size() + separator.size());
     if (i != 0) out += separator;
@@ -361,8 +363,8 @@ Value FilterSort(Interpreter& in, Args& a) {
   std::vector<std::pair<Value, Value>> keyed;
   for (Value& item : items) keyed.emplace_back(key.Of(in, item), item);
   in.Spend(items.size() * 16);
-  std::stable_sort(keyed.begin(), keyed.end(), [reverse](const auto& x, const auto& y) {
-    return reverse ? Less(y.first, x.first) : Less(x.first, y.first);
+  std::stable_sort(keyed.begin(), keyed.end(), [&](const auto& x, const auto& y) {
+    return reverse ? in.Before(y.first, x.first) : in.Before(x.first, y.first);
   });
   for (size_t i = 0; i < items.size(); ++i) items[i] = keyed[i].second;
   return in.MakeList(std::move(items));
@@ -378,7 +380,7 @@ Value FilterUnique(Interpreter& in, Args& a) {
   for (const Value& item : items) {
     const Value k = key.Of(in, item);
     in.Spend(seen.size());
-    if (std::any_of(seen.begin(), seen.end(), [&](const Value& s) { return Equals(s, k); }))
+    if (std::any_of(seen.begin(), seen.end(), [&](const Value& s) { return in.Same(s, k); }))
       continue;
     seen.push_back(k);
     out.push_back(item);
@@ -392,12 +394,12 @@ Value Extreme(Interpreter& in, Args& a, bool largest) {
   key.case_sensitive = a.Flag(1, "case_sensitive", false);
   key.attribute = a.Get(2, "attribute");
   a.Done();
-  if (items.empty()) return Value(Undefined{"the extreme of an empty list"});
+  if (items.empty()) return Value::Missing("the extreme of an empty list");
   size_t best = 0;
   Value best_key = key.Of(in, items[0]);
   for (size_t i = 1; i < items.size(); ++i) {
     Value k = key.Of(in, items[i]);
-    if (largest ? Less(best_key, k) : Less(k, best_key)) {
+    if (largest ? in.Before(best_key, k) : in.Before(k, best_key)) {
       best = i;
       best_key = std::move(k);
     }
@@ -434,8 +436,9 @@ Value FilterMap(Interpreter& in, Args& a) {
     }
     return in.MakeList(std::move(out));
   }
-  const std::string name = ToStr(a.positional[1]);
+  const std::string name = in.Str(a.positional[1]);
   for (const Value& item : items) {
+    in.Spend((a.positional.size() + a.named.size()) / 16);
     Args inner;
     inner.positional = {item};
     inner.positional.insert(inner.positional.end(), a.positional.begin() + 2, a.positional.end());
@@ -455,13 +458,14 @@ Value Choose(Interpreter& in, Args& a, bool by_attribute, bool wanted) {
     const Value subject = by_attribute ? GetPath(in, item, a.positional[1]) : item;
     bool holds = false;
     if (a.positional.size() > first) {
+      in.Spend((a.positional.size() + a.named.size()) / 16);
       Args inner;
       inner.positional = {subject};
       inner.positional.insert(inner.positional.end(),
                               a.positional.begin() + static_cast<ptrdiff_t>(first) + 1,
                               a.positional.end());
       inner.named = a.named;
-      holds = in.Test(ToStr(a.positional[first]), inner);
+      holds = in.Test(in.Str(a.positional[first]), inner);
     } else {
       holds = Truthy(subject);
     }
@@ -487,17 +491,17 @@ Value FilterGroupBy(Interpreter& in, Args& a) {
   for (Value& item : items) {
     Value shown = GetPath(in, item, attribute);
     if (shown.undefined() && otherwise != nullptr) shown = *otherwise;
-    Value sort =
-        !case_sensitive && shown.str() != nullptr ? Value::Str(Lower(*shown.str())) : shown;
+    Value sort = !case_sensitive && shown.str() != nullptr ? in.Text(Lower(*shown.str())) : shown;
     keyed.push_back({std::move(sort), std::move(shown), std::move(item)});
   }
+  in.Spend(keyed.size() * 16);
   std::stable_sort(keyed.begin(), keyed.end(),
-                   [](const Keyed& x, const Keyed& y) { return Less(x.sort, y.sort); });
+                   [&](const Keyed& x, const Keyed& y) { return in.Before(x.sort, y.sort); });
   std::vector<Value> groups;
   for (size_t i = 0; i < keyed.size();) {
     std::vector<Value> group;
     const size_t start = i;
-    for (; i < keyed.size() && Equals(keyed[i].sort, keyed[start].sort); ++i)
+    for (; i < keyed.size() && in.Same(keyed[i].sort, keyed[start].sort); ++i)
       group.push_back(keyed[i].item);
     groups.push_back(in.MakeList({keyed[start].shown, in.MakeList(std::move(group))}, true));
   }
@@ -565,11 +569,12 @@ Value FilterDictSort(Interpreter& in, Args& a) {
   a.Done();
   if (v.dict() == nullptr) FailOperand(v, "be sorted by dictsort");
   auto items = v.dict()->items;
+  in.Spend(items.size() * 16);
   SortKey key{nullptr, case_sensitive};
   std::stable_sort(items.begin(), items.end(), [&](const auto& x, const auto& y) {
     const Value kx = key.Of(in, by_value ? x.second : x.first),
                 ky = key.Of(in, by_value ? y.second : y.first);
-    return reverse ? Less(ky, kx) : Less(kx, ky);
+    return reverse ? in.Before(ky, kx) : in.Before(kx, ky);
   });
   std::vector<Value> out;
   for (auto& [k, value] : items) out.push_back(in.MakeList({k, value}, true));
@@ -587,7 +592,7 @@ Value FilterDefault(Interpreter&, Args& a) {
 
 Value FilterAttr(Interpreter& in, Args& a) {
   const Value v = a.Need(0, "value");
-  const std::string name = ToStr(a.Need(1, "name"));
+  const std::string name = in.Str(a.Need(1, "name"));
   a.Done();
   if (v.object() != nullptr) return in.Attribute(v, name);
   return FindMethod(v, name);

@@ -37,16 +37,19 @@ Value Namespace(Interpreter& in, Args& a) {
   ns->settable = true;
   for (const Value& v : a.positional) {
     if (v.dict() == nullptr) FailOperand(v, "start a namespace");
-    for (const auto& [key, value] : v.dict()->items) ns->fields[ToStr(key)] = value;
+    in.Spend(v.dict()->items.size());
+    for (const auto& [key, value] : v.dict()->items) ns->fields[in.Str(key)] = value;
   }
   for (const auto& [key, value] : a.named) ns->fields[key] = value;
   return Value(std::move(ns));
 }
 
-Value MakeDictFunction(Interpreter&, Args& a) {
+Value MakeDictFunction(Interpreter& in, Args& a) {
   std::vector<std::pair<Value, Value>> items;
   for (const Value& v : a.positional) {
     if (v.dict() == nullptr) FailOperand(v, "become a dict");
+    in.Spend(v.dict()->items.size());
+    for (const auto& [key, value] : v.dict()->items) in.SpendScan(SizeOf(key));
     items.insert(items.end(), v.dict()->items.begin(), v.dict()->items.end());
   }
   for (auto& [key, value] : a.named) items.emplace_back(Value::Str(key), value);
@@ -73,6 +76,7 @@ Value StrftimeNow(Interpreter& in, Args& a) {
 Value Joiner(Interpreter& in, Args& a) {
   const std::string separator = a.Text(0, "sep", ", ");
   a.Done();
+  in.SpendBytes(separator.size());
   auto joiner = in.NewObject("joiner");
   joiner->call = [separator, used = std::make_shared<bool>(false)](Interpreter& i, Args& args) {
     args.Done();
@@ -122,7 +126,7 @@ const std::map<std::string_view, Builtin> kGlobals = {
 
 Value FindGlobal(std::string_view name) {
   const auto it = kGlobals.find(name);
-  if (it == kGlobals.end()) return Value(Undefined{"'" + std::string(name) + "'"});
+  if (it == kGlobals.end()) return Value::Missing("'" + std::string(name) + "'");
   auto function = std::make_shared<Object>();
   function->type = std::string(name);
   function->call = it->second;

@@ -162,6 +162,21 @@ std::shared_ptr<Object> Interpreter::NewObject(std::string type) {
   return objects_.back();
 }
 
+std::string Interpreter::Str(const Value& v) {
+  SpendScan(SizeOf(v));
+  return ToStr(v);
+}
+
+bool Interpreter::Same(const Value& a, const Value& b) {
+  SpendScan(std::min(SizeOf(a), SizeOf(b)));
+  return Equals(a, b);
+}
+
+bool Interpreter::Before(const Value& a, const Value& b) {
+  SpendScan(std::min(SizeOf(a), SizeOf(b)));
+  return Less(a, b);
+}
+
 void Interpreter::Write(std::string_view text) {
   if (out_->size() + text.size() > limits_.max_output_bytes) {
     throw TemplateError(
@@ -193,7 +208,10 @@ std::string Interpreter::Render(const Body& body, const Value& context) {
 // ---- names, attributes, calls
 
 Value Interpreter::Lookup(std::string_view name) {
+  SpendScan(name.size());
+  size_t scopes = 0;
   for (const Scope* s = scope_; s != nullptr; s = s->parent) {
+    if (++scopes % 16 == 0) Spend(1);
     const auto it = s->vars.find(name);
     if (it != s->vars.end()) return it->second;
   }
@@ -202,6 +220,7 @@ Value Interpreter::Lookup(std::string_view name) {
 
 Value Interpreter::Attribute(const Value& v, std::string_view name) {
   if (v.undefined()) FailOperand(v, "");
+  SpendScan(name.size());
   if (const Object* o = v.object()) {
     const auto it = o->fields.find(name);
     if (it != o->fields.end()) return it->second;
@@ -212,11 +231,12 @@ Value Interpreter::Attribute(const Value& v, std::string_view name) {
       if (const Value* found = v.dict()->Find(name)) return *found;
     }
   }
-  return Value(Undefined{fmt::format("the attribute '{}' of {}", name, TypeName(v))});
+  return Value::Missing(fmt::format("the attribute '{}' of {}", name, TypeName(v)));
 }
 
 Value Interpreter::Item(const Value& v, const Value& key) {
   if (v.undefined()) FailOperand(v, "");
+  SpendScan(SizeOf(key));
   int64_t index = 0;
   const bool integer = key.integer(&index);
   if (v.list() != nullptr && integer) {
@@ -224,15 +244,20 @@ Value Interpreter::Item(const Value& v, const Value& key) {
     if (index < 0) index += size;
     if (index >= 0 && index < size) return v.list()->items[index];
   } else if (v.str() != nullptr && integer) {
+    SpendScan(v.str()->size());
     const int64_t length = CodePoints(*v.str());
-    Spend(static_cast<size_t>(length) / 64);
     if (index < 0) index += length;
     if (index >= 0 && index < length) return Text(SubString(*v.str(), index, index + 1));
   } else if (v.dict() != nullptr) {
     if (const Value* found = v.dict()->Find(key)) return *found;
   }
   if (key.str() != nullptr) return Attribute(v, *key.str());
-  return Value(Undefined{fmt::format("the item {} of {}", Repr(key), TypeName(v))});
+  return Value::Missing(fmt::format("the item {} of {}", Repr(key), TypeName(v)));
+}
+
+void Interpreter::SpendArgs(const Args& args, size_t from) {
+  for (size_t i = from; i < args.positional.size(); ++i) SpendScan(SizeOf(args.positional[i]));
+  for (const auto& [name, v] : args.named) SpendScan(SizeOf(v));
 }
 
 Value Interpreter::Call(const Value& callee, Args& args) {
@@ -249,6 +274,9 @@ Value Interpreter::Filter(const std::string& name, Args& args) {
   const Builtin filter = FindFilter(name);
   if (filter == nullptr) throw TemplateError(fmt::format("the filter {} is not supported", name));
   args.callee = "the filter " + name;
+  // Of what a filter applies to, it counts itself what it walks over, text apart.
+  const bool text = !args.positional.empty() && args.positional[0].str() != nullptr;
+  SpendArgs(args, text ? 0 : 1);
   return filter(*this, args);
 }
 
@@ -301,6 +329,7 @@ Value Interpreter::EvalNode(const Node& n) {
       std::vector<std::pair<Value, Value>> items;
       for (size_t i = 0; i < n.kids.size(); i += 2) {
         Value key = Eval(*n.kids[i]);
+        SpendScan(SizeOf(key));
         items.emplace_back(std::move(key), Eval(*n.kids[i + 1]));
       }
       return Value::MakeDict(std::move(items));
@@ -354,7 +383,7 @@ Value Interpreter::EvalNode(const Node& n) {
     case NodeKind::kConcat: {
       std::string text;
       for (const NodePtr& kid : n.kids) {
-        const std::string part = ToStr(Eval(*kid));
+        const std::string part = Str(Eval(*kid));
         SpendBytes(part.size());
         text += part;
       }
@@ -363,7 +392,7 @@ Value Interpreter::EvalNode(const Node& n) {
     case NodeKind::kCondition:
       if (Truthy(Eval(*n.kids[1]))) return Eval(*n.kids[0]);
       if (n.kids[2]) return Eval(*n.kids[2]);
-      return Value(Undefined{"the value of an if without else"});
+      return Value::Missing("the value of an if without else");
     default:
       throw TemplateError("a statement where an expression was expected");
   }
@@ -379,7 +408,8 @@ Args Interpreter::EvalArgs(const Node& n, std::string callee, const Value* first
       for (Value& item : Iterate(v)) args.positional.push_back(std::move(item));
     } else if (a.spread == 2) {
       if (v.dict() == nullptr) FailOperand(v, "be passed with **");
-      for (const auto& [key, value] : v.dict()->items) args.named.emplace_back(ToStr(key), value);
+      Spend(v.dict()->items.size());
+      for (const auto& [key, value] : v.dict()->items) args.named.emplace_back(Str(key), value);
     } else if (!a.name.empty()) {
       args.named.emplace_back(a.name, std::move(v));
     } else {
@@ -419,7 +449,10 @@ Value Interpreter::Arithmetic(const std::string& op, const Value& a, const Value
     items.insert(items.end(), b.list()->items.begin(), b.list()->items.end());
     return MakeList(std::move(items), a.list()->tuple);
   }
-  if (op == "%" && a.str() != nullptr) return Text(PercentFormat(*a.str(), b));
+  if (op == "%" && a.str() != nullptr) {
+    SpendScan(a.str()->size() + SizeOf(b));
+    return Text(PercentFormat(*a.str(), b));
+  }
   if (op == "*" && (a.str() != nullptr || a.list() != nullptr) && b.integer(&y)) {
     const auto times = static_cast<size_t>(std::max<int64_t>(y, 0));
     const size_t size = a.str() != nullptr ? a.str()->size() : a.list()->items.size();
@@ -449,14 +482,15 @@ Value Interpreter::Arithmetic(const std::string& op, const Value& a, const Value
 bool Interpreter::Contains(const Value& container, const Value& item) {
   if (container.str() != nullptr) {
     if (item.str() == nullptr) FailOperand(item, "be looked for in a string");
-    Spend(container.str()->size() / 256);
-    return container.str()->find(*item.str()) != std::string::npos;
+    SpendScan(container.str()->size());
+    return FindText(*this, *container.str(), *item.str()) != std::string::npos;
   }
+  SpendScan(SizeOf(item));
   if (container.dict() != nullptr) return container.dict()->Find(item) != nullptr;
   if (container.list() != nullptr) {
     const auto& items = container.list()->items;
     Spend(items.size());
-    return std::any_of(items.begin(), items.end(), [&](const Value& v) { return Equals(v, item); });
+    return std::any_of(items.begin(), items.end(), [&](const Value& v) { return Same(v, item); });
   }
   if (container.undefined()) return false;
   FailOperand(container, "be searched with 'in'");
@@ -469,17 +503,17 @@ Value Interpreter::Compare(const Node& n) {
     Value right = Eval(*n.kids[i + 1]);
     bool holds = false;
     if (op == "==")
-      holds = Equals(left, right);
+      holds = Same(left, right);
     else if (op == "!=")
-      holds = !Equals(left, right);
+      holds = !Same(left, right);
     else if (op == "<")
-      holds = Less(left, right);
+      holds = Before(left, right);
     else if (op == ">")
-      holds = Less(right, left);
+      holds = Before(right, left);
     else if (op == "<=")
-      holds = !Less(right, left);
+      holds = !Before(right, left);
     else if (op == ">=")
-      holds = !Less(left, right);
+      holds = !Before(left, right);
     else
       holds = Contains(right, left) == (op == "in");
     if (!holds) return Value(false);
@@ -547,7 +581,7 @@ Interpreter::Flow Interpreter::ExecNode(const Node& n) {
       Write(n.text);
       break;
     case NodeKind::kOutput:
-      Write(ToStr(Eval(*n.kids[0])));
+      Write(Str(Eval(*n.kids[0])));
       break;
     case NodeKind::kIf:
       for (size_t i = 0; i < n.kids.size(); ++i) {
@@ -577,7 +611,7 @@ Interpreter::Flow Interpreter::ExecNode(const Node& n) {
       const Value callee = Eval(*call.kids[0]);
       Args args = EvalArgs(call, "", nullptr);
       args.named.emplace_back("caller", DefineMacro(*n.kids[1]));
-      Write(ToStr(Call(callee, args)));
+      Write(Str(Call(callee, args)));
       break;
     }
     case NodeKind::kFilterBlock: {
@@ -585,7 +619,7 @@ Interpreter::Flow Interpreter::ExecNode(const Node& n) {
         const NewScope scope(this, scope_);
         Exec(n.bodies[0]);
       }));
-      Write(ToStr(EvalFilter(*n.kids[0], &text)));
+      Write(Str(EvalFilter(*n.kids[0], &text)));
       break;
     }
     case NodeKind::kWith: {
@@ -630,6 +664,8 @@ Value Interpreter::DefineMacro(const Node& n) {
   macro->call = [&n, defined_in = scope_](Interpreter& in, Args& args) {
     NewScope scope(&in, defined_in);
     const size_t required = n.params.size() - n.kids.size();
+    // Each parameter is looked for among the arguments that have names.
+    in.Spend((n.params.size() + 1) * args.named.size() / 32);
     for (size_t i = 0; i < n.params.size(); ++i) {
       const Value* given = args.Get(i, n.params[i]);
       if (given != nullptr) {
@@ -637,7 +673,7 @@ Value Interpreter::DefineMacro(const Node& n) {
       } else if (i >= required) {
         scope[n.params[i]] = in.Eval(*n.kids[i - required]);
       } else {
-        scope[n.params[i]] = Value(Undefined{"the parameter '" + n.params[i] + "'"});
+        scope[n.params[i]] = Value::Missing("the parameter '" + n.params[i] + "'");
       }
     }
     if (const Value* caller = args.Get(args.positional.size(), "caller")) scope["caller"] = *caller;
@@ -687,9 +723,10 @@ Value Interpreter::RunLoop(const Node& n, const Value& iterable, int depth) {
     loop->fields["cycle"] = Value(cycle);
     auto changed = NewObject("loop.changed");
     auto last = std::make_shared<std::vector<Value>>();
-    changed->call = [last](Interpreter&, Args& args) {
+    changed->call = [last](Interpreter& in, Args& args) {
       const bool same = last->size() == args.positional.size() &&
-                        std::equal(last->begin(), last->end(), args.positional.begin(), Equals);
+                        std::equal(last->begin(), last->end(), args.positional.begin(),
+                                   [&in](const Value& a, const Value& b) { return in.Same(a, b); });
       *last = args.positional;
       return Value(!same);
     };
@@ -703,8 +740,8 @@ Value Interpreter::RunLoop(const Node& n, const Value& iterable, int depth) {
       f["revindex0"] = Value(size - i - 1);
       f["first"] = Value(i == 0);
       f["last"] = Value(i == size - 1);
-      f["previtem"] = i == 0 ? Value(Undefined{"loop.previtem"}) : items[i - 1];
-      f["nextitem"] = i == size - 1 ? Value(Undefined{"loop.nextitem"}) : items[i + 1];
+      f["previtem"] = i == 0 ? Value::Missing("loop.previtem") : items[i - 1];
+      f["nextitem"] = i == size - 1 ? Value::Missing("loop.nextitem") : items[i + 1];
       NewScope scope(this, scope_);
       scope["loop"] = Value(loop);
       Assign(*n.kids[0], items[i]);

@@ -27,11 +27,20 @@ class Interpreter {
   int64_t now() const { return now_; }
   /// Counts work; throws when the budget is spent.
   void Spend(size_t steps);
+  /// Counts a walk over `bytes` of text or of what lists and dicts hold: work that evaluates
+  /// nothing.
+  void SpendScan(size_t bytes) { Spend(bytes / kBytesOfAStep); }
   /// Counts memory made, so that a loop of doublings ends; throws when the budget is spent.
   void SpendBytes(size_t bytes);
+  /// A walk over each argument, of the positional ones from `from` on.
+  void SpendArgs(const Args& args, size_t from);
   Value Text(std::string s);                                     ///< a string, counted
   Value MakeList(std::vector<Value> items, bool tuple = false);  ///< counted
   std::shared_ptr<Object> NewObject(std::string type);
+  // ToStr, Equals and Less, counted.
+  std::string Str(const Value& v);
+  bool Same(const Value& a, const Value& b);
+  bool Before(const Value& a, const Value& b);
   /// a.name and a[key], as Jinja2's sandbox does it.
   Value Attribute(const Value& v, std::string_view name);
   Value Item(const Value& v, const Value& key);
@@ -44,6 +53,9 @@ class Interpreter {
   std::vector<Value> Iterate(const Value& v);
 
  private:
+  /// A walk over so many bytes takes about as long as to evaluate a node.
+  static constexpr size_t kBytesOfAStep = 128;
+
   struct Scope {
     std::map<std::string, Value, std::less<>> vars;
     Scope* parent = nullptr;

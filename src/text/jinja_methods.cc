@@ -47,6 +47,7 @@ template <bool kLeft, bool kRight>
 Value StripMethod(Interpreter& in, const Value& self, Args& a) {
   const std::string* chars = OptionalText(a, 0, "chars");
   a.Done();
+  if (chars != nullptr) in.SpendScan(chars->size() * 16);  // a set is made of them
   return in.Text(Strip(*self.str(), chars, kLeft, kRight));
 }
 
@@ -55,15 +56,14 @@ Value SplitMethod(Interpreter& in, const Value& self, Args& a) {
   const std::string* separator = OptionalText(a, 0, "sep");
   const int64_t most = a.Int(1, "maxsplit", -1);
   a.Done();
-  in.Spend(self.str()->size() / 64);
-  return Strings(
-      in, kFromRight ? RSplit(*self.str(), separator, most) : Split(*self.str(), separator, most));
+  return Strings(in, kFromRight ? RSplit(in, *self.str(), separator, most)
+                                : Split(in, *self.str(), separator, most));
 }
 
 Value SplitLinesMethod(Interpreter& in, const Value& self, Args& a) {
   const bool keep = a.Flag(0, "keepends", false);
   a.Done();
-  return Strings(in, SplitLines(*self.str(), keep));
+  return Strings(in, SplitLines(in, *self.str(), keep));
 }
 
 /// The argument, or any of a tuple of them.
@@ -94,11 +94,12 @@ Value JoinMethod(Interpreter& in, const Value& self, Args& a) {
 }
 
 template <bool kFromRight, bool kMustBeThere>
-Value FindIn(Interpreter&, const Value& self, Args& a) {
+Value FindIn(Interpreter& in, const Value& self, Args& a) {
   const std::string& what = NeedText(a, 0, "sub");
   a.Done();
-  const size_t at = kFromRight ? self.str()->rfind(what) : self.str()->find(what);
-  if (at != std::string::npos) return Value(CodePoints(self.str()->substr(0, at)));
+  const std::string_view s = *self.str();
+  const size_t at = kFromRight ? FindLastText(in, s, what) : FindText(in, s, what);
+  if (at != std::string::npos) return Value(CodePoints(s.substr(0, at)));
   if (kMustBeThere) throw TemplateError("index: the text is not there");
   return Value(int64_t{-1});
 }
@@ -106,11 +107,11 @@ Value FindIn(Interpreter&, const Value& self, Args& a) {
 Value CountIn(Interpreter& in, const Value& self, Args& a) {
   const std::string& what = NeedText(a, 0, "sub");
   a.Done();
-  in.Spend(self.str()->size() / 64);
+  const std::string_view s = *self.str();
   int64_t n = 0;
-  if (what.empty()) return Value(CodePoints(*self.str()) + 1);
-  for (size_t at = self.str()->find(what); at != std::string::npos;
-       at = self.str()->find(what, at + what.size()))
+  if (what.empty()) return Value(CodePoints(s) + 1);
+  for (size_t at = FindText(in, s, what); at != std::string::npos;
+       at = FindText(in, s, what, at + what.size()))
     ++n;
   return Value(n);
 }
@@ -135,7 +136,7 @@ Value Partition(Interpreter& in, const Value& self, Args& a) {
   a.Done();
   if (what.empty()) throw TemplateError("partition: the separator is empty");
   const std::string& s = *self.str();
-  const size_t at = kFromRight ? s.rfind(what) : s.find(what);
+  const size_t at = kFromRight ? FindLastText(in, s, what) : FindText(in, s, what);
   if (at == std::string::npos) {
     return kFromRight ? Strings(in, {"", "", s}, true) : Strings(in, {s, "", ""}, true);
   }
@@ -214,10 +215,11 @@ Value Values(Interpreter& in, const Value& self, Args& a) {
   for (const auto& [key, value] : self.dict()->items) out.push_back(value);
   return in.MakeList(std::move(out));
 }
-Value GetMethod(Interpreter&, const Value& self, Args& a) {
+Value GetMethod(Interpreter& in, const Value& self, Args& a) {
   const Value& key = a.Need(0, "key");
   const Value* otherwise = a.Get(1, "default");
   a.Done();
+  in.SpendScan(SizeOf(key));
   if (const Value* found = self.dict()->Find(key)) return *found;
   return otherwise == nullptr ? Value::MakeNone() : *otherwise;
 }
@@ -244,7 +246,7 @@ Value ListIndex(Interpreter& in, const Value& self, Args& a) {
   const auto& items = self.list()->items;
   in.Spend(items.size());
   for (size_t i = 0; i < items.size(); ++i) {
-    if (Equals(items[i], what)) return Value(static_cast<int64_t>(i));
+    if (in.Same(items[i], what)) return Value(static_cast<int64_t>(i));
   }
   throw TemplateError("index: the value is not in the list");
 }
@@ -254,7 +256,7 @@ Value ListCount(Interpreter& in, const Value& self, Args& a) {
   const auto& items = self.list()->items;
   in.Spend(items.size());
   return Value(static_cast<int64_t>(
-      std::count_if(items.begin(), items.end(), [&](const Value& v) { return Equals(v, what); })));
+      std::count_if(items.begin(), items.end(), [&](const Value& v) { return in.Same(v, what); })));
 }
 
 const std::map<std::string_view, Method> kListMethods = {
@@ -276,6 +278,8 @@ Value FindMethod(const Value& self, std::string_view name) {
   auto bound = std::make_shared<Object>();
   bound->type = "method " + std::string(name);
   bound->call = [self, method = it->second](Interpreter& in, Args& a) {
+    if (self.str() != nullptr) in.SpendScan(self.str()->size());
+    in.SpendArgs(a, 0);
     return method(in, self, a);
   };
   return Value(std::move(bound));

@@ -4,7 +4,10 @@
 #include <utf8proc.h>
 
 #include <algorithm>
+#include <unordered_set>
+#include <utility>
 
+#include "text/jinja_interpreter.h"
 #include "text/utf8.h"
 
 namespace kvasir::jinja {
@@ -14,6 +17,11 @@ namespace {
 template <typename F>
 void ForEachChar(std::string_view s, F f) {
   for (size_t i = 0; i < s.size();) {
+    if (const auto byte = static_cast<uint8_t>(s[i]); byte < 0x80) {
+      f(uint32_t{byte}, s.substr(i, 1));
+      ++i;
+      continue;
+    }
     const Utf8Char c = DecodeUtf8(s.substr(i));
     f(c.code, s.substr(i, static_cast<size_t>(c.bytes)));
     i += static_cast<size_t>(c.bytes);
@@ -46,7 +54,43 @@ bool IsDigitChar(uint32_t code) {
   return utf8proc_category(static_cast<utf8proc_int32_t>(code)) == UTF8PROC_CATEGORY_ND;
 }
 
-std::string JoinRest(std::string_view s, size_t from) { return std::string(s.substr(from)); }
+/// Compares texts, and counts the bytes that it looked at.
+class ComparedBytes {
+ public:
+  explicit ComparedBytes(Interpreter& in) : in_(in) {}
+  bool BeginsWith(std::string_view s, std::string_view what) {
+    const auto differ = std::mismatch(what.begin(), what.end(), s.begin(), s.end());
+    uncounted_ += static_cast<size_t>(differ.first - what.begin()) + 1;
+    if (uncounted_ >= kChunk) in_.SpendScan(std::exchange(uncounted_, 0));
+    return differ.first == what.end();
+  }
+
+ private:
+  static constexpr size_t kChunk = 1 << 14;  // less is not worth the call
+  Interpreter& in_;
+  size_t uncounted_ = 0;
+};
+
+/// Where the words begin and end that white space separates.
+std::vector<std::pair<size_t, size_t>> Words(Interpreter& in, std::string_view s) {
+  std::vector<std::pair<size_t, size_t>> out;
+  size_t at = 0;
+  bool in_word = false;
+  ForEachChar(s, [&](uint32_t code, std::string_view c) {
+    if (IsWhite(code)) {
+      in_word = false;
+    } else {
+      if (!in_word) {
+        in.Spend(1);
+        out.emplace_back(at, at);
+      }
+      in_word = true;
+      out.back().second = at + c.size();
+    }
+    at += c.size();
+  });
+  return out;
+}
 
 /// One conversion of PercentFormat.
 struct Spec {
@@ -156,14 +200,44 @@ bool IsWhite(uint32_t c) {
          c == 0x205F || c == 0x3000;
 }
 
+std::string TitleOfWords(std::string_view s) {
+  std::string out;
+  bool start = true;
+  ForEachChar(s, [&](uint32_t code, std::string_view c) {
+    start ? AppendUpper(code, &out) : AppendLower(code, &out);
+    start = c.size() == 1 && (std::string_view("-({[<").find(c[0]) != std::string_view::npos ||
+                              IsWhite(static_cast<uint8_t>(c[0])));
+  });
+  return out;
+}
+
+size_t FindText(Interpreter& in, std::string_view s, std::string_view what, size_t from) {
+  if (from > s.size() || what.size() > s.size() - from) return std::string_view::npos;
+  if (what.empty()) return from;
+  ComparedBytes compared(in);
+  const size_t last = s.size() - what.size();
+  for (size_t at = s.find(what[0], from); at <= last; at = s.find(what[0], at + 1)) {
+    if (compared.BeginsWith(s.substr(at), what)) return at;
+  }
+  return std::string_view::npos;
+}
+
+size_t FindLastText(Interpreter& in, std::string_view s, std::string_view what) {
+  if (what.size() > s.size()) return std::string_view::npos;
+  ComparedBytes compared(in);
+  for (size_t at = s.size() - what.size() + 1; at-- > 0;) {
+    if (compared.BeginsWith(s.substr(at), what)) return at;
+  }
+  return std::string_view::npos;
+}
+
 std::string Strip(std::string_view s, const std::string* chars, bool left, bool right) {
-  std::vector<std::string> set;
-  if (chars != nullptr) set = Characters(*chars);
+  std::unordered_set<std::string_view> set;
+  if (chars != nullptr) ForEachChar(*chars, [&](uint32_t, std::string_view c) { set.insert(c); });
   size_t begin = 0, end = 0, at = 0;
   bool started = false;
   ForEachChar(s, [&](uint32_t code, std::string_view c) {
-    const bool strip =
-        chars == nullptr ? IsWhite(code) : std::find(set.begin(), set.end(), c) != set.end();
+    const bool strip = chars == nullptr ? IsWhite(code) : set.count(c) != 0;
     if (!strip) {
       if (!started) begin = at;
       started = true;
@@ -177,22 +251,23 @@ std::string Strip(std::string_view s, const std::string* chars, bool left, bool 
   return std::string(s.substr(begin, end - begin));
 }
 
-std::string ReplaceText(std::string_view s, std::string_view from, std::string_view to,
-                        int64_t count) {
+std::string ReplaceText(Interpreter& in, std::string_view s, std::string_view from,
+                        std::string_view to, int64_t count) {
   std::string out;
   size_t at = 0;
   if (from.empty()) {  // between all characters
-    for (const std::string& c : Characters(s)) {
+    ForEachChar(s, [&](uint32_t, std::string_view c) {
       if (count-- != 0)
         out += to;
       else
         count = 0;
       out += c;
-    }
+    });
     if (count != 0) out += to;
     return out;
   }
-  for (size_t hit; count != 0 && (hit = s.find(from, at)) != std::string_view::npos; --count) {
+  for (size_t hit; count != 0 && (hit = FindText(in, s, from, at)) != std::string_view::npos;
+       --count) {
     out += s.substr(at, hit - at);
     out += to;
     at = hit + from.size();
@@ -200,59 +275,74 @@ std::string ReplaceText(std::string_view s, std::string_view from, std::string_v
   return out += s.substr(at);
 }
 
-std::vector<std::string> Split(std::string_view s, const std::string* separator,
+std::vector<std::string> Split(Interpreter& in, std::string_view s, const std::string* separator,
                                int64_t max_splits) {
   std::vector<std::string> out;
+  const auto add = [&](std::string_view part) {
+    in.Spend(1);
+    out.emplace_back(part);
+  };
   if (separator != nullptr) {
     if (separator->empty()) throw TemplateError("split: the separator is empty");
     size_t at = 0;
-    for (size_t hit; max_splits != 0 && (hit = s.find(*separator, at)) != std::string_view::npos;
+    for (size_t hit;
+         max_splits != 0 && (hit = FindText(in, s, *separator, at)) != std::string_view::npos;
          --max_splits) {
-      out.emplace_back(s.substr(at, hit - at));
+      add(s.substr(at, hit - at));
       at = hit + separator->size();
     }
-    out.push_back(JoinRest(s, at));
+    add(s.substr(at));
     return out;
   }
-  size_t word = std::string_view::npos, at = 0;
-  bool rest_taken = false;
-  ForEachChar(s, [&](uint32_t code, std::string_view c) {
-    if (!rest_taken) {
-      if (IsWhite(code)) {
-        if (word != std::string_view::npos) out.emplace_back(s.substr(word, at - word));
-        word = std::string_view::npos;
-      } else if (word == std::string_view::npos) {
-        word = at;
-        if (max_splits >= 0 && static_cast<int64_t>(out.size()) == max_splits) {
-          out.push_back(Strip(s.substr(at), nullptr, false, true));
-          rest_taken = true;
-        }
-      }
+  for (const auto& [begin, end] : Words(in, s)) {
+    if (max_splits >= 0 && static_cast<int64_t>(out.size()) == max_splits) {
+      add(s.substr(begin));
+      break;
     }
-    at += c.size();
-  });
-  if (!rest_taken && word != std::string_view::npos) out.emplace_back(s.substr(word));
+    add(s.substr(begin, end - begin));
+  }
   return out;
 }
 
-std::vector<std::string> RSplit(std::string_view s, const std::string* separator,
+std::vector<std::string> RSplit(Interpreter& in, std::string_view s, const std::string* separator,
                                 int64_t max_splits) {
-  std::vector<std::string> parts = Split(s, separator, -1);
-  if (max_splits < 0 || static_cast<int64_t>(parts.size()) <= max_splits + 1) return parts;
-  if (separator == nullptr) throw TemplateError("rsplit with a limit needs a separator");
-  const size_t first = parts.size() - static_cast<size_t>(max_splits);
-  std::string head = parts[0];
-  for (size_t i = 1; i < first; ++i) head += *separator + parts[i];
-  std::vector<std::string> out = {std::move(head)};
-  out.insert(out.end(), parts.begin() + static_cast<ptrdiff_t>(first), parts.end());
+  std::vector<std::string> out;
+  const auto add = [&](std::string_view part) {
+    in.Spend(1);
+    out.emplace_back(part);
+  };
+  if (separator != nullptr) {
+    if (separator->empty()) throw TemplateError("split: the separator is empty");
+    for (size_t hit;
+         max_splits != 0 && (hit = FindLastText(in, s, *separator)) != std::string_view::npos;
+         --max_splits) {
+      add(s.substr(hit + separator->size()));
+      s = s.substr(0, hit);
+    }
+    add(s);
+  } else {
+    const auto words = Words(in, s);
+    for (size_t i = words.size(); i-- > 0;) {
+      const auto& [begin, end] = words[i];
+      if (max_splits >= 0 && static_cast<int64_t>(out.size()) == max_splits) {
+        add(s.substr(0, end));
+        break;
+      }
+      add(s.substr(begin, end - begin));
+    }
+  }
+  std::reverse(out.begin(), out.end());
   return out;
 }
 
-std::vector<std::string> SplitLines(std::string_view s, bool keep_ends) {
+std::vector<std::string> SplitLines(Interpreter& in, std::string_view s, bool keep_ends) {
   std::vector<std::string> out;
   std::string line;
   bool after_return = false;
-  const auto finish = [&] { out.push_back(std::exchange(line, {})); };
+  const auto finish = [&] {
+    in.Spend(1);
+    out.push_back(std::exchange(line, {}));
+  };
   ForEachChar(s, [&](uint32_t c, std::string_view bytes) {
     if (c == '\n' && after_return) {
       after_return = false;
@@ -337,6 +427,7 @@ std::string PercentFormat(const std::string& format, const Value& values) {
     }
     if (next >= items.size()) throw TemplateError("there are more % formats than values");
     out += FormatOne(peek(i), spec, items[next++]);
+    if (out.size() > kMaxValueBytes) throw TemplateError("a % format makes too long a text");
   }
   if (next < items.size()) throw TemplateError("there are more values than % formats");
   return out;

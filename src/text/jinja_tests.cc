@@ -9,7 +9,7 @@
 namespace kvasir::jinja {
 namespace {
 
-/// A test that asks one thing of its subject.
+/// A test that asks one thing of its subject, at once.
 template <bool (*Holds)(const Value&)>
 Value One(Interpreter&, Args& a) {
   const Value& v = a.Need(0, "value");
@@ -18,12 +18,19 @@ Value One(Interpreter&, Args& a) {
 }
 
 /// A test with one operand.
-template <bool (*Holds)(const Value&, const Value&)>
-Value Two(Interpreter&, Args& a) {
+template <bool (*Holds)(Interpreter&, const Value&, const Value&)>
+Value Two(Interpreter& in, Args& a) {
   const Value& v = a.Need(0, "value");
   const Value& other = a.Need(1, "other");
   a.Done();
-  return Value(Holds(v, other));
+  return Value(Holds(in, v, other));
+}
+
+template <CharClass kCase>
+Value HasCase(Interpreter& in, Args& a) {
+  const std::string s = in.Str(a.Need(0, "value"));
+  a.Done();
+  return Value(IsAll(s, kCase));
 }
 
 bool IsDefined(const Value& v) { return !v.undefined(); }
@@ -43,8 +50,6 @@ bool IsSequence(const Value& v) {
 bool IsIterable(const Value& v) { return IsSequence(v) || v.undefined(); }
 bool IsCallable(const Value& v) { return v.object() != nullptr && v.object()->call; }
 bool IsEscaped(const Value&) { return false; }
-bool IsLower(const Value& v) { return IsAll(ToStr(v), CharClass::kLower); }
-bool IsUpper(const Value& v) { return IsAll(ToStr(v), CharClass::kUpper); }
 
 int64_t Integer(const Value& v) {
   int64_t i = 0;
@@ -53,37 +58,43 @@ int64_t Integer(const Value& v) {
 }
 bool IsOdd(const Value& v) { return Integer(v) % 2 != 0; }
 bool IsEven(const Value& v) { return Integer(v) % 2 == 0; }
-bool DivisibleBy(const Value& a, const Value& b) {
+bool DivisibleBy(Interpreter&, const Value& a, const Value& b) {
   if (Integer(b) == 0) throw TemplateError("division by zero");
   return Integer(b) == -1 || Integer(a) % Integer(b) == 0;
 }
-bool NotEquals(const Value& a, const Value& b) { return !Equals(a, b); }
-bool Greater(const Value& a, const Value& b) { return Less(b, a); }
-bool LessOrEqual(const Value& a, const Value& b) { return !Less(b, a); }
-bool GreaterOrEqual(const Value& a, const Value& b) { return !Less(a, b); }
-bool SameAs(const Value& a, const Value& b) { return a.v.index() == b.v.index() && Equals(a, b); }
+bool Equal(Interpreter& in, const Value& a, const Value& b) { return in.Same(a, b); }
+bool NotEqual(Interpreter& in, const Value& a, const Value& b) { return !in.Same(a, b); }
+bool IsLess(Interpreter& in, const Value& a, const Value& b) { return in.Before(a, b); }
+bool Greater(Interpreter& in, const Value& a, const Value& b) { return in.Before(b, a); }
+bool LessOrEqual(Interpreter& in, const Value& a, const Value& b) { return !in.Before(b, a); }
+bool GreaterOrEqual(Interpreter& in, const Value& a, const Value& b) { return !in.Before(a, b); }
+bool SameAs(Interpreter& in, const Value& a, const Value& b) {
+  return a.v.index() == b.v.index() && in.Same(a, b);
+}
 
 Value In(Interpreter& in, Args& a) {
   const Value v = a.Need(0, "value"), container = a.Need(1, "seq");
   a.Done();
   if (container.str() != nullptr) {
-    return Value(v.str() != nullptr && container.str()->find(*v.str()) != std::string::npos);
+    in.SpendScan(container.str()->size());
+    return Value(v.str() != nullptr &&
+                 FindText(in, *container.str(), *v.str()) != std::string::npos);
   }
   for (const Value& item : in.Iterate(container)) {
-    if (Equals(item, v)) return Value(true);
+    if (in.Same(item, v)) return Value(true);
   }
   return Value(false);
 }
 
-Value KnownFilter(Interpreter&, Args& a) {
+Value KnownFilter(Interpreter& in, Args& a) {
   const Value& v = a.Need(0, "value");
   a.Done();
-  return Value(FindFilter(ToStr(v)) != nullptr);
+  return Value(FindFilter(in.Str(v)) != nullptr);
 }
-Value KnownTest(Interpreter&, Args& a) {
+Value KnownTest(Interpreter& in, Args& a) {
   const Value& v = a.Need(0, "value");
   a.Done();
-  return Value(FindTest(ToStr(v)) != nullptr);
+  return Value(FindTest(in.Str(v)) != nullptr);
 }
 
 const std::map<std::string_view, Builtin> kTests = {
@@ -91,9 +102,9 @@ const std::map<std::string_view, Builtin> kTests = {
     {"callable", One<IsCallable>},
     {"defined", One<IsDefined>},
     {"divisibleby", Two<DivisibleBy>},
-    {"==", Two<Equals>},
-    {"eq", Two<Equals>},
-    {"equalto", Two<Equals>},
+    {"==", Two<Equal>},
+    {"eq", Two<Equal>},
+    {"equalto", Two<Equal>},
     {"escaped", One<IsEscaped>},
     {"even", One<IsEven>},
     {"false", One<IsFalse>},
@@ -109,13 +120,13 @@ const std::map<std::string_view, Builtin> kTests = {
     {"iterable", One<IsIterable>},
     {"<=", Two<LessOrEqual>},
     {"le", Two<LessOrEqual>},
-    {"lower", One<IsLower>},
-    {"<", Two<Less>},
-    {"lt", Two<Less>},
-    {"lessthan", Two<Less>},
+    {"lower", HasCase<CharClass::kLower>},
+    {"<", Two<IsLess>},
+    {"lt", Two<IsLess>},
+    {"lessthan", Two<IsLess>},
     {"mapping", One<IsMapping>},
-    {"!=", Two<NotEquals>},
-    {"ne", Two<NotEquals>},
+    {"!=", Two<NotEqual>},
+    {"ne", Two<NotEqual>},
     {"none", One<IsNone>},
     {"number", One<IsNumber>},
     {"odd", One<IsOdd>},
@@ -125,7 +136,7 @@ const std::map<std::string_view, Builtin> kTests = {
     {"test", KnownTest},
     {"true", One<IsTrue>},
     {"undefined", One<IsUndefined>},
-    {"upper", One<IsUpper>},
+    {"upper", HasCase<CharClass::kUpper>},
 };
 
 }  // namespace

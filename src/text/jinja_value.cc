@@ -148,6 +148,9 @@ class JsonWriter {
   JsonWriter(const JsonStyle& style, std::string* out) : style_(style), out_(out) {}
 
   void Write(const Value& v, int level) {
+    if (out_->size() > kMaxValueBytes) {  // long separators and indents, many times
+      throw TemplateError(fmt::format("tojson: the text is longer than {} bytes", kMaxValueBytes));
+    }
     if (v.none()) {
       *out_ += "null";
     } else if (const bool* b = v.as<bool>()) {
@@ -230,6 +233,34 @@ bool DictsEqual(const Dict& a, const Dict& b) {
   return true;
 }
 
+/// Writes a key out so that equal keys have one text, as 1, 1.0 and true do. False: a list or dict,
+/// which can be no key.
+bool WriteKey(const Value& v, std::string* out) {
+  int64_t i = 0;
+  if (v.integer(&i)) {
+    *out += fmt::format("{};", i);
+  } else if (const double* d = v.as<double>()) {
+    const bool whole = std::abs(*d) < 9e18 && *d == std::trunc(*d);
+    *out += whole ? fmt::format("{};", static_cast<int64_t>(*d)) : fmt::format("{:a};", *d);
+  } else if (const std::string* s = v.str()) {
+    *out += fmt::format("s{}:{}", s->size(), *s);
+  } else if (const List* l = v.list()) {
+    if (!l->tuple) return false;
+    *out += '(';
+    for (const Value& item : l->items) {
+      if (!WriteKey(item, out)) return false;
+    }
+    *out += ')';
+  } else if (v.dict() != nullptr) {
+    return false;
+  } else {
+    *out += v.object() != nullptr ? fmt::format("{};", static_cast<const void*>(v.object()))
+            : v.none()            ? "none;"
+                                  : "undefined;";
+  }
+  return true;
+}
+
 std::string JoinRepr(const std::vector<Value>& items) {
   std::string out;
   for (size_t i = 0; i < items.size(); ++i) out += (i == 0 ? "" : ", ") + Repr(items[i]);
@@ -270,6 +301,17 @@ double Value::real() const {
   return static_cast<double>(i);
 }
 
+Value Value::Missing(std::string what) {
+  constexpr size_t kMost = 100;  // a name may be as long as a template, and be held many times
+  if (what.size() > kMost) {
+    size_t end = kMost;
+    while (end > 0 && (static_cast<uint8_t>(what[end]) & 0xC0) == 0x80) --end;
+    what.resize(end);
+    what += "...";
+  }
+  return Value(Undefined{std::move(what)});
+}
+
 Value Value::MakeList(std::vector<Value> items, bool tuple) {
   Extent extent;
   for (const Value& v : items) extent.Add(v);
@@ -284,17 +326,13 @@ Value Value::MakeDict(
   for (auto& [key, value] : items) {
     extent.Add(key);
     extent.Add(value);
-    if (key.list() != nullptr && !key.list()->tuple) FailOperand(key, "be a key of a dict");
-    if (key.dict() != nullptr) FailOperand(key, "be a key of a dict");
-    const std::string* name = key.str();
-    if (name != nullptr) {
-      const auto [it, added] = dict->by_string.try_emplace(*name, dict->items.size());
-      if (!added) {
-        dict->items[it->second].second = std::move(value);
-        continue;
-      }
-    } else if (const Value* same = dict->Find(key)) {
-      *const_cast<Value*>(same) = std::move(value);
+    std::string text;
+    if (key.str() == nullptr && !WriteKey(key, &text)) FailOperand(key, "be a key of a dict");
+    const auto [it, added] = key.str() != nullptr
+                                 ? dict->by_string.try_emplace(*key.str(), dict->items.size())
+                                 : dict->by_other.try_emplace(text, dict->items.size());
+    if (!added) {
+      dict->items[it->second].second = std::move(value);
       continue;
     }
     dict->items.emplace_back(std::move(key), std::move(value));
@@ -311,10 +349,10 @@ const Value* Dict::Find(std::string_view key) const {
 
 const Value* Dict::Find(const Value& key) const {
   if (key.str() != nullptr) return Find(std::string_view(*key.str()));
-  for (const auto& [k, value] : items) {
-    if (k.str() == nullptr && Equals(k, key)) return &value;
-  }
-  return nullptr;
+  std::string text;
+  if (by_other.empty() || !WriteKey(key, &text)) return nullptr;
+  const auto it = by_other.find(text);
+  return it == by_other.end() ? nullptr : &items[it->second].second;
 }
 
 const Value* Args::Get(size_t index, std::string_view name) {
@@ -375,6 +413,13 @@ std::string TypeName(const Value& v) {
   if (v.list()) return v.list()->tuple ? "a tuple" : "a list";
   if (v.dict()) return "a dict";
   return "a " + v.object()->type;
+}
+
+size_t SizeOf(const Value& v) {
+  if (const std::string* s = v.str()) return s->size();
+  if (const List* l = v.list()) return l->bytes;
+  if (const Dict* d = v.dict()) return d->bytes;
+  return 0;
 }
 
 void FailOperand(const Value& v, std::string_view operation) {

@@ -51,6 +51,7 @@ struct Value {
     return Value(std::make_shared<const std::string>(std::move(s)));
   }
   static Value MakeNone() { return Value(None{}); }
+  static Value Missing(std::string what);  ///< Undefined; `what` is cut to some 100 bytes
   static Value MakeList(std::vector<Value> items, bool tuple = false);
   static Value MakeDict(std::vector<std::pair<Value, Value>> items);
 
@@ -87,6 +88,7 @@ struct List {
 struct Dict {
   std::vector<std::pair<Value, Value>> items;
   std::map<std::string, size_t, std::less<>> by_string;  ///< index of string keys
+  std::map<std::string, size_t> by_other;                ///< of others, written out
   int depth = 1;
   size_t bytes = 0;
   const Value* Find(const Value& key) const;
@@ -123,6 +125,8 @@ struct Args {
 };
 
 std::string TypeName(const Value& v);
+/// The bytes that walking over `v` and what it holds passes.
+size_t SizeOf(const Value& v);
 bool Truthy(const Value& v);
 /// As Python's ==; numbers compare across types.
 bool Equals(const Value& a, const Value& b);
