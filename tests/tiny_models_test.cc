@@ -2,10 +2,13 @@
 // (tools/make_tiny_models.py), and its exactness over chunkings, batches, blocks and threads.
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cmath>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
+#include <sstream>
 #include <string>
 
 #include "test_model.h"
@@ -197,6 +200,50 @@ TEST_P(TinyModels, EveryInstructionSetOfOneArithmeticGivesTheSameBits) {
 }
 
 /// GoogleTest takes no '-' in a name.
+/// The bytes of a model with one more entry of type uint32, before all others.
+std::string WithEntry(const std::string& path, const std::string& key, uint32_t value) {
+  std::ifstream in(path, std::ios::binary);
+  std::ostringstream all;
+  all << in.rdbuf();
+  std::string entries;
+  const auto add = [&entries](const std::string& name, uint32_t number) {
+    const uint64_t length = name.size();
+    const uint32_t type = 4;
+    entries.append(reinterpret_cast<const char*>(&length), 8);
+    entries += name;
+    entries.append(reinterpret_cast<const char*>(&type), 4);
+    entries.append(reinterpret_cast<const char*>(&number), 4);
+  };
+  add(key, value);
+  add(std::string(32 - (entries.size() + 16) % 32, 'x'), 0);  // what follows stays aligned
+  std::string file = all.str();
+  uint64_t count = 0;
+  std::memcpy(&count, file.data() + 16, 8);
+  count += 2;
+  std::memcpy(file.data() + 16, &count, 8);
+  return file.insert(24, entries);
+}
+
+// Mistral's files are llama files with a window, and may be stretched as others are.
+TEST(TinyModelsAltered, LlamaLayersWithAWindowRotateAsThoseWithout) {
+  const auto path = std::filesystem::temp_directory_path() /
+                    ("kvasir-window-" + std::to_string(getpid()) + ".gguf");
+  // As much as the context: nothing is out of it.
+  const std::string key = "llama.attention.sliding_window";
+  for (const char* name : {"llama-linear", "llama-llama3", "llama-yarn"}) {
+    const Golden golden = ReadGolden(name);
+    const auto rows = static_cast<int32_t>(golden.tokens.size());
+    const std::string file = TinyPath(name + std::string(".gguf"));
+    std::ofstream(path, std::ios::binary) << WithEntry(file, key, 64);
+    const auto plain = LoadTestModel(file, {}), windowed = LoadTestModel(path, {});
+    ASSERT_TRUE(plain && windowed);
+    EXPECT_EQ(LogitsInChunks(windowed.get(), golden.tokens, rows, rows),
+              LogitsInChunks(plain.get(), golden.tokens, rows, rows))
+        << name;
+  }
+  std::filesystem::remove(path);
+}
+
 std::string TestName(const ::testing::TestParamInfo<std::string>& tested) {
   std::string name = tested.param;
   std::replace(name.begin(), name.end(), '-', '_');

@@ -185,11 +185,17 @@ class ConfigReader {
                        Key("rope.dimension_count"), r.dims);
     }
     KV_RETURN_IF_ERROR(PositiveFloat("rope.freq_base", &r.base));
-    c_.rope_local = r;
-    c_.rope_local.base = arch_.local_rope_base > 0 ? arch_.local_rope_base : r.base;
-    KV_RETURN_IF_ERROR(PositiveFloat("rope.freq_base_swa", &c_.rope_local.base));
+    // Gemma 3's local layers have a base of their own and are not stretched; others rotate alike.
+    RopeConfig& local = c_.rope_local;
+    local = r;
     KV_RETURN_IF_ERROR(ReadRopeScaling(&r));
-    return ReadFreqDivisors(&r);
+    KV_RETURN_IF_ERROR(ReadFreqDivisors(&r));
+    if (arch_.local_rope_base > 0) {
+      local.base = arch_.local_rope_base;
+    } else {
+      local = r;
+    }
+    return PositiveFloat("rope.freq_base_swa", &local.base);
   }
 
   Status ReadRopeScaling(RopeConfig* r) {
