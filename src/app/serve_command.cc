@@ -28,10 +28,6 @@ struct ServeFlags {
   bool log_prompts = false, no_keys = false, seccomp = false;
 };
 
-bool IsLoopback(const std::string& host) {
-  return host == "localhost" || host == "::1" || host.starts_with("127.");
-}
-
 /// The key file: as given, or the usual one if there is one.
 Result<std::string> KeysOf(const ServeFlags& f) {
   if (!f.keys.empty() || f.no_keys) return f.keys;
@@ -88,7 +84,7 @@ Result<RequestMemory> PlanRequests(const std::string& body_limit, uint64_t avail
     m.bytes = std::max(m.bytes, kBecomes * m.body_bytes);
   }
   m.all_bodies_bytes = m.bytes / kBecomes;
-  if (body_limit.empty()) m.body_bytes = std::min(kUsualBody, m.all_bodies_bytes);
+  if (body_limit.empty()) m.body_bytes = std::min(kUsualBody, m.all_bodies_bytes / 2);
   return m;
 }
 
