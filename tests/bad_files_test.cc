@@ -236,6 +236,34 @@ TEST_F(BadFiles, ATokenThatTheVocabularyDoesNotHaveIsRefused) {
   EXPECT_EQ(found, 2);
 }
 
+TEST_F(BadFiles, TokensThatWouldTakeMemoryAndTimeInMatchingAreRefused) {
+  ASSERT_TRUE(Works(ReadFile("llama.gguf")));
+  const auto opened = GgufFile::Open(path_);
+  ASSERT_TRUE(opened.ok());
+  const auto good = ReadVocab(*opened);
+  ASSERT_TRUE(good.ok());
+  const auto create = [&](size_t count, size_t bytes, TokenType type) {
+    VocabData data = *good;
+    for (size_t i = 0; i < count; ++i) {
+      std::string text = std::to_string(i) + ":";
+      data.tokens.push_back(text.append(bytes - text.size(), 'x'));
+      data.types.push_back(static_cast<int32_t>(type));
+      if (!data.scores.empty()) data.scores.push_back(0);
+    }
+    const auto tokenizer = Tokenizer::Create(std::move(data));
+    return tokenizer.ok() ? "" : tokenizer.error().message;
+  };
+  EXPECT_EQ(create(1, 4096, TokenType::kNormal), "");
+  EXPECT_NE(create(1, 4097, TokenType::kNormal).find("at most 4096"), std::string::npos);
+  for (const TokenType type : {TokenType::kControl, TokenType::kUserDefined}) {
+    EXPECT_EQ(create(1, 512, type), "");
+    EXPECT_NE(create(1, 513, type).find("at most 512"), std::string::npos);
+    EXPECT_NE(create(5000, 512, type).find("more than 2097152 bytes"), std::string::npos);
+    // Numbered ones have most of their bytes alike.
+    EXPECT_EQ(create(200'000, 10, type), "");
+  }
+}
+
 TEST_F(BadFiles, AStringThatLeavesTheFilesLastPageIsRefused) {
   // Behind a file that fills its pages there is no memory that a wrong length could be read from.
   const std::string good = ReadFile("llama.gguf");

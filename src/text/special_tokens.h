@@ -18,6 +18,8 @@ class SpecialTokens {
     size_t begin = 0, end = 0;
     int32_t id = -1;  ///< -1: none
   };
+  /// Nodes of the tree: what memory and the time to add go by, some 50 bytes each.
+  size_t size() const { return id_.size(); }
   /// The first one at or after `from`. Time O(length until then x longest token).
   Match Find(std::string_view text, size_t from) const;
 

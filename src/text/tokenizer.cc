@@ -19,6 +19,13 @@ constexpr std::array<std::string_view, 8> kEndNames = {
     "<|im_end|>",    "<|eot_id|>", "<|eom_id|>", "<end_of_turn>",
     "<|endoftext|>", "<|end|>",    "<EOT>",      "<|end_of_text|>"};
 
+/// Released vocabularies have tokens of up to 256 bytes: 128 spaces, in GPT-2's alphabet.
+constexpr size_t kMaxTokenBytes = 4096;
+/// Those that are looked for at each place of a text are names and runs of some 30 spaces or line
+/// ends, below 100 bytes. Files of speech models have 200,000 of them, numbered: as many nodes.
+constexpr size_t kMaxSpecialBytes = 512;
+constexpr size_t kMaxSpecialNodes = 1 << 21;
+
 /// The byte of a token such as <0x0A>, or -1.
 int ByteOf(std::string_view text) {
   if (text.size() != 6 || text.substr(0, 3) != "<0x" || text[5] != '>') return -1;
@@ -47,6 +54,13 @@ Status CheckSizes(const VocabData& d) {
       return MakeError(ErrorCode::kInvalid,
                        "tokenizer.ggml.{} has {} entries; tokenizer.ggml.tokens has {}", name, size,
                        d.tokens.size());
+    }
+  }
+  for (size_t i = 0; i < d.tokens.size(); ++i) {
+    if (d.tokens[i].size() > kMaxTokenBytes) {
+      return MakeError(ErrorCode::kInvalid,
+                       "tokenizer.ggml.tokens[{}] has {} bytes; at most {} are supported", i,
+                       d.tokens[i].size(), kMaxTokenBytes);
     }
   }
   for (size_t i = 0; i < d.types.size(); ++i) {
@@ -89,7 +103,7 @@ struct Tokenizer::Tables {
   TokenType Type(TokenId id) const {
     return data.types.empty() ? TokenType::kNormal : static_cast<TokenType>(data.types[id]);
   }
-  void FindSpecial();
+  Status FindSpecial();
   void FindEnds();
   void EncodeText(std::string_view text, bool after_special, std::vector<TokenId>* out) const {
     if (bpe) {
@@ -100,17 +114,29 @@ struct Tokenizer::Tables {
   }
 };
 
-void Tokenizer::Tables::FindSpecial() {
+Status Tokenizer::Tables::FindSpecial() {
   for (TokenId id = 0; id < static_cast<TokenId>(data.tokens.size()); ++id) {
     const TokenType type = Type(id);
     const std::string& text = data.tokens[id];
-    if (text.empty()) continue;
+    const bool special = type == TokenType::kUserDefined || type == TokenType::kControl ||
+                         type == TokenType::kUnknown;
+    if (text.empty() || !special) continue;
+    if (text.size() > kMaxSpecialBytes) {
+      return MakeError(ErrorCode::kInvalid,
+                       "tokenizer.ggml.tokens[{}] is a special token of {} bytes; at most {} are "
+                       "supported",
+                       id, text.size(), kMaxSpecialBytes);
+    }
     if (type == TokenType::kUserDefined) user_defined.Add(text, id);
-    if (type == TokenType::kUserDefined || type == TokenType::kControl ||
-        type == TokenType::kUnknown) {
-      all_special.Add(text, id);
+    all_special.Add(text, id);
+    if (all_special.size() > kMaxSpecialNodes) {
+      return MakeError(ErrorCode::kInvalid,
+                       "tokenizer.ggml.tokens has special tokens of more than {} bytes, what they "
+                       "begin with alike not counted",
+                       kMaxSpecialNodes);
     }
   }
+  return {};
 }
 
 void Tokenizer::Tables::FindEnds() {
@@ -155,7 +181,7 @@ Result<std::unique_ptr<Tokenizer>> Tokenizer::Create(VocabData data) {
   }
   t->add_eos = d.add_eos.value_or(false);
   KV_RETURN_IF_ERROR(CheckIds(d));
-  t->FindSpecial();
+  KV_RETURN_IF_ERROR(t->FindSpecial());
   t->FindEnds();
   return std::unique_ptr<Tokenizer>(new Tokenizer(std::move(t)));
 }
