@@ -57,6 +57,18 @@ TEST(PreTokenizer, LongRunsAreCutInTimeAndTheWordsAreTheText) {
   }
 }
 
+// As llama.cpp's src/llama-vocab.cpp has it, for files that do not say.
+TEST(PreTokenizer, BosIsAddedWhereItIsElsewhere) {
+  for (const char* name : {"llama-bpe", "llama3", "falcon3", "pixtral", "tekken"}) {
+    const auto kind = FindPreTokenizer(name);
+    ASSERT_TRUE(kind.ok()) << name;
+    EXPECT_TRUE((*kind)->add_bos && (*kind)->ignore_merges) << name;
+  }
+  for (const char* name : {"gpt-2", "smollm", "qwen2"}) {
+    EXPECT_FALSE((*FindPreTokenizer(name))->add_bos) << name;
+  }
+}
+
 TEST(PreTokenizer, AnUnknownNameIsRefusedWithTheKnownOnes) {
   const auto kind = FindPreTokenizer("glimmer");
   ASSERT_FALSE(kind.ok());
