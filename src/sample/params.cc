@@ -7,6 +7,7 @@ namespace {
 
 constexpr size_t kMaxStopStrings = 64;
 constexpr size_t kMaxStopBytes = 4096;
+constexpr size_t kMaxStopTokens = 1024;
 constexpr size_t kMaxBiases = 1024;
 constexpr int32_t kMaxLogprobs = 100;
 
@@ -54,6 +55,10 @@ Status Validate(const StopRules& rules, int32_t vocab) {
   if (bytes > kMaxStopBytes) {
     return MakeError(ErrorCode::kInvalid, "the stop strings have {} bytes; at most {} are allowed",
                      bytes, kMaxStopBytes);
+  }
+  if (rules.token_ids.size() > kMaxStopTokens) {
+    return MakeError(ErrorCode::kInvalid, "there are {} stop tokens; at most {} are allowed",
+                     rules.token_ids.size(), kMaxStopTokens);
   }
   for (const int32_t id : rules.token_ids) {
     KV_RETURN_IF_ERROR(InRange("a stop token", id, 0, vocab - 1));

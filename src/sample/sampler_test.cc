@@ -223,6 +223,8 @@ TEST(SamplingParams, RangesAreCheckedByName) {
   EXPECT_NE(message({.repetition_penalty = 0}).find("repetition_penalty"), std::string::npos);
   EXPECT_FALSE(Validate(StopRules{.strings = {""}}, 10).ok());
   EXPECT_FALSE(Validate(StopRules{.token_ids = {-1}}, 10).ok());
+  EXPECT_TRUE(Validate(StopRules{.token_ids = std::vector<int32_t>(1024, 3)}, 10).ok());
+  EXPECT_FALSE(Validate(StopRules{.token_ids = std::vector<int32_t>(1025, 3)}, 10).ok());
   EXPECT_FALSE(Validate(StopRules{.strings = std::vector<std::string>(100, "x")}, 10).ok());
 }
 
