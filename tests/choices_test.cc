@@ -5,6 +5,7 @@
 
 #include <bit>
 #include <cmath>
+#include <functional>
 #include <map>
 
 #include "engine/beam_search.h"
@@ -217,6 +218,45 @@ TEST(Choices, BeamsFindWhatASearchWithoutAnyCacheFinds) {
   EXPECT_GT(ended, 0);
 }
 
+/// One beam's tokens, the first the most likely.
+std::vector<TokenLogprob> Offer(const std::vector<int32_t>& tokens) {
+  std::vector<TokenLogprob> offer;
+  for (const int32_t t : tokens) offer.push_back({t, -0.5f * static_cast<float>(offer.size() + 1)});
+  return offer;
+}
+
+TEST(BeamSearch, OffersItsBeamsAsTheyWereWhereNothingCanFollow) {
+  BeamSearch search({.width = 1, .max_tokens = 9, .end_tokens = {5}, .passed_over = {5, 6}});
+  std::vector<std::vector<TokenLogprob>> offers = {Offer({5, 7, 6, 8})};
+  EXPECT_EQ(search.Advance(offers).size(), 1u);
+  offers = {Offer({6, 5})};
+  EXPECT_TRUE(search.Advance(offers).empty());
+  const auto best = search.Best(1);
+  ASSERT_EQ(best.size(), 1u);
+  ASSERT_EQ(best[0].tokens.size(), 1u);
+  EXPECT_EQ(best[0].tokens[0].token, 7);
+  EXPECT_TRUE(best[0].ended);
+}
+
+TEST(BeamSearch, KeepsNoMoreHypothesesThanItHasBeams) {
+  // Each step every beam offers more end tokens than there are beams, none of which can win.
+  constexpr int32_t kWidth = 8, kSteps = 200;
+  BeamSearch search({.width = kWidth,
+                     .length_penalty = 4,
+                     .max_tokens = kSteps,
+                     .end_tokens = {1, 2, 3, 4, 5, 6, 7, 8}});
+  size_t beams = 1;
+  for (int32_t step = 0; step + 1 < kSteps; ++step) {
+    const std::vector<std::vector<TokenLogprob>> offers(
+        beams, Offer({1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13, 14, 15, 16, 17}));
+    beams = search.Advance(offers).size();
+    ASSERT_GT(beams, 0u);
+    ASSERT_EQ(search.Best(100).size(), static_cast<size_t>(kWidth));
+  }
+  // Twice the tokens: of those that live and those that are complete. Vectors grow by doubling.
+  EXPECT_LT(search.bytes(), 2 * 2 * kWidth * (kSteps * sizeof(SampledToken) + 100));
+}
+
 TEST(Choices, PromptLogprobsAreThoseOfTheWholePromptWhateverIsCached) {
   const auto model = LoadTestModel(
       Tiny("llama"),
@@ -254,17 +294,53 @@ class ManualClock final : public Clock {
   mutable int64_t now = 0;
 };
 
+/// Answers what a test says, without a model.
+class ScriptedExecutor final : public Executor {
+ public:
+  /// The most likely tokens after a slice's, best first.
+  std::function<std::vector<TokenLogprob>(const SeqSlice&)> offer;
+  std::optional<Error> error;  ///< of every step
+
+  void Submit(const StepPlan& plan) override { plan_ = &plan; }
+  StepResult Collect() override {
+    StepResult result{.step = plan_->step, .slices = {}, .error = error, .work = {}, .logits = {}};
+    int32_t rows = 0;
+    for (const SeqSlice& s : plan_->slices) {
+      rows += s.wanted_end - s.wanted_begin;
+      if (s.sampling == nullptr || error) continue;
+      SampledToken token{.token = 0, .logprob = 0, .top = offer(s)};
+      token.token = token.top.front().token;
+      result.slices.push_back(
+          {.sequence = s.sequence,
+           .tokens = std::vector<SampledToken>(static_cast<size_t>(s.samples), token),
+           .prompt_logprobs = {},
+           .error = {}});
+    }
+    most_rows_ = std::max(most_rows_, rows);
+    return result;
+  }
+  int32_t most_rows() const { return most_rows_; }
+
+ private:
+  const StepPlan* plan_ = nullptr;
+  int32_t most_rows_ = 0;
+};
+
 struct Limits {
   int32_t max_sequences = 2;
   int64_t max_waiting = 0;
+  Executor* executor = nullptr;  // nullptr: the model's
+  std::vector<int32_t> end_of_generation;
 };
 
 std::unique_ptr<Engine> MakeEngine(LoadedModel* model, const Clock* clock, const Limits& limits) {
   return std::make_unique<Engine>(EngineOptions{.context = 64,
                                                 .max_step_tokens = 16,
                                                 .max_sequences = limits.max_sequences,
-                                                .max_waiting = limits.max_waiting},
-                                  model->plan().layout, model->plan().kv_blocks, &model->executor(),
+                                                .max_waiting = limits.max_waiting,
+                                                .end_of_generation = limits.end_of_generation},
+                                  model->plan().layout, model->plan().kv_blocks,
+                                  limits.executor != nullptr ? limits.executor : &model->executor(),
                                   &model->tokenizer(), clock);
 }
 
@@ -296,6 +372,81 @@ TEST_F(EngineLimits, ADeadlineEndsARequestRunningOrWaiting) {
   EXPECT_EQ(out[*waiting].choices[0].reason, FinishReason::kDeadline);
   EXPECT_TRUE(out[*waiting].choices[0].tokens.empty());
   EXPECT_EQ(out[*other].choices[0].reason, FinishReason::kLength);
+}
+
+/// Why each choice of the one request ended, once `engine` has nothing more to do.
+std::map<int32_t, FinishReason> Ends(Engine* engine) {
+  std::map<int32_t, FinishReason> ends;
+  std::vector<Event> events;
+  int lasts = 0;
+  bool more = true;
+  for (int steps = 0; more; ++steps) {
+    if (steps > 1000) {
+      ADD_FAILURE() << "it never ends";
+      break;
+    }
+    more = engine->Step(&events);
+    for (const Event& e : events) {
+      if (e.kind != Event::Kind::kFinished) continue;
+      EXPECT_TRUE(ends.emplace(e.choice, e.reason).second) << "choice " << e.choice;
+      lasts += e.last ? 1 : 0;
+    }
+    events.clear();
+  }
+  EXPECT_EQ(lasts, 1);
+  return ends;
+}
+
+TEST_F(EngineLimits, EveryChoiceEndsThoughTheRequestEndsBeforeTheFirstToken) {
+  using Ended = std::map<int32_t, FinishReason>;
+  const auto all = [](FinishReason reason) { return Ended{{0, reason}, {1, reason}, {2, reason}}; };
+  for (const int32_t beams : {0, 3}) {
+    SCOPED_TRACE(beams);
+    ScriptedExecutor failing;
+    failing.error = MakeError(ErrorCode::kIo, "as planned");
+    Request r{.prompt = Text(40), .max_tokens = 20};
+    r.n = 3;
+    r.beam_width = beams;
+    const auto engine = MakeEngine(model_.get(), &clock_, {.max_sequences = 3});
+    const auto cancelled = engine->Submit(r);
+    ASSERT_TRUE(cancelled.ok());
+    engine->Cancel(*cancelled);
+    EXPECT_EQ(Ends(engine.get()), all(FinishReason::kCancelled));
+    const auto failed =
+        MakeEngine(model_.get(), &clock_, {.max_sequences = 3, .executor = &failing});
+    ASSERT_TRUE(failed->Submit(r).ok());
+    EXPECT_EQ(Ends(failed.get()), all(FinishReason::kError));
+    r.deadline_s = 0.001;
+    ASSERT_TRUE(engine->Submit(r).ok());
+    EXPECT_EQ(Ends(engine.get()), all(FinishReason::kDeadline));
+  }
+}
+
+TEST_F(EngineLimits, ABeamSearchEndsWhereEveryCandidateEndsTheText) {
+  using Ended = std::map<int32_t, FinishReason>;
+  ScriptedExecutor script;
+  script.offer = [](const SeqSlice& s) {
+    return Offer(s.sampling->logprobs > 2 ? std::vector<int32_t>{5, 6, 7, 8}
+                                          : std::vector<int32_t>{5, 6});
+  };
+  const auto engine =
+      MakeEngine(model_.get(), &clock_, {.executor = &script, .end_of_generation = {5, 6}});
+  Request r{.prompt = Text(3), .max_tokens = 4};
+  r.beam_width = 1;
+  r.deadline_s = 0.5;
+  r.sampling.ignore_eos = true;
+  // The request's own stop tokens end it, as they end samples.
+  Request stopped = r;
+  stopped.stop.token_ids = {8, 7};
+  ASSERT_TRUE(engine->Submit(stopped).ok());
+  EXPECT_EQ(Ends(engine.get()), (Ended{{0, FinishReason::kStop}}));
+  // The model's are passed over, and there is always something to go on with.
+  ASSERT_TRUE(engine->Submit(r).ok());
+  EXPECT_EQ(Ends(engine.get()), (Ended{{0, FinishReason::kLength}}));
+  // And where the executor offers nothing else, the request still ends.
+  script.offer = [](const SeqSlice&) { return Offer({5, 6}); };
+  ASSERT_TRUE(engine->Submit(r).ok());
+  EXPECT_EQ(Ends(engine.get()), (Ended{{0, FinishReason::kStop}}));
 }
 
 TEST_F(EngineLimits, TheQueueIsBounded) {

@@ -10,6 +10,8 @@ namespace kvasir {
 
 BeamSearch::BeamSearch(Options options) : options_(std::move(options)) {
   CHECK_GT(options_.width, 0);
+  std::sort(options_.end_tokens.begin(), options_.end_tokens.end());
+  std::sort(options_.passed_over.begin(), options_.passed_over.end());
   live_.resize(1);
 }
 
@@ -26,11 +28,24 @@ bool BeamSearch::CanStillWin() const {
     best = std::max({best, Score(h.logprob, h.tokens.size()),
                      Score(h.logprob, static_cast<size_t>(options_.max_tokens))});
   }
-  std::vector<double> scores;
-  for (const Hypothesis& h : complete_) scores.push_back(h.score);
-  std::nth_element(scores.begin(), scores.begin() + options_.width - 1, scores.end(),
-                   std::greater<>());
-  return best > scores[options_.width - 1];
+  return best > complete_.back().score;
+}
+
+/// Keeps a hypothesis if it is among the `width` best: `live`, or `live` and the token that ends
+/// it. Only these can be the answer, and each has all its tokens: many may complete in one step.
+void BeamSearch::Complete(const Hypothesis& live, const SampledToken* end) {
+  const double logprob = live.logprob + (end != nullptr ? end->logprob : 0);
+  const double score = Score(logprob, live.tokens.size());
+  const auto at = std::upper_bound(complete_.begin(), complete_.end(), score,
+                                   [](double s, const Hypothesis& h) { return s > h.score; });
+  const auto width = static_cast<size_t>(options_.width);
+  if (static_cast<size_t>(at - complete_.begin()) == width) return;
+  const auto kept = complete_.insert(at, live);
+  kept->logprob = logprob;
+  kept->score = score;
+  kept->ended = end != nullptr;
+  if (end != nullptr) kept->tokens.push_back(*end);
+  if (complete_.size() > width) complete_.pop_back();
 }
 
 std::vector<BeamSearch::Next> BeamSearch::Advance(
@@ -41,9 +56,15 @@ std::vector<BeamSearch::Next> BeamSearch::Advance(
     int32_t parent, token;
     float own;
   };
+  const auto in = [](const std::vector<int32_t>& sorted, int32_t token) {
+    return std::binary_search(sorted.begin(), sorted.end(), token);
+  };
   std::vector<Choice> choices;
   for (size_t b = 0; b < offers.size(); ++b) {
+    const size_t most = choices.size() + 2 * static_cast<size_t>(options_.width);
     for (const TokenLogprob& o : offers[b]) {
+      if (choices.size() == most) break;
+      if (in(options_.passed_over, o.token)) continue;
       choices.push_back(
           {live_[b].logprob + o.logprob, static_cast<int32_t>(b), o.token, o.logprob});
     }
@@ -54,38 +75,42 @@ std::vector<BeamSearch::Next> BeamSearch::Advance(
   std::vector<Next> next;
   for (const Choice& c : choices) {
     if (next.size() == static_cast<size_t>(options_.width)) break;
-    const bool end = std::find(options_.end_tokens.begin(), options_.end_tokens.end(), c.token) !=
-                     options_.end_tokens.end();
-    if (end && options_.ignore_end) continue;
-    Hypothesis h = live_[c.parent];
-    h.logprob = c.logprob;
-    h.score = Score(c.logprob, h.tokens.size() + (end ? 0 : 1));
-    h.tokens.push_back({.token = c.token, .logprob = c.own, .top = {}});
-    h.ended = end;
-    if (end) {
-      complete_.push_back(std::move(h));
+    const SampledToken token{.token = c.token, .logprob = c.own, .top = {}};
+    if (in(options_.end_tokens, c.token)) {
+      Complete(live_[c.parent], &token);
       continue;
     }
-    live.push_back(std::move(h));
+    live.push_back(live_[c.parent]);
+    live.back().logprob = c.logprob;
+    live.back().tokens.push_back(token);
     next.push_back({c.parent, c.token});
   }
+  if (next.empty() && complete_.empty()) {
+    // All that could follow is passed over: the beams are the answer as they were.
+    for (const Hypothesis& h : live_) Complete(h, nullptr);
+    for (Hypothesis& h : complete_) h.ended = true;
+  }
   live_ = std::move(live);
-  const bool full =
-      !live_.empty() && live_[0].tokens.size() >= static_cast<size_t>(options_.max_tokens);
-  if (full) {
-    std::move(live_.begin(), live_.end(), std::back_inserter(complete_));
+  if (!live_.empty() && live_[0].tokens.size() >= static_cast<size_t>(options_.max_tokens)) {
+    for (const Hypothesis& h : live_) Complete(h, nullptr);
     live_.clear();
   }
-  if (full || !CanStillWin()) next.clear();
+  if (live_.empty() || !CanStillWin()) next.clear();
   return next;
 }
 
 std::vector<BeamSearch::Hypothesis> BeamSearch::Best(int32_t n) const {
-  std::vector<Hypothesis> out = complete_;
-  std::stable_sort(out.begin(), out.end(),
-                   [](const Hypothesis& a, const Hypothesis& b) { return a.score > b.score; });
-  out.resize(std::min(out.size(), static_cast<size_t>(n)));
-  return out;
+  const size_t count = std::min(complete_.size(), static_cast<size_t>(n));
+  return {complete_.begin(), complete_.begin() + static_cast<ptrdiff_t>(count)};
+}
+
+uint64_t BeamSearch::bytes() const {
+  uint64_t bytes = 0;
+  for (const auto* all : {&live_, &complete_}) {
+    for (const Hypothesis& h : *all)
+      bytes += sizeof(Hypothesis) + h.tokens.capacity() * sizeof(SampledToken);
+  }
+  return bytes;
 }
 
 }  // namespace kvasir

@@ -33,13 +33,14 @@ struct Running {
   RequestStats stats;
   int32_t max_tokens = 0;
   bool limited_by_context = false;  // max_tokens is what the context leaves
-  std::vector<Choice> choices;
+  std::vector<Choice> choices;      // one until the first tokens are there (OpenChoices)
   std::optional<Beams> beams;
-  int32_t open = 1;  // choices that are not finished
+  int32_t open = 1;  // of `choices`, not finished
   int64_t deadline_ns = 0;
 };
 
-Status ValidateChoices(const Request& r, int32_t max_sequences, int32_t vocab) {
+/// `chosen`: tokens of the vocabulary that beam search may choose.
+Status ValidateChoices(const Request& r, int32_t max_sequences, int32_t vocab, int32_t chosen) {
   const auto out_of_range = [](const char* name, auto value, auto least, auto most) {
     return MakeError(ErrorCode::kInvalid, "{} is {}; use {} to {}", name, value, least, most);
   };
@@ -50,7 +51,7 @@ Status ValidateChoices(const Request& r, int32_t max_sequences, int32_t vocab) {
     return out_of_range("deadline", r.deadline_s, 0, 1e8);
   if (r.priority < -100 || r.priority > 100) return out_of_range("priority", r.priority, -100, 100);
   if (r.beam_width == 0) return {};
-  const int32_t widest = std::min(max_sequences, vocab / 2);
+  const int32_t widest = std::min(max_sequences, chosen / 2);
   if (r.beam_width < 1 || r.beam_width > widest)
     return out_of_range("beam_width", r.beam_width, 1, widest);
   if (r.n > r.beam_width) {
@@ -92,6 +93,11 @@ struct Engine::State {
         clock(c) {}
 
   Result<int32_t> OutputLimit(const Request& request, bool* limited_by_context) const;
+  BeamSearch::Options BeamOptions(const Request& request, int32_t max_tokens) const;
+  /// How many tokens of the vocabulary are impossible.
+  int32_t NeverChosen(const Request& request) const {
+    return request.sampling.ignore_eos ? static_cast<int32_t>(options.end_of_generation.size()) : 0;
+  }
   std::unique_ptr<Sequence> NewSequence(const Request& request);
   void Deliver(Scheduler::Progress& progress, int64_t now, std::vector<Event>* events);
   void DeliverSamples(RequestId id, Scheduler::Progress& progress, int64_t now,
@@ -99,6 +105,7 @@ struct Engine::State {
   void DeliverBeam(RequestId id, Scheduler::Progress& progress, int64_t now,
                    std::vector<Event>* events);
   void FinishBeams(RequestId id, int64_t now, std::vector<Event>* events);
+  void OpenChoices(Running& r) const;
   std::optional<FinishReason> TakeToken(Running& r, Choice& choice, SampledToken token, int64_t now,
                                         RequestId id, std::vector<Event>* events) const;
   void FinishChoice(RequestId id, size_t choice, FinishReason reason, std::string error,
@@ -167,6 +174,23 @@ Result<int32_t> Engine::State::OutputLimit(const Request& request, bool* limited
   return limit;
 }
 
+/// As with samples: ignore_eos makes the model's own end tokens impossible, and the request's stop
+/// tokens end a text.
+BeamSearch::Options Engine::State::BeamOptions(const Request& request, int32_t max_tokens) const {
+  BeamSearch::Options beam{.width = request.beam_width,
+                           .length_penalty = request.length_penalty,
+                           .max_tokens = max_tokens,
+                           .end_tokens = request.stop.token_ids,
+                           .passed_over = {}};
+  if (request.sampling.ignore_eos) {
+    beam.passed_over = options.end_of_generation;
+  } else if (request.stop.end_of_generation) {
+    beam.end_tokens.insert(beam.end_tokens.end(), options.end_of_generation.begin(),
+                           options.end_of_generation.end());
+  }
+  return beam;
+}
+
 std::unique_ptr<Sequence> Engine::State::NewSequence(const Request& request) {
   auto s = std::make_unique<Sequence>();
   s->id = next_id++;
@@ -176,7 +200,7 @@ std::unique_ptr<Sequence> Engine::State::NewSequence(const Request& request) {
   s->priority = request.priority;
   if (request.beam_width > 0) {
     s->chosen_outside = true;
-    s->sampling.logprobs = 2 * request.beam_width;
+    s->sampling.logprobs = 2 * request.beam_width + NeverChosen(request);
   }
   return s;
 }
@@ -186,7 +210,8 @@ Result<RequestId> Engine::Submit(Request request) {
   const int32_t vocab = s.tokenizer->vocab_size();
   KV_RETURN_IF_ERROR(Validate(request.sampling, vocab));
   KV_RETURN_IF_ERROR(Validate(request.stop, vocab));
-  KV_RETURN_IF_ERROR(ValidateChoices(request, s.options.max_sequences, vocab));
+  KV_RETURN_IF_ERROR(
+      ValidateChoices(request, s.options.max_sequences, vocab, vocab - s.NeverChosen(request)));
   for (const int32_t token : request.prompt) {
     if (token < 0 || token >= vocab) {
       return MakeError(ErrorCode::kInvalid, "prompt token {} is not in the vocabulary of {}", token,
@@ -202,6 +227,7 @@ Result<RequestId> Engine::Submit(Request request) {
                      s.scheduler.waiting());
   }
 
+  std::sort(request.stop.token_ids.begin(), request.stop.token_ids.end());  // for Ends
   const int64_t now = s.clock->NowNs();
   std::unique_ptr<Sequence> sequence = s.NewSequence(request);
   const RequestId id = sequence->id;  // its first sequence's
@@ -220,17 +246,8 @@ Result<RequestId> Engine::Submit(Request request) {
                        .text = ChoiceText(*s.tokenizer, r.request.stop, r.request.special),
                        .stats = r.stats});
   if (r.request.beam_width > 0) {
-    BeamSearch::Options beam{.width = r.request.beam_width,
-                             .length_penalty = r.request.length_penalty,
-                             .max_tokens = limit,
-                             .end_tokens = r.request.stop.token_ids,
-                             .ignore_end = r.request.sampling.ignore_eos};
-    if (r.request.stop.end_of_generation || beam.ignore_end) {
-      beam.end_tokens.insert(beam.end_tokens.end(), s.options.end_of_generation.begin(),
-                             s.options.end_of_generation.end());
-    }
-    r.beams.emplace(
-        Beams{.search = BeamSearch(std::move(beam)), .sequences = {id}, .offers = {{}}});
+    r.beams.emplace(Beams{
+        .search = BeamSearch(s.BeamOptions(r.request, limit)), .sequences = {id}, .offers = {{}}});
   }
   if (r.request.deadline_s > 0) {
     r.deadline_ns = now + static_cast<int64_t>(r.request.deadline_s * 1e9);
@@ -252,6 +269,18 @@ Event Engine::State::NewEvent(RequestId id, size_t choice, Event::Kind kind) con
   event.choice = static_cast<int32_t>(choice);
   event.kind = kind;
   return event;
+}
+
+/// From now on there are all n choices. What was done so far is every one's.
+void Engine::State::OpenChoices(Running& r) const {
+  const auto n = static_cast<size_t>(r.request.n);
+  r.choices.reserve(n);
+  while (r.choices.size() < n) {
+    r.choices.push_back({.sequence = 0,
+                         .text = ChoiceText(*tokenizer, r.request.stop, r.request.special),
+                         .stats = r.choices[0].stats});
+    ++r.open;
+  }
 }
 
 /// Ends one choice, and the request with its last one.
@@ -281,7 +310,8 @@ void Engine::State::FinishChoice(RequestId id, size_t index, FinishReason reason
   if (!last) return;
   if (r.deadline_ns != 0) {
     auto [begin, end] = deadlines.equal_range(r.deadline_ns);
-    deadlines.erase(std::find_if(begin, end, [id](const auto& d) { return d.second == id; }));
+    const auto at = std::find_if(begin, end, [id](const auto& d) { return d.second == id; });
+    if (at != end) deadlines.erase(at);
   }
   requests.erase(it);
 }
@@ -289,6 +319,7 @@ void Engine::State::FinishChoice(RequestId id, size_t index, FinishReason reason
 void Engine::State::FinishAll(RequestId id, FinishReason reason, const std::string& error,
                               std::vector<Event>* events) {
   Running& r = requests.at(id);
+  OpenChoices(r);
   if (r.beams) {
     for (const SequenceId s : r.beams->sequences) {
       if (s == r.choices[0].sequence) continue;
@@ -304,11 +335,10 @@ void Engine::State::FinishAll(RequestId id, FinishReason reason, const std::stri
 }
 
 bool Engine::State::Ends(const Request& request, int32_t token) const {
-  const auto has = [token](const std::vector<int32_t>& ids) {
-    return std::find(ids.begin(), ids.end(), token) != ids.end();
-  };
-  return (request.stop.end_of_generation && has(options.end_of_generation)) ||
-         has(request.stop.token_ids);
+  const std::vector<int32_t>& own = options.end_of_generation;
+  return (request.stop.end_of_generation &&
+          std::find(own.begin(), own.end(), token) != own.end()) ||
+         std::binary_search(request.stop.token_ids.begin(), request.stop.token_ids.end(), token);
 }
 
 /// Adds a token to a choice, and tells whether it ends it.
@@ -338,15 +368,7 @@ void Engine::State::DeliverSamples(RequestId id, Scheduler::Progress& progress, 
   const size_t first = by_sequence.at(sequence.id).second;
   // Several samples of the first logits: one choice each, and a fork where one goes on.
   std::vector<std::pair<size_t, FinishReason>> ended;
-  if (progress.tokens.size() > 1) {
-    r.open = static_cast<int32_t>(progress.tokens.size());
-    r.choices.reserve(progress.tokens.size());
-    for (size_t i = 1; i < progress.tokens.size(); ++i) {
-      r.choices.push_back({.sequence = 0,
-                           .text = ChoiceText(*tokenizer, r.request.stop, r.request.special),
-                           .stats = r.choices[0].stats});
-    }
-  }
+  OpenChoices(r);
   for (size_t i = 0; i < progress.tokens.size(); ++i) {
     const size_t index = first + i;
     const int32_t token = progress.tokens[i].token;
@@ -430,13 +452,8 @@ void Engine::State::FinishBeams(RequestId id, int64_t now, std::vector<Event>* e
     scheduler.Finish(r.beams->sequences[b], true);
   }
   r.beams->sequences.resize(1);
-  r.open = static_cast<int32_t>(best.size());
-  const RequestStats stats = r.choices[0].stats;
-  while (r.choices.size() < best.size()) {
-    r.choices.push_back({.sequence = 0,
-                         .text = ChoiceText(*tokenizer, r.request.stop, r.request.special),
-                         .stats = stats});
-  }
+  OpenChoices(r);
+  best.resize(r.choices.size(), {.ended = true});  // empty where there were too few to choose from
   const SequenceTimes times = scheduler.TimesUntil(r.beams->sequences[0], now);
   // All tokens of all choices, then their ends.
   for (size_t i = 0; i < best.size(); ++i) {
@@ -474,7 +491,7 @@ void Engine::State::Deliver(Scheduler::Progress& progress, int64_t now,
                           .evicted_for = seq.match.evicted_for};
   }
   if (progress.error) {
-    if (r.beams) {
+    if (r.choices.size() < static_cast<size_t>(r.request.n) || r.beams) {
       FinishAll(id, FinishReason::kError, progress.error->message, events);
     } else {
       FinishChoice(id, index, FinishReason::kError, progress.error->message, events);
@@ -504,7 +521,9 @@ bool Engine::Step(std::vector<Event>* events) {
   }
   const int64_t begin = s.clock->NowNs();
   while (!s.deadlines.empty() && s.deadlines.begin()->first <= begin) {
-    s.FinishAll(s.deadlines.begin()->second, FinishReason::kDeadline, {}, events);
+    const RequestId id = s.deadlines.begin()->second;
+    s.deadlines.erase(s.deadlines.begin());
+    s.FinishAll(id, FinishReason::kDeadline, {}, events);
   }
   const uint64_t preemptions = s.scheduler.counters().preemptions;
   const StepPlan& plan = s.scheduler.Plan(begin);
@@ -545,7 +564,9 @@ uint64_t Engine::queue_bytes() const {
       bytes += static_cast<uint64_t>(table.size()) * (sizeof(BlockRef) + sizeof(BlockId));
     bytes += s->kv.path.capacity() * sizeof(void*);
   }
-  return bytes + state_->requests.size() * sizeof(Running);
+  for (const auto& [id, r] : state_->requests)
+    bytes += sizeof(Running) + (r.beams ? r.beams->search.bytes() : 0);
+  return bytes;
 }
 
 const KvManager& Engine::kv() const { return state_->kv; }
