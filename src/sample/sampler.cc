@@ -76,21 +76,21 @@ void KeepTopK(std::vector<Candidate>* c, size_t k) {
   c->resize(k);
 }
 
-/// The smallest set of the most likely whose probability reaches `p`. Nothing is sorted but a few
-/// around where it ends: a flat distribution over 128,256 tokens took 29 ms when all were, which is
-/// longer than a step (2026-11-24).
-void KeepTopP(std::vector<Candidate>* c, double p) {
-  if (p >= 1.0) return;
-  const double wanted = p * Sum(*c);
-  const auto at = [c](size_t i) { return c->begin() + static_cast<ptrdiff_t>(i); };
+/// How many of `items`, put so that these are first, are the smallest set of the first by `before`
+/// whose weights reach `wanted`; all, where all do not. Nothing is sorted but a few around where it
+/// ends: a flat distribution over 128,256 tokens took 29 ms when all were, which is longer than a
+/// step (2026-11-24).
+template <typename T, typename Before, typename Weight>
+size_t SmallestSet(std::vector<T>* items, double wanted, Before before, Weight weight) {
+  const auto at = [items](size_t i) { return items->begin() + static_cast<ptrdiff_t>(i); };
   double reached = 0;  // by those before `begin`, all of which are kept; `end` and on are not
-  size_t begin = 0, end = c->size();
+  size_t begin = 0, end = items->size();
   constexpr size_t kFew = 64;
   while (end - begin > kFew) {
     const size_t middle = begin + (end - begin) / 8;  // most distributions are steep
-    std::nth_element(at(begin), at(middle), at(end), MoreLikely);
+    std::nth_element(at(begin), at(middle), at(end), before);
     double sum = 0;
-    for (size_t i = begin; i < middle; ++i) sum += (*c)[i].weight;
+    for (size_t i = begin; i < middle; ++i) sum += weight((*items)[i]);
     if (reached + sum >= wanted) {
       end = middle;
     } else {
@@ -98,9 +98,15 @@ void KeepTopP(std::vector<Candidate>* c, double p) {
       begin = middle;
     }
   }
-  std::sort(at(begin), at(end), MoreLikely);
-  while (begin < end && reached < wanted) reached += (*c)[begin++].weight;
-  c->resize(std::max<size_t>(begin, 1));
+  std::sort(at(begin), at(end), before);
+  while (begin < end && reached < wanted) reached += weight((*items)[begin++]);
+  return std::max<size_t>(begin, 1);
+}
+
+/// The smallest set of the most likely whose probability reaches `p`.
+void KeepTopP(std::vector<Candidate>* c, double p) {
+  if (p >= 1.0) return;
+  c->resize(SmallestSet(c, p * Sum(*c), MoreLikely, [](const Candidate& x) { return x.weight; }));
 }
 
 /// The smallest set of those whose surprise is closest to the entropy and whose probability reaches
@@ -119,16 +125,14 @@ void KeepTypical(std::vector<Candidate>* c, double p) {
   std::vector<std::pair<double, Candidate>> order;
   order.reserve(c->size());
   for (const Candidate& x : *c) order.emplace_back(atypical(x), x);
-  std::sort(order.begin(), order.end(), [](const auto& a, const auto& b) {
-    return a.first != b.first ? a.first < b.first : a.second.token < b.second.token;
-  });
+  const size_t kept = SmallestSet(
+      &order, p * sum,
+      [](const auto& a, const auto& b) {
+        return a.first != b.first ? a.first < b.first : a.second.token < b.second.token;
+      },
+      [](const auto& x) { return x.second.weight; });
   c->clear();
-  double reached = 0;
-  for (const auto& [distance, x] : order) {
-    c->push_back(x);
-    reached += x.weight;
-    if (reached >= p * sum) return;
-  }
+  for (size_t i = 0; i < kept; ++i) c->push_back(order[i].second);
 }
 
 void KeepMinP(std::vector<Candidate>* c, double p) {

@@ -133,6 +133,52 @@ TEST(Sampler, TypicalKeepsWhatIsAsSurprisingAsTheEntropy) {
   }
 }
 
+TEST(Sampler, TypicalOfManyTokensKeepsWhatSortingAllOfThemWould) {
+  for (const float scale : {0.3f, 1.0f, 3.0f}) {
+    std::vector<float> logits(3000);
+    uint32_t state = 9;
+    for (float& l : logits) {
+      state = state * 1664525u + 1013904223u;
+      l = scale * static_cast<float>(state >> 8) / (1 << 22);  // up to 4
+    }
+    const std::vector<double> p = Probabilities(logits, 1);
+    double entropy = 0;
+    for (const double x : p) entropy -= x * std::log(x);
+    std::vector<int> order(logits.size());
+    std::iota(order.begin(), order.end(), 0);
+    const auto distance = [&](int i) { return std::abs(-std::log(p[i]) - entropy); };
+    std::stable_sort(order.begin(), order.end(),
+                     [&](int a, int b) { return distance(a) < distance(b); });
+    for (const float limit : {0.001f, 0.05f, 0.9f}) {
+      double reached = 0;
+      std::vector<bool> kept(logits.size(), false);
+      size_t count = 0;
+      for (size_t i = 0; i < order.size() && reached < limit; ++i, ++count) {
+        kept[order[i]] = true;
+        reached += p[order[i]];
+      }
+      std::vector<bool> drawn(logits.size(), false);
+      SamplerScratch scratch;
+      const std::vector<int32_t> tokens(2000, 0);
+      for (size_t i = 0; i < tokens.size(); ++i) {
+        std::vector<float> copy = logits;
+        const SampleContext context{.tokens = {tokens.data(), i},
+                                    .prompt_tokens = static_cast<int32_t>(i)};
+        const SamplingParams params{.temperature = 1, .typical_p = limit, .seed = 8};
+        const int32_t token = Sample(copy, params, context, scratch)->token;
+        ASSERT_TRUE(kept[token]) << token << " " << limit << " " << scale;
+        drawn[token] = true;
+      }
+      const auto different = static_cast<size_t>(std::count(drawn.begin(), drawn.end(), true));
+      if (count < 10) {
+        EXPECT_EQ(different, count);
+      } else {
+        EXPECT_GT(different, std::min<size_t>(count, 2000) / 4);
+      }
+    }
+  }
+}
+
 TEST(Sampler, FiltersWorkInTheirOrderOnWhatIsLeft) {
   const auto p = Probabilities(kLogits, 1.5);
   const auto order = ByProbability(p);
