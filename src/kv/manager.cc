@@ -120,7 +120,7 @@ void KvManager::CopiesDone(SequenceKv& sequence) {
   sequence.copied_blocks.clear();
   if (sequence.copied_from == nullptr) return;
   for (size_t g = 0; g < layout_.groups.size(); ++g) {
-    if (layout_.groups[g].window != 0)
+    if (layout_.groups[g].window != 0 && sequence.copied_from->users > 1)
       index_.FellOut(sequence.copied_from, static_cast<int32_t>(g));
   }
   index_.Leave(sequence.copied_from);
@@ -135,6 +135,21 @@ int64_t KvManager::BlocksToGrow(const SequenceKv& sequence, int32_t tokens) cons
     if (tokens > sequence.computed && MustCopy(sequence, table)) ++wanted;
   }
   return wanted;
+}
+
+bool KvManager::HoldsAlone(const SequenceKv& sequence) const {
+  for (size_t g = 0; g < sequence.tables.size(); ++g) {
+    const BlockTable& table = sequence.tables[g];
+    // The last are the first that no other has.
+    for (int32_t b = table.first_block() + table.size(); b-- > table.first_block();) {
+      const int32_t refs = pool_.refs(table.id(b));
+      if (refs == 1) return true;
+      if (refs > 2 || b >= static_cast<int32_t>(sequence.path.size())) continue;
+      const PrefixNode& node = *sequence.path[b];
+      if (node.users == 1 && node.blocks[g] && node.blocks[g].id() == table.id(b)) return true;
+    }
+  }
+  return false;
 }
 
 bool KvManager::Grow(SequenceKv& sequence, int32_t tokens, uint64_t step) {
@@ -192,12 +207,16 @@ int32_t KvManager::FirstNeeded(const KvGroup& group, int32_t position) const {
   return group.window == 0 ? 0 : std::max(0, position - group.window + 1);
 }
 
-/// A sequence does without blocks [begin, end) of its text in a group with a window.
-void KvManager::LetGo(const SequenceKv& sequence, size_t group, int32_t begin, int32_t end) {
+/// A sequence does without blocks [begin, end) of its text in a group with a window. Only of nodes
+/// that so many use.
+void KvManager::LetGo(const SequenceKv& sequence, size_t group, int32_t begin, int32_t end,
+                      int32_t users) {
   if (layout_.groups[group].window == 0) return;
   end = std::min(end, static_cast<int32_t>(sequence.path.size()));
-  for (int32_t b = begin; b < end; ++b)
-    index_.FellOut(sequence.path[b], static_cast<int32_t>(group));
+  for (int32_t b = begin; b < end; ++b) {
+    if (sequence.path[b]->users >= users)
+      index_.FellOut(sequence.path[b], static_cast<int32_t>(group));
+  }
 }
 
 void KvManager::Advance(SequenceKv& sequence, int32_t tokens) {
@@ -213,7 +232,8 @@ void KvManager::Advance(SequenceKv& sequence, int32_t tokens) {
   }
 }
 
-void KvManager::Release(SequenceKv& sequence, std::span<const int32_t> tokens, bool keep) {
+void KvManager::Release(SequenceKv& sequence, std::span<const int32_t> tokens, bool keep,
+                        int32_t most) {
   // Copies that were never made: what they would have given is not there.
   if (!sequence.copies.empty()) sequence.computed -= sequence.computed % layout_.block_tokens;
   CopiesDone(sequence);
@@ -226,7 +246,10 @@ void KvManager::Release(SequenceKv& sequence, std::span<const int32_t> tokens, b
         return t.first_block() <= whole && whole < t.first_block() + t.size() &&
                pool_.refs(t.id(whole)) == 1;
       });
-  if (keep && options_.share_prefixes && rest > 0 && holds_rest) {
+  const auto stays = [&](size_t block) {
+    return keep && static_cast<int64_t>(block) * size < most;
+  };
+  if (stays(static_cast<size_t>(whole)) && options_.share_prefixes && rest > 0 && holds_rest) {
     CHECK_GE(sequence.path.size(), static_cast<size_t>(whole));
     PrefixNode* parent = whole == 0 ? nullptr : sequence.path[whole - 1];
     PrefixNode* end = index_.FindOrAdd(sequence.salt, parent,
@@ -237,7 +260,9 @@ void KvManager::Release(SequenceKv& sequence, std::span<const int32_t> tokens, b
   }
   for (size_t g = 0; g < layout_.groups.size(); ++g) {
     BlockTable& table = sequence.tables[g];
-    LetGo(sequence, g, table.first_block(), table.first_block() + table.size());
+    // The last window of a text that nobody else goes through is what its next turn starts from: it
+    // is given up with the rest of the text, not before it.
+    LetGo(sequence, g, table.first_block(), table.first_block() + table.size(), 2);
     table.Clear();
   }
   while (!sequence.path.empty()) {
@@ -246,7 +271,7 @@ void KvManager::Release(SequenceKv& sequence, std::span<const int32_t> tokens, b
     if (!node->ready && node->writer == sequence.id) node->writer = 0;
     const bool alone = node->users == 1 && node->children.empty() && node->ready && node->hits == 0;
     index_.Leave(node);
-    if (!keep && alone) index_.Remove(node);
+    if (!stays(sequence.path.size()) && alone) index_.Remove(node);
   }
   sequence.computed = 0;
 }

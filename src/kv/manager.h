@@ -55,6 +55,15 @@ class KvManager {
   [[nodiscard]] bool Adopt(SequenceKv& sequence, const PrefixMatch& match,
                            std::span<const int32_t> prompt, uint64_t step);
 
+  /// Calls fn(node, group) for each block that Adopt would share.
+  template <typename F>
+  void VisitShared(const PrefixMatch& match, F fn) const {
+    for (size_t g = 0; g < layout_.groups.size(); ++g) {
+      const int32_t first = FirstNeeded(layout_.groups[g], match.tokens) / layout_.block_tokens;
+      for (auto b = static_cast<size_t>(first); b < match.nodes.size(); ++b) fn(*match.nodes[b], g);
+    }
+  }
+
   /// A second sequence with the same first `computed` tokens. It shares all blocks; whoever writes
   /// next into one that is not full copies it first (Grow sees to that).
   SequenceKv Fork(const SequenceKv& parent, uint64_t id);
@@ -72,6 +81,9 @@ class KvManager {
   /// Blocks that Grow to `tokens` would take.
   int64_t BlocksToGrow(const SequenceKv& sequence, int32_t tokens) const;
 
+  /// True if a block would be free, or only cached, without this sequence.
+  bool HoldsAlone(const SequenceKv& sequence) const;
+
   /// The K and V of `tokens`[0, computed) are now in the cache: shares whole blocks with the index.
   /// Only after they were computed.
   void Publish(SequenceKv& sequence, std::span<const int32_t> tokens, int32_t computed);
@@ -79,8 +91,10 @@ class KvManager {
   /// below it as computed.
   void Advance(SequenceKv& sequence, int32_t tokens);
   /// The sequence ends or is preempted. With `keep` what it computed stays, to the token, until its
-  /// room is needed; else what it alone published goes too.
-  void Release(SequenceKv& sequence, std::span<const int32_t> tokens, bool keep);
+  /// room is needed: all, or the blocks that its first `most` tokens reach into. What else it alone
+  /// published goes too.
+  void Release(SequenceKv& sequence, std::span<const int32_t> tokens, bool keep,
+               int32_t most = INT32_MAX);
   /// Gives up all cached blocks that nobody uses.
   void DropCache() { index_.Clear(pool_); }
 
@@ -98,7 +112,8 @@ class KvManager {
  private:
   /// The first position that a token at `position` still attends to, in a group.
   int32_t FirstNeeded(const KvGroup& group, int32_t position) const;
-  void LetGo(const SequenceKv& sequence, size_t group, int32_t begin, int32_t end);
+  void LetGo(const SequenceKv& sequence, size_t group, int32_t begin, int32_t end,
+             int32_t users = 1);
   std::vector<BlockRef> ShareBlock(const SequenceKv& sequence, int32_t block) const;
   /// True if the block that the next token goes into has tokens already, and another holder.
   bool MustCopy(const SequenceKv& sequence, const BlockTable& table) const;

@@ -111,6 +111,43 @@ TEST(KvManager, AWindowedBlockCanGoWhenTheLastWhoSharesItLeaves) {
   EXPECT_TRUE(kv.Grow(a, 97));
 }
 
+TEST(KvManager, EndedTextsAreFoundAgainWhereBlocksBehindWindowsMakeRoomEnough) {
+  // Four texts of 20 blocks: of the windowed group, three or four of each are in its window.
+  constexpr int32_t kTokens = 320, kTexts = 4, kBehind = 15;
+  KvManager kv(*KvLayout::Create({.window = {48, 0},
+                                  .kv_heads = 1,
+                                  .head_dim = 16,
+                                  .block_tokens = 16,
+                                  .dtype = KvDType::kF32}),
+               kTexts * 2 * kTokens / 16);
+  const auto text = [](int32_t which) {
+    std::vector<int32_t> tokens(kTokens);
+    for (int32_t i = 0; i < kTokens; ++i) tokens[static_cast<size_t>(i)] = 1000 * which + i;
+    return tokens;
+  };
+  for (int32_t which = 0; which < kTexts; ++which) {
+    const std::vector<int32_t> tokens = text(which);
+    SequenceKv s = kv.NewSequence();
+    s.id = static_cast<uint64_t>(which) + 1;
+    ASSERT_TRUE(kv.Adopt(s, kv.Match(0, tokens), tokens, 1));
+    for (int32_t to = 16; to <= kTokens; to += 16) {
+      ASSERT_TRUE(kv.Grow(s, to));
+      kv.Publish(s, tokens, to);
+      kv.Advance(s, to);
+    }
+    kv.Release(s, tokens, true);
+  }
+  kv.CheckInvariants();
+  SequenceKv other = kv.NewSequence();
+  ASSERT_TRUE(kv.Grow(other, (kv.pool().free() + kTexts * kBehind) / 2 * 16));
+  EXPECT_GE(kv.index().evicted_blocks(), kTexts * kBehind - 1);
+  for (int32_t which = 0; which < kTexts; ++which) {
+    std::vector<int32_t> next = text(which);
+    next.push_back(7);
+    EXPECT_EQ(kv.Match(0, next).tokens, kTokens) << which;
+  }
+}
+
 TEST(KvManager, TruncatesOnlyToWhatItStillHolds) {
   KvManager kv(MixedLayout(16), 100);
   SequenceKv s = kv.NewSequence();

@@ -41,6 +41,7 @@ void Scheduler::SetTenant(uint64_t tenant, const TenantOptions& options) {
 
 void Scheduler::Enqueue(std::unique_ptr<Sequence> sequence) {
   ++waiting_;
+  sequence->waits_since = counters_.steps;
   const WaitKey key{sequence->priority, sequence->arrival, sequence->id};
   waiting_by_tenant_[sequence->tenant].emplace(key, std::move(sequence));
 }
@@ -51,7 +52,6 @@ void Scheduler::Add(std::unique_ptr<Sequence> sequence, int64_t now_ns) {
   CHECK(sequence->places >= 1 && sequence->places <= options_.max_sequences);
   CHECK_GE(sequence->samples, 1);
   sequence->arrival = ++arrivals_;
-  sequence->added_step = counters_.steps;
   sequence->since_ns = now_ns;
   Tenant& tenant = tenants_[sequence->tenant];
   if (tenant.sequences++ == 0) {
@@ -71,14 +71,9 @@ void Scheduler::Fork(SequenceId parent_id, std::unique_ptr<Sequence> child) {
   CHECK(plan_.slices.empty());
   Sequence* parent = by_id_.at(parent_id);
   CHECK_GE(child->total(), parent->kv.computed);
-  // One of the parent's places, if it keeps some; beams take the place of one that ends.
-  const bool running = parent->kv.id != 0;
-  if (parent->places > 1) {
-    --parent->places;
-    if (running) --places_;
-  }
+  if (parent->places > 1) SetPlaces(parent_id, parent->places - 1);
   child->arrival = parent->arrival;
-  child->added_step = parent->added_step;
+  child->waited_steps = parent->waited_steps;
   child->admitted_step = parent->admitted_step;
   child->since_ns = parent->since_ns;
   child->times = parent->times;
@@ -91,13 +86,26 @@ void Scheduler::Fork(SequenceId parent_id, std::unique_ptr<Sequence> child) {
   child->preemptions = parent->preemptions;
   ++tenants_[child->tenant].sequences;
   CHECK(by_id_.emplace(child->id, child.get()).second);
-  if (!running) {  // preempted: there is nothing to share but what the index finds
+  const bool running = parent->kv.id != 0;
+  if (!running || running_.size() >= static_cast<size_t>(options_.max_sequences)) {
+    // There is nothing to share, or nowhere to run, until it is admitted with what the index finds.
+    child->preemptions += running ? 1 : 0;
     Enqueue(std::move(child));
     return;
   }
   child->kv = kv_->Fork(parent->kv, child->id);
   places_ += child->places;
   running_.push_back(std::move(child));
+}
+
+void Scheduler::SetPlaces(SequenceId id, int32_t places) {
+  CHECK(plan_.slices.empty());
+  CHECK(places >= 1 && places <= options_.max_sequences);
+  Sequence* s = by_id_.at(id);
+  // They may now be more than there are: what a preempted sequence kept is taken by others by now.
+  // Nobody is admitted until they are fewer again.
+  if (s->kv.id != 0) places_ += places - s->places;
+  s->places = places;
 }
 
 void Scheduler::Append(SequenceId id, int32_t token) {
@@ -137,7 +145,12 @@ bool Scheduler::WaitsForPrefix(Sequence* s, const PrefixMatch& match) {
         (at == 0 ? r->salt == s->salt : r->kv.path[at - 1] == match.nodes[at - 1])) {
       AccountWaiting(s);
       s->waits_for = r->id;
-      s->waits_until = match.tokens + match.in_flight_tokens;
+      // As far as it computes them: behind its own there may be another's.
+      size_t end = at;
+      while (end < r->kv.path.size() && !r->kv.path[end]->ready && r->kv.path[end]->writer == r->id)
+        ++end;
+      s->waits_until = std::min(match.tokens + match.in_flight_tokens,
+                                static_cast<int32_t>(end) * kv_->layout().block_tokens);
       return true;
     }
   }
@@ -155,13 +168,69 @@ int64_t Scheduler::ExpectedGrowth(const Sequence& s) const {
   return growing * s.places;
 }
 
-int64_t Scheduler::HeldBlocks(uint64_t tenant) const {
+/// Blocks that a tenant's running sequences hold, what they share counted once.
+int64_t Scheduler::CountBlocks(uint64_t tenant) {
+  seen_.resize(static_cast<size_t>(kv_->pool().total()));
+  ++count_;
   int64_t held = 0;
   for (const auto& r : running_) {
     if (r->tenant != tenant) continue;
-    for (const BlockTable& table : r->kv.tables) held += table.size();
+    for (const BlockTable& table : r->kv.tables) {
+      const TableView view = table.view();
+      for (int32_t i = 0; i < view.count; ++i)
+        held += std::exchange(seen_[static_cast<size_t>(view.blocks[i])], count_) != count_ ? 1 : 0;
+    }
   }
   return held;
+}
+
+/// True if the tenant's quota allows so many blocks more. Each block is looked at only where the
+/// sum of all tables would be too much, and once for all that ask before something changes.
+bool Scheduler::WithinQuota(uint64_t id, int64_t more) {
+  Tenant& tenant = tenants_[id];
+  if (tenant.options.kv_blocks == 0) return true;
+  if (tenant.counted != changes_) {
+    tenant.counted = changes_;
+    tenant.exact = false;
+    tenant.held = 0;
+    for (const auto& r : running_) {
+      if (r->tenant != id) continue;
+      for (const BlockTable& table : r->kv.tables) tenant.held += table.size();
+    }
+  }
+  if (tenant.held + more > tenant.options.kv_blocks && !tenant.exact) {
+    tenant.held = CountBlocks(id);
+    tenant.exact = true;
+  }
+  return tenant.held + more <= tenant.options.kv_blocks;
+}
+
+/// True if the tenant's quota allows a sequence that wants so many blocks, of which it would share
+/// those of `match`. One alone may have what it needs.
+bool Scheduler::MayHold(const Sequence& s, const PrefixMatch& match, int64_t wanted) {
+  if (WithinQuota(s.tenant, wanted)) return true;
+  const int64_t held = CountBlocks(s.tenant);
+  int64_t shared = 0;
+  kv_->VisitShared(match, [&](const PrefixNode& node, size_t group) {
+    shared += seen_[static_cast<size_t>(node.blocks[group].id())] == count_ ? 1 : 0;
+  });
+  return held == 0 || held + wanted - shared <= tenants_[s.tenant].options.kv_blocks;
+}
+
+/// Preempts one of the tenant's sequences for one that its quota keeps out, if none of them can go
+/// on: they wait for a choice that this one's own tokens may be needed for, or for such sequences'
+/// blocks. Else all would wait for each other as long as other tenants keep the steps busy.
+bool Scheduler::GiveWay(const Sequence& s) {
+  Sequence* youngest = nullptr;
+  for (const auto& r : running_) {
+    if (r->tenant != s.tenant) continue;
+    const bool refused = r->refused_step != 0 && r->refused_step + 1 >= counters_.steps;
+    if (r->pending() > 0 && (!refused || r->OlderThan(s))) return false;
+    if (youngest == nullptr || youngest->OlderThan(*r)) youngest = r.get();
+  }
+  if (youngest == nullptr) return false;
+  Preempt(youngest);
+  return true;
 }
 
 Scheduler::Admission Scheduler::TryAdmit(Sequence* s) {
@@ -176,26 +245,25 @@ Scheduler::Admission Scheduler::TryAdmit(Sequence* s) {
   s->kv.salt = s->salt;
   s->kv.tenant = s->tenant;
   // Room for the prompt and a block for the output, beside what the running ones will soon take.
-  const int64_t total = kv_->BlocksFor(s->total() + 1, options_.max_step_tokens);
+  const int64_t total = kv_->BlocksFor(
+      s->total() + 1, options_.chunked_prefill ? options_.max_step_tokens : s->total());
   const auto groups = static_cast<int64_t>(kv_->layout().groups.size());
-  const int64_t need =
-      total - static_cast<int64_t>(match.nodes.size()) * groups + ExpectedGrowth(*s);
+  // What the match would take out of the idle blocks is not available any more.
+  int64_t shared = 0, taken = 0;
+  kv_->VisitShared(match, [&](const PrefixNode& node, size_t) {
+    ++shared;
+    taken += node.users == 0 ? 1 : 0;
+  });
+  const int64_t need = total - shared + ExpectedGrowth(*s);
   int64_t headroom = 0;
   for (const auto& r : running_) headroom += ExpectedGrowth(*r);
-  // What the match would take out of the idle blocks is not available any more.
-  int64_t taken = 0;
-  for (const PrefixNode* node : match.nodes) taken += node->users == 0 ? groups : 0;
   const auto refuse = [s](Admission why) {
     s->kv = SequenceKv{};
     return why;
   };
   if (!running_.empty() && kv_->available() - taken < need + headroom)
     return refuse(Admission::kNoRoom);
-  const int64_t quota = tenants_[s->tenant].options.kv_blocks;
-  if (quota > 0) {
-    const int64_t held = HeldBlocks(s->tenant);
-    if (held > 0 && held + total + groups * s->places > quota) return refuse(Admission::kOverQuota);
-  }
+  if (!MayHold(*s, match, total + groups * s->places)) return refuse(Admission::kOverQuota);
   if (!kv_->Adopt(s->kv, match, s->tokens, counters_.steps)) {
     // No room for a copy of the last block's beginning beside the original, which is held until the
     // copy is made: whole blocks only, or a prompt that fills the pool would wait for ever.
@@ -203,7 +271,9 @@ Scheduler::Admission Scheduler::TryAdmit(Sequence* s) {
     match = kv_->Match(s->salt, s->tokens, whole);
     if (!kv_->Adopt(s->kv, match, s->tokens, counters_.steps)) return refuse(Admission::kNoRoom);
   }
+  ++changes_;
   AccountWaiting(s);
+  s->waited_steps += counters_.steps - s->waits_since;
   if (s->preemptions == 0) {
     s->cached_tokens = std::min(match.tokens, s->prompt_tokens);
     ++counters_.admitted;
@@ -226,11 +296,15 @@ void Scheduler::RaiseOld() {
   }
   for (auto& [tenant, queue] : waiting_by_tenant_) {
     for (auto it = queue.begin(); it != queue.end();) {
-      // The first of a priority is its oldest.
+      // Of a priority, those that ran before come first; of the others the first waits longest.
       Sequence* s = it->second.get();
-      it = queue.upper_bound({s->priority, UINT64_MAX, UINT64_MAX});
-      if (s->priority == top ||
-          counters_.steps - s->added_step < static_cast<uint64_t>(options_.max_wait_steps))
+      if (s->preemptions > 0) {
+        ++it;
+      } else {
+        it = queue.upper_bound({s->priority, UINT64_MAX, UINT64_MAX});
+      }
+      if (s->priority == top || s->waited_steps + counters_.steps - s->waits_since <
+                                    static_cast<uint64_t>(options_.max_wait_steps))
         continue;
       auto node = queue.extract({s->priority, s->arrival, s->id});
       node.key().priority = s->priority = top;
@@ -272,7 +346,10 @@ void Scheduler::Admit() {
         ++it;
         continue;
       }
-      if (admission == Admission::kOverQuota) break;  // the tenant's own matter
+      if (admission == Admission::kOverQuota) {  // the tenant's own matter
+        if (GiveWay(*s)) continue;
+        break;
+      }
       if (admission == Admission::kNoRoom) {
         full = true;  // nobody overtakes one that waits for room, or it would wait for ever
         break;
@@ -299,50 +376,64 @@ void Scheduler::Preempt(Sequence* victim) {
   kv_->Release(s->kv, s->tokens, true);
   s->kv = SequenceKv{};
   s->layered = s->layers_done = 0;
+  ++changes_;
   ++s->preemptions;
   ++counters_.preemptions;
   Enqueue(std::move(s));  // with its old arrival: before all that came later
 }
 
 /// The youngest of the lowest priority that is not part of this step and gives blocks back; never
-/// an older one, so the oldest always gets on.
+/// an older one, so the oldest always gets on. Where all that each holds is shared, the youngest of
+/// them: then another may be left alone with it, or write into it without a copy.
 Sequence* Scheduler::Victim(const Sequence& s, bool same_tenant) const {
   Sequence* victim = nullptr;
+  bool frees = false;
   for (const auto& r : running_) {
     if (r.get() == &s || r->slice >= 0 || r->kv.computed == 0 ||
         (same_tenant && r->tenant != s.tenant))
       continue;
     if (r->priority > s.priority || (r->priority == s.priority && r->OlderThan(s))) continue;
-    if (victim != nullptr && (r->priority > victim->priority ||
-                              (r->priority == victim->priority && r->OlderThan(*victim))))
+    const bool alone = kv_->HoldsAlone(r->kv);
+    if (victim != nullptr && frees && !alone) continue;
+    if (victim != nullptr && frees == alone &&
+        (r->priority > victim->priority ||
+         (r->priority == victim->priority && r->OlderThan(*victim))))
       continue;
     victim = r.get();
+    frees = alone;
   }
   return victim;
 }
 
 bool Scheduler::MakeQuota(Sequence* s, int32_t tokens) {
-  const int64_t quota = tenants_[s->tenant].options.kv_blocks;
-  if (quota == 0) return true;
+  if (tenants_[s->tenant].options.kv_blocks == 0) return true;
   for (;;) {
-    const int64_t held = HeldBlocks(s->tenant), wanted = kv_->BlocksToGrow(s->kv, tokens);
+    const int64_t wanted = kv_->BlocksToGrow(s->kv, tokens);
+    if (wanted == 0 || WithinQuota(s->tenant, wanted)) return true;
     int64_t own = 0;
     for (const BlockTable& table : s->kv.tables) own += table.size();
-    if (wanted == 0 || held == own || held + wanted <= quota) return true;
+    if (tenants_[s->tenant].held == own) return true;
     Sequence* victim = Victim(*s, true);
-    if (victim == nullptr) return false;
+    if (victim == nullptr) {
+      s->refused_step = counters_.steps;
+      return false;
+    }
     Preempt(victim);
   }
 }
 
 bool Scheduler::MakeRoom(Sequence* s, int32_t tokens) {
   if (!MakeQuota(s, tokens)) return false;
-  while (!kv_->Grow(s->kv, tokens, counters_.steps)) {
+  for (;;) {
+    const int64_t wanted = kv_->BlocksToGrow(s->kv, tokens);
+    if (kv_->Grow(s->kv, tokens, counters_.steps)) {
+      tenants_[s->tenant].held += wanted;  // of a copy, the original is counted until the next step
+      return true;
+    }
     Sequence* victim = Victim(*s, false);
     if (victim == nullptr) return false;
     Preempt(victim);
   }
-  return true;
 }
 
 /// `layers`: how many of those that are left; 0: all. What was begun in layers goes on in them.
@@ -355,7 +446,8 @@ bool Scheduler::PlanSlice(Sequence* s, int32_t count, int32_t layers) {
     const auto others = static_cast<int32_t>(running_.size() - planned_.size()) - 1;
     count = std::min(count, before + options_.max_logit_rows - logit_rows_ - others);
   }
-  if (count <= 0 || !MakeRoom(s, s->kv.computed + count)) return false;
+  if (count <= 0 || (s->pending() == count && logit_rows_ >= options_.max_logit_rows)) return false;
+  if (!MakeRoom(s, s->kv.computed + count)) return false;
   SeqSlice slice{.sequence = s->id,
                  .first_pos = s->kv.computed,
                  .count = count,
@@ -439,7 +531,9 @@ void Scheduler::PlanPrompts(int32_t decoding) {
     if (std::none_of(running_.begin(), running_.end(), [s](const auto& r) { return r.get() == s; }))
       continue;
     int32_t count = options_.chunked_prefill ? std::min(s->pending(), rows) : s->pending();
-    if (s->layered > rows) break;
+    // More decode than when the chunk was begun: it begins again with fewer rows, or no prompt
+    // would get on before some of them have ended.
+    if (s->layered > rows) s->layered = s->layers_done = 0;
     if (limit > 0 && options_.chunked_prefill) {
       const bool first = static_cast<int32_t>(planned_.size()) == decoding;
       const int32_t fits = cost_.TokensWithin(limit, PlannedWork(), s->kv.computed);
@@ -491,6 +585,7 @@ bool Scheduler::PlanOldestAlone() {
 const StepPlan& Scheduler::Plan(int64_t now_ns) {
   now_ns_ = now_ns;
   ++counters_.steps;
+  ++changes_;
   logit_rows_ = 0;
   plan_.step = counters_.steps;
   plan_.slices.clear();
@@ -608,7 +703,7 @@ std::vector<Scheduler::Progress> Scheduler::Commit(const StepResult& result, int
   return progress;
 }
 
-void Scheduler::Finish(SequenceId id, bool keep) {
+void Scheduler::Finish(SequenceId id, bool keep, int32_t most) {
   const auto known = by_id_.find(id);
   if (known == by_id_.end()) return;
   CHECK(plan_.slices.empty());  // between steps only
@@ -625,7 +720,7 @@ void Scheduler::Finish(SequenceId id, bool keep) {
     --waiting_;
     return;
   }
-  kv_->Release(s->kv, s->tokens, keep);
+  kv_->Release(s->kv, s->tokens, keep, most);
   places_ -= s->places;
   running_.erase(it);
 }

@@ -27,8 +27,9 @@ struct SchedulerOptions {
   /// Off: a prompt is computed in one step, however long (a baseline of the simulator).
   bool chunked_prefill = true;
   int32_t max_logit_rows = 1 << 30;  ///< wanted rows of one step at most; >= max_sequences
-  /// A sequence that waited for so many steps has the highest priority that waits. Fairness among
-  /// tenants and the order of arrival do the rest: the bound on how long the oldest waits.
+  /// A sequence that waited for so many steps, all its waits together, has the highest priority
+  /// that waits. Fairness among tenants and the order of arrival do the rest: the bound on how long
+  /// the oldest waits.
   int32_t max_wait_steps = 1000;
 };
 
@@ -63,8 +64,12 @@ class Scheduler {
   /// Queues a sequence. `now_ns` (here and below): any clock; what SequenceTimes count in.
   void Add(std::unique_ptr<Sequence> sequence, int64_t now_ns = 0);
   /// Between steps: a second sequence that goes on from what `parent` has computed, with tokens of
-  /// its own after that. Shares the parent's blocks.
+  /// its own after that. Shares the parent's blocks, and takes one of its places if it keeps more.
+  /// Where max_sequences run already it waits, as if it had been preempted.
   void Fork(SequenceId parent, std::unique_ptr<Sequence> child);
+  /// Between steps: how many places a sequence keeps from now on. Sequences of one request hand
+  /// them on when one ends, so that they can become as many again.
+  void SetPlaces(SequenceId id, int32_t places);
   /// Between steps: the next token of a sequence whose tokens are chosen outside.
   void Append(SequenceId id, int32_t token);
 
@@ -87,8 +92,8 @@ class Scheduler {
   void Measured(double seconds);
 
   /// Ends a sequence in any state. Unknown ids are ignored. With `keep`, the K and V that it has
-  /// computed stay for later prompts that start with them.
-  void Finish(SequenceId id, bool keep);
+  /// computed of its first `most` tokens stay for later prompts that start with them.
+  void Finish(SequenceId id, bool keep, int32_t most = INT32_MAX);
 
   /// Gives up the blocks of all finished sequences.
   void DropCache() { kv_->DropCache(); }
@@ -122,6 +127,11 @@ class Scheduler {
     TenantOptions options;
     double served = 0;  // tokens divided by weight
     int32_t sequences = 0;
+    // Blocks that its running sequences hold, as of change `counted`: a bound, or with `exact` what
+    // they share counted once.
+    int64_t held = 0;
+    uint64_t counted = 0;
+    bool exact = false;
   };
   /// Waiting sequences: higher priority first, then the tenant served least, then first come.
   struct WaitKey {
@@ -148,7 +158,10 @@ class Scheduler {
   bool PlanLayers(Sequence* sequence, int32_t rows, double limit);
   double PromptSeconds(const Sequence& sequence, int32_t count) const;
   int64_t ExpectedGrowth(const Sequence& sequence) const;
-  int64_t HeldBlocks(uint64_t tenant) const;
+  int64_t CountBlocks(uint64_t tenant);
+  bool WithinQuota(uint64_t tenant, int64_t more);
+  bool MayHold(const Sequence& sequence, const PrefixMatch& match, int64_t wanted);
+  bool GiveWay(const Sequence& sequence);
   bool MakeQuota(Sequence* sequence, int32_t tokens);
   Sequence* Victim(const Sequence& sequence, bool same_tenant) const;
   void AccountWaiting(Sequence* sequence);
@@ -173,6 +186,9 @@ class Scheduler {
   int64_t now_ns_ = 0;       // of the last call that told
   int32_t logit_rows_ = 0;   // wanted rows of plan_
   std::map<uint64_t, Tenant> tenants_;
+  uint64_t changes_ = 0;        // of who holds which blocks; what Tenant::held goes by
+  std::vector<uint64_t> seen_;  // [block] the last count that met it
+  uint64_t count_ = 0;
   uint64_t arrivals_ = 0;
   SchedulerCounters counters_;
   StepPlan plan_;

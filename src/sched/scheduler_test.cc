@@ -489,10 +489,106 @@ TEST(Scheduler, WhatIsLongerThanAStepIsComputedSomeLayersAtATime) {
   }
 }
 
-/// Requests of three tenants come, are cancelled, fork and fail, in a small pool.
-void RandomTraffic(uint32_t seed) {
+TEST(Scheduler, AChunkBetweenItsLayersDoesNotWaitForThoseThatBeganToDecode) {
+  Rig rig(true, 3000, {.max_step_tokens = 64, .max_sequences = 64, .itl_target_s = 7e-3});
+  std::mt19937 random(18);
+  for (int i = 0; i < 3; ++i) rig.Add(RandomPrompt(random, 10), 1000);
+  for (int i = 0; i < 8; ++i) rig.Step();
+  const SequenceId last = rig.Add(RandomPrompt(random, 300), 2);
+  int steps = 0;
+  while (rig.scheduler.Find(last)->layered < 2) {
+    ASSERT_TRUE(rig.Step());
+    ASSERT_LT(++steps, 200);
+  }
+  // So many that the chunk's rows are no more in the step beside them.
+  const int32_t left = 64 - 3 - rig.scheduler.Find(last)->layered;
+  for (int i = 0; i < left + 1; ++i) rig.Add(RandomPrompt(random, 1), 1000);
+  for (steps = 0; rig.outputs.count(last) == 0; ++steps) {
+    ASSERT_TRUE(rig.Step());
+    ASSERT_LT(steps, 900) << "it waits until others have ended";
+  }
+  EXPECT_EQ(rig.outputs.size(), 1u);
+}
+
+TEST(Scheduler, AWaitForAPrefixIsForWhatItsWriterComputes) {
+  Rig rig(false, 100, {.max_step_tokens = 16, .max_sequences = 4});
+  std::mt19937 random(19);
+  std::vector<int32_t> all = RandomPrompt(random, 128);
+  // The first computes four blocks, the second eight, as it wants its prompt's own rows.
+  const SequenceId first = rig.Add({all.begin(), all.begin() + 64}, 200);
+  rig.Add(all, 1, {.prompt_logprobs = 0});
+  all.push_back(3);
+  const SequenceId third = rig.Add(all, 1);
+  for (int steps = 0; rig.outputs.count(third) == 0; ++steps) {
+    ASSERT_TRUE(rig.Step());
+    ASSERT_LT(steps, 200);
+  }
+  ASSERT_NE(rig.scheduler.Find(first), nullptr);
+  EXPECT_LT(rig.scheduler.Find(first)->total(), 64 + 40);
+  EXPECT_EQ(rig.cached[third], 128);
+}
+
+TEST(Scheduler, OnlyStepsThatItWaitedRaiseASequence) {
+  Rig rig(false, 12, {.max_step_tokens = 64, .max_sequences = 2, .max_wait_steps = 50});
+  std::mt19937 random(20);
+  const SequenceId low = rig.Add(RandomPrompt(random, 20), 150);
+  for (int i = 0; i < 60; ++i) rig.Step();
+  for (int i = 0; i < 8; ++i) rig.Add(RandomPrompt(random, 30), 100, {.priority = 5});
+  int waited = 0, raised_after = 0;
+  for (int steps = 0; rig.outputs.count(low) == 0; ++steps) {
+    ASSERT_TRUE(rig.Step());
+    ASSERT_LT(steps, 5000);
+    const Sequence* s = rig.scheduler.Find(low);
+    if (s == nullptr) break;
+    if (s->priority == 5 && raised_after == 0) raised_after = waited;
+    if (s->kv.id == 0) ++waited;
+  }
+  EXPECT_GE(raised_after, 49);
+}
+
+TEST(Scheduler, WhoHoldsNothingAloneIsNotPreemptedWhereAnotherGivesRoom) {
+  Rig rig(false, 20, {.max_step_tokens = 100, .max_sequences = 4});
+  std::mt19937 random(21);
+  const SequenceId old = rig.Add(RandomPrompt(random, 16), 10);
+  const SequenceId own = rig.Add(RandomPrompt(random, 4), 10);
+  // Two beams that wait for their next tokens and share all their blocks.
+  auto beam = std::make_unique<Sequence>();
+  beam->id = rig.next_id++;
+  beam->tokens = RandomPrompt(random, 20);
+  beam->prompt_tokens = 20;
+  beam->max_tokens = 10;
+  beam->places = 2;
+  beam->chosen_outside = true;
+  const SequenceId first = beam->id, second = rig.next_id++;
+  rig.scheduler.Add(std::move(beam));
+  const auto step = [&] {
+    rig.executor.Submit(rig.scheduler.Plan());
+    rig.scheduler.Commit(rig.executor.Collect());
+  };
+  step();
+  auto fork = std::make_unique<Sequence>();
+  fork->id = second;
+  fork->tokens = rig.scheduler.Find(first)->tokens;
+  fork->prompt_tokens = 20;
+  fork->max_tokens = 10;
+  fork->chosen_outside = true;
+  fork->answered = 20;
+  rig.scheduler.Fork(first, std::move(fork));
+  SequenceKv rest = rig.kv.NewSequence();
+  ASSERT_TRUE(rig.kv.Grow(rest, rig.kv.pool().free() * 16));
+  step();
+  EXPECT_EQ(rig.scheduler.Find(old)->kv.computed, 17);
+  EXPECT_EQ(rig.scheduler.Find(own)->preemptions, 1);
+  EXPECT_EQ(rig.scheduler.Find(first)->preemptions, 0);
+  EXPECT_EQ(rig.scheduler.Find(second)->preemptions, 0);
+}
+
+/// Requests of three tenants come, are cancelled, fork and fail, in a pool of `least` blocks or up
+/// to `more` more.
+void RandomTraffic(uint32_t seed, int32_t least = 20, uint32_t more = 60) {
   std::mt19937 random(seed);
-  Rig rig(random() % 2 == 0, static_cast<int32_t>(20 + random() % 60),
+  const int64_t quota = std::min(least + static_cast<int32_t>(more) / 8, 20);
+  Rig rig(random() % 2 == 0, static_cast<int32_t>(static_cast<uint32_t>(least) + random() % more),
           {.max_step_tokens = static_cast<int32_t>(1 + random() % 70),
            .max_sequences = static_cast<int32_t>(1 + random() % 5),
            .itl_target_s = random() % 2 == 0 ? 0 : 1e-3 * static_cast<double>(1 + random() % 20),
@@ -500,7 +596,7 @@ void RandomTraffic(uint32_t seed) {
            .max_wait_steps = static_cast<int32_t>(1 + random() % 100)});
   const bool failing = random() % 4 == 0;
   if (failing) rig.executor.FailSometimes(seed + 1);
-  if (random() % 4 == 0) rig.scheduler.SetTenant(2, {.weight = 2, .kv_blocks = 20});
+  if (random() % 4 == 0) rig.scheduler.SetTenant(2, {.weight = 2, .kv_blocks = quota});
   const int32_t most_samples = std::min<int32_t>(4, rig.max_sequences);
   std::vector<std::vector<int32_t>> history;
   std::vector<SequenceId> alive;
@@ -515,7 +611,7 @@ void RandomTraffic(uint32_t seed) {
       const auto need = rig.kv.BlocksFor(static_cast<int32_t>(prompt.size()) + 20, 70);
       if (need > rig.kv.pool().total()) continue;
       const uint64_t tenant = random() % 3;
-      if (tenant == 2 && need > 20) continue;
+      if (tenant == 2 && need > quota) continue;
       const bool several = random() % 4 == 0, rows = random() % 8 == 0;
       alive.push_back(rig.Add(
           prompt, static_cast<int32_t>(1 + random() % 20),
@@ -548,6 +644,10 @@ TEST(Scheduler, RandomTrafficWithCancelsKeepsEveryInvariant) {
   const char* more = std::getenv("KVASIR_SIMULATIONS");
   const uint32_t seeds = more != nullptr ? static_cast<uint32_t>(std::atoi(more)) : 2000;
   for (uint32_t seed = 0; seed < seeds && !HasFailure(); ++seed) RandomTraffic(seed);
+}
+
+TEST(Scheduler, RandomTrafficInPoolsOfAFewBlocksComesToItsEnd) {
+  for (uint32_t seed = 0; seed < 2000 && !HasFailure(); ++seed) RandomTraffic(seed, 5, 18);
 }
 
 TEST(Scheduler, ASequenceWhoseLastRoomTheCacheHoldsForItBeginsAgain) { RandomTraffic(7138); }

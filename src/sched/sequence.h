@@ -43,7 +43,9 @@ struct Sequence {
 
   // Kept by the scheduler.
   uint64_t arrival = 0;        ///< order of Add
-  uint64_t added_step = 0;     ///< step of Add
+  uint64_t waits_since = 0;    ///< step since which it waits, if it does
+  uint64_t waited_steps = 0;   ///< that it waited before
+  uint64_t refused_step = 0;   ///< when its tenant's quota last left no room for it
   uint64_t admitted_step = 0;  ///< when it was admitted first
   int64_t since_ns = 0;        ///< all time before it is accounted for in `times`
   SequenceTimes times;

@@ -99,8 +99,10 @@ class Simulator {
     SimulatedRequest& out = result_.requests[index];
     out.arrival_s = options_.sequential ? now_ : r.arrival_s;
     out.prompt_tokens = r.input_tokens;
-    const int64_t need =
-        kv_.BlocksFor(r.input_tokens + r.output_tokens, options_.scheduler.max_step_tokens);
+    // Without chunks a prompt is one slice, and after a preemption with all of its output.
+    const int32_t tokens = r.input_tokens + r.output_tokens;
+    const int64_t need = kv_.BlocksFor(
+        tokens, options_.scheduler.chunked_prefill ? options_.scheduler.max_step_tokens : tokens);
     if (need > kv_.pool().total()) {
       out.refused = true;
       ++result_.refused;

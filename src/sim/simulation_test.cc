@@ -94,6 +94,19 @@ TEST(Simulation, TheSameTraceGivesTheSameResult) {
   for (const SimulatedRequest& q : a.requests) EXPECT_GT(q.finished_s, 0);
 }
 
+TEST(Simulation, WithoutChunksAPromptOfAWindowedModelThatNeedsMoreThanThePoolIsRefused) {
+  SimulationOptions options;
+  options.shape.windows = {64, 64, 0};
+  options.scheduler.chunked_prefill = false;
+  options.scheduler.max_step_tokens = 64;
+  // Computed at once, 2,000 tokens need all their blocks in each of the groups.
+  options.pool_blocks = 2000 / options.block_tokens * 2;
+  const SimulationResult r = Simulated({Make(0, 2000, 10), Make(0, 100, 10)}, options);
+  EXPECT_EQ(r.refused, 1u);
+  EXPECT_TRUE(r.requests[0].refused);
+  EXPECT_EQ(r.requests[1].output_tokens, 10);
+}
+
 /// The 99th percentile of time to first token of tenants 1 to 3.
 double QuietTenantsTtft(bool flood) {
   // About 25 requests a second are what this machine computes: a share is 6.
