@@ -449,6 +449,126 @@ TEST_F(EngineLimits, ABeamSearchEndsWhereEveryCandidateEndsTheText) {
   EXPECT_EQ(Ends(engine.get()), (Ended{{0, FinishReason::kStop}}));
 }
 
+TEST_F(EngineLimits, BeamsThatBecameFewerBecomeAsManyAgainThoughOthersWait) {
+  // Of the second tokens all but the first beam's first end the text: one beam is left of four.
+  constexpr int32_t kPrompt = 3;
+  ScriptedExecutor script;
+  script.offer = [](const SeqSlice& s) {
+    std::vector<int32_t> tokens = {10, 11, 12, 13, 14, 15, 16, 17};
+    if (s.sampling->logprobs > 0 && s.tokens.size() == kPrompt + 1) {
+      for (int32_t& t : tokens) t += 10;
+      if (s.tokens.back() == 10) tokens[0] = 10;
+    }
+    return Offer(tokens);
+  };
+  const auto engine = MakeEngine(model_.get(), &clock_, {.max_sequences = 4, .executor = &script});
+  Request beams{.prompt = Text(kPrompt), .max_tokens = 10};
+  beams.beam_width = 4;
+  beams.length_penalty = 10;
+  beams.stop.token_ids = {20, 21, 22, 23, 24, 25, 26, 27};
+  const auto id = engine->Submit(beams);
+  ASSERT_TRUE(id.ok());
+  for (int32_t i = 0; i < 6; ++i) {
+    ASSERT_TRUE(engine->Submit({.prompt = {30 + i, 4, 7}, .max_tokens = 20}).ok());
+  }
+  std::vector<Event> events;
+  for (bool ended = false; engine->Step(&events); events.clear()) {
+    for (const Event& e : events) ended |= e.request == *id && e.last;
+    // Whoever waits for a place gets none of those that the request may still need.
+    if (!ended) {
+      EXPECT_EQ(engine->scheduler().waiting(), 6u);
+    }
+    ASSERT_LE(engine->scheduler().running(), 4u);
+  }
+  EXPECT_EQ(script.most_rows(), 4);
+}
+
+TEST_F(EngineLimits, BeamsThatLoseLeaveNothingInTheCache) {
+  ScriptedExecutor script;
+  script.offer = [](const SeqSlice& s) {
+    std::vector<TokenLogprob> offer = Offer({10, 11, 12, 13, 14, 15});
+    uint64_t hash = 1;
+    for (const int32_t t : s.tokens) hash = hash * 6364136223846793005u + static_cast<uint32_t>(t);
+    for (TokenLogprob& o : offer) {
+      hash = hash * 6364136223846793005u + 1442695040888963407u;
+      o.logprob = -static_cast<float>(hash >> 40) / (1 << 24);
+    }
+    std::sort(offer.begin(), offer.end(),
+              [](const auto& a, const auto& b) { return a.logprob > b.logprob; });
+    return offer;
+  };
+  for (const int32_t n : {1, 3}) {
+    // Without and with texts that end early.
+    for (const std::vector<int32_t>& stop : {std::vector<int32_t>{}, std::vector<int32_t>{14}}) {
+      const auto engine =
+          MakeEngine(model_.get(), &clock_, {.max_sequences = 3, .executor = &script});
+      Request r{.prompt = Text(20), .max_tokens = 40};
+      r.n = n;
+      r.beam_width = 3;
+      r.length_penalty = 3;
+      r.stop.token_ids = stop;
+      ASSERT_TRUE(engine->Submit(r).ok());
+      std::vector<Event> events;
+      while (engine->Step(&events)) {
+      }
+      std::map<int32_t, std::vector<int32_t>> told;
+      for (const Event& e : events) {
+        if (e.kind == Event::Kind::kToken) told[e.choice].push_back(e.token.token);
+      }
+      ASSERT_EQ(told.size(), static_cast<size_t>(n));
+      // Of blocks of 16: what is told, and no more than one beside each. Of texts that end early,
+      // those stay too that were the best for a while.
+      size_t most = 0;
+      for (const auto& [choice, text] : told) most += (20 + text.size() + 15) / 16 + 1;
+      if (stop.empty()) {
+        EXPECT_LE(engine->kv().index().nodes(), static_cast<int64_t>(most)) << n;
+      }
+      // And a next turn finds what it goes on from, but for the last token, which was not computed.
+      Request next{.prompt = Text(20), .max_tokens = 1};
+      next.prompt.insert(next.prompt.end(), told[0].begin(), told[0].end());
+      const size_t before = next.prompt.size() - 1;
+      next.prompt.push_back(9);
+      events.clear();
+      ASSERT_TRUE(engine->Submit(next).ok());
+      while (engine->Step(&events)) {
+      }
+      EXPECT_EQ(events.back().stats.cached_tokens, static_cast<int32_t>(before)) << n;
+    }
+  }
+}
+
+TEST_F(EngineLimits, BeamsThatTheirQuotaCannotHoldTogetherEndThoughOthersAreBusy) {
+  ScriptedExecutor script;
+  script.offer = [](const SeqSlice&) { return Offer({10, 11, 12, 13}); };
+  const KvLayout layout =
+      *KvLayout::Create({.window = {0}, .kv_heads = 1, .head_dim = 16, .block_tokens = 16});
+  Engine engine({.context = 400, .max_step_tokens = 64, .max_sequences = 8}, layout, 400, &script,
+                &model_->tokenizer(), &clock_);
+  // One alone takes nine blocks and one for a copy, two take twelve.
+  engine.SetTenant(1, {.weight = 1, .kv_blocks = 10});
+  Request beams{.prompt = Text(110), .max_tokens = 20};
+  beams.beam_width = 2;
+  beams.tenant = 1;
+  const auto id = engine.Submit(beams);
+  ASSERT_TRUE(id.ok());
+  bool ended = false;
+  int busy = 0;
+  for (int32_t step = 0; !ended; ++step) {
+    ASSERT_LT(step, 2000) << "it waits until the others have ended";
+    for (; busy < 2; ++busy) {
+      Request other{.prompt = {30, step % 40 + 3, 7}, .max_tokens = 50};
+      other.tenant = 2;
+      ASSERT_TRUE(engine.Submit(other).ok());
+    }
+    std::vector<Event> events;
+    ASSERT_TRUE(engine.Step(&events));
+    for (const Event& e : events) {
+      ended |= e.last && e.request == *id;
+      busy -= e.last && e.request != *id ? 1 : 0;
+    }
+  }
+}
+
 TEST_F(EngineLimits, TheQueueIsBounded) {
   const auto engine = MakeEngine(model_.get(), &clock_, {.max_sequences = 1, .max_waiting = 3});
   for (int i = 0; i < 3; ++i) ASSERT_TRUE(engine->Submit(Sampled(10, 3)).ok());

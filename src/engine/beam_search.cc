@@ -104,6 +104,19 @@ std::vector<BeamSearch::Hypothesis> BeamSearch::Best(int32_t n) const {
   return {complete_.begin(), complete_.begin() + static_cast<ptrdiff_t>(count)};
 }
 
+int32_t BeamSearch::Used(std::span<const int32_t> tokens, int32_t n) const {
+  int32_t used = -1;
+  for (size_t i = 0; i < std::min(complete_.size(), static_cast<size_t>(n)); ++i) {
+    const std::vector<SampledToken>& told = complete_[i].tokens;
+    const size_t before = told.empty() ? 0 : told.size() - 1;
+    if (before <= tokens.size() &&
+        std::equal(tokens.begin(), tokens.begin() + static_cast<ptrdiff_t>(before), told.begin(),
+                   [](int32_t a, const SampledToken& b) { return a == b.token; }))
+      used = std::max(used, static_cast<int32_t>(before));
+  }
+  return used;
+}
+
 uint64_t BeamSearch::bytes() const {
   uint64_t bytes = 0;
   for (const auto* all : {&live_, &complete_}) {

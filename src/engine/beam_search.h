@@ -43,6 +43,9 @@ class BeamSearch {
   std::vector<Next> Advance(std::span<const std::vector<TokenLogprob>> offers);
   /// When it is over: the best hypotheses, best first.
   std::vector<Hypothesis> Best(int32_t n) const;
+  /// Of a beam with these tokens: how many of them the `n` best so far begin with, each without its
+  /// last token. -1: none of these came of it.
+  int32_t Used(std::span<const int32_t> tokens, int32_t n) const;
   /// What the hypotheses take on the heap, about.
   uint64_t bytes() const;
 

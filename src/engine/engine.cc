@@ -105,6 +105,7 @@ struct Engine::State {
   void DeliverBeam(RequestId id, Scheduler::Progress& progress, int64_t now,
                    std::vector<Event>* events);
   void FinishBeams(RequestId id, int64_t now, std::vector<Event>* events);
+  void EndBeam(const Running& r, SequenceId sequence);
   void OpenChoices(Running& r) const;
   std::optional<FinishReason> TakeToken(Running& r, Choice& choice, SampledToken token, int64_t now,
                                         RequestId id, std::vector<Event>* events) const;
@@ -324,7 +325,7 @@ void Engine::State::FinishAll(RequestId id, FinishReason reason, const std::stri
     for (const SequenceId s : r.beams->sequences) {
       if (s == r.choices[0].sequence) continue;
       by_sequence.erase(s);
-      scheduler.Finish(s, reason != FinishReason::kError);
+      scheduler.Finish(s, false);  // the first keeps the prompt
     }
   }
   for (size_t i = 0, n = r.choices.size(); i < n; ++i) {
@@ -408,6 +409,11 @@ void Engine::State::DeliverBeam(RequestId id, Scheduler::Progress& progress, int
     FinishBeams(id, now, events);
     return;
   }
+  std::vector<bool> goes_on(beams.sequences.size(), false);
+  for (const BeamSearch::Next& n : next) goes_on[n.parent] = true;
+  for (size_t b = 0; b < goes_on.size(); ++b) {
+    if (!goes_on[b]) EndBeam(r, beams.sequences[b]);
+  }
   // The first to go on from a beam takes its sequence; others fork from it before.
   std::vector<SequenceId> sequences(next.size(), 0);
   std::vector<bool> taken(beams.sequences.size(), false);
@@ -428,11 +434,6 @@ void Engine::State::DeliverBeam(RequestId id, Scheduler::Progress& progress, int
     by_sequence[child->id] = {id, 0};
     scheduler.Fork(parent, std::move(child));
   }
-  for (size_t b = 0; b < taken.size(); ++b) {
-    if (taken[b]) continue;
-    by_sequence.erase(beams.sequences[b]);
-    scheduler.Finish(beams.sequences[b], true);
-  }
   std::fill(taken.begin(), taken.end(), false);
   for (const BeamSearch::Next& n : next) {
     if (taken[n.parent]) continue;
@@ -442,19 +443,31 @@ void Engine::State::DeliverBeam(RequestId id, Scheduler::Progress& progress, int
   beams.sequences = std::move(sequences);
   beams.offers.assign(next.size(), {});
   r.choices[0].sequence = beams.sequences[0];
+  // However few they are now, they may be `beam_width` in the next step: the first keeps the rest.
+  for (const SequenceId s : beams.sequences) scheduler.SetPlaces(s, 1);
+  const auto others = static_cast<int32_t>(beams.sequences.size()) - 1;
+  scheduler.SetPlaces(beams.sequences[0], r.request.beam_width - others);
+}
+
+/// What it computed stays in the cache as far as a text came of it that, by now, will be told:
+/// nobody goes on from the others.
+void Engine::State::EndBeam(const Running& r, SequenceId sequence) {
+  const Sequence& s = *scheduler.Find(sequence);
+  const int32_t used = r.beams->search.Used(
+      std::span(s.tokens).subspan(static_cast<size_t>(s.prompt_tokens)), r.request.n);
+  by_sequence.erase(sequence);
+  scheduler.Finish(sequence, used >= 0, s.prompt_tokens + std::max(used, 0));
 }
 
 void Engine::State::FinishBeams(RequestId id, int64_t now, std::vector<Event>* events) {
   Running& r = requests.at(id);
   std::vector<BeamSearch::Hypothesis> best = r.beams->search.Best(r.request.n);
-  for (size_t b = 1; b < r.beams->sequences.size(); ++b) {
-    by_sequence.erase(r.beams->sequences[b]);
-    scheduler.Finish(r.beams->sequences[b], true);
-  }
-  r.beams->sequences.resize(1);
+  const SequenceTimes times = scheduler.TimesUntil(r.beams->sequences[0], now);
+  r.choices[0].stats.preemptions = scheduler.Find(r.beams->sequences[0])->preemptions;
+  for (const SequenceId s : r.beams->sequences) EndBeam(r, s);
+  r.beams->sequences.clear();
   OpenChoices(r);
   best.resize(r.choices.size(), {.ended = true});  // empty where there were too few to choose from
-  const SequenceTimes times = scheduler.TimesUntil(r.beams->sequences[0], now);
   // All tokens of all choices, then their ends.
   for (size_t i = 0; i < best.size(); ++i) {
     for (SampledToken& token : best[i].tokens) {
