@@ -26,10 +26,9 @@ Result<int> RunBatchCommand(BatchFlags flags) {
   const std::string &in = flags.files[0], &out = flags.files[1];
   std::error_code ignored;
   if (in == out || std::filesystem::equivalent(in, out, ignored))
-    return MakeError(ErrorCode::kInvalid, "{} is both IN and OUT; name another OUT", in);
+    return FlagError("{} is both IN and OUT; name another OUT", in);
   if (flags.max_sequences < 1 || flags.max_sequences > 4096)
-    return MakeError(ErrorCode::kInvalid, "--max-sequences is {}; it must be from 1 to 4096",
-                     flags.max_sequences);
+    return FlagError("--max-sequences is {}; it must be from 1 to 4096", flags.max_sequences);
   KV_ASSIGN(LoadOptions load, ToLoadOptions(flags.model, flags.max_sequences));
   ProgressBar bar("loading");
   load.progress = [&](uint64_t done, uint64_t total) { bar.Update(done, total); };

@@ -24,8 +24,18 @@ using Json = nlohmann::ordered_json;
 /// Requests that wait in the engine beside those that run: enough that no step has room left.
 constexpr size_t kAhead = 8;
 
-Result<std::vector<BatchLine>> ReadLines(const LoadedModel& model, const std::string& path,
-                                         const std::set<std::string>& done, size_t* skipped) {
+/// A folder can be opened too, and would read as a file without lines.
+Status CheckReadable(const std::string& path) {
+  struct stat status {};
+  if (stat(path.c_str(), &status) != 0)
+    return MakeError(ErrorCode::kNotFound, "cannot open {}: {}", path, std::strerror(errno));
+  if (S_ISREG(status.st_mode) || S_ISFIFO(status.st_mode)) return {};
+  return MakeError(ErrorCode::kInvalid,
+                   "{} is neither a regular file nor a pipe; name a file of batch requests", path);
+}
+
+Result<std::vector<BatchLine>> ReadLines(const LoadedModel& model, const std::string& path) {
+  KV_RETURN_IF_ERROR(CheckReadable(path));
   std::ifstream in(path);
   if (!in.is_open())
     return MakeError(ErrorCode::kNotFound, "cannot open {}: {}", path, std::strerror(errno));
@@ -46,10 +56,6 @@ Result<std::vector<BatchLine>> ReadLines(const LoadedModel& model, const std::st
     if (!seen.insert(line.custom_id).second)
       return MakeError(ErrorCode::kInvalid, "{}:{}: the custom_id \"{}\" was there before", path,
                        number, line.custom_id);
-    if (done.count(line.custom_id) != 0) {
-      ++*skipped;
-      continue;
-    }
     const bool has_url = json.contains("url") && json["url"].is_string();
     const std::string url = has_url ? json["url"].get<std::string>() : "";
     if (url == "/v1/chat/completions" || url == "/v1/completions") {
@@ -69,6 +75,7 @@ Result<std::vector<BatchLine>> ReadLines(const LoadedModel& model, const std::st
     }
     out.push_back(std::move(line));
   }
+  if (in.bad()) return MakeError(ErrorCode::kIo, "cannot read {}: {}", path, std::strerror(errno));
   return out;
 }
 
@@ -250,12 +257,12 @@ Result<BatchSummary> RunBatch(LoadedModel* model, const std::string& in, const s
                               const std::function<void(size_t done, size_t all)>& progress) {
   std::set<std::string> done;
   AnswerFile file;
-  size_t skipped = 0;
-  // First the input, so that a wrong name does not leave an empty output behind.
-  KV_RETURN_IF_ERROR(ReadLines(*model, in, {}, &skipped));
+  // First the input, so that a wrong name does not leave an empty output behind; and once, because
+  // a pipe gives it once.
+  KV_ASSIGN(std::vector<BatchLine> lines, ReadLines(*model, in));
   KV_RETURN_IF_ERROR(file.Open(out, &done));
-  skipped = 0;
-  KV_ASSIGN(std::vector<BatchLine> lines, ReadLines(*model, in, done, &skipped));
+  const size_t skipped =
+      std::erase_if(lines, [&](const BatchLine& line) { return done.count(line.custom_id) != 0; });
   std::stable_sort(lines.begin(), lines.end(), ComesBefore);
   BatchRun batch(model, std::move(lines), &file, model_name);
   KV_ASSIGN(BatchSummary summary, batch.Run(progress));

@@ -116,12 +116,11 @@ Result<int> BenchBatch(BenchBatchFlags flags) {
   int32_t widest = 1;
   for (const int32_t batch : b.batches) {
     if (batch < 1 || batch > 4096)
-      return MakeError(ErrorCode::kInvalid, "--batch has {}; it must be from 1 to 4096", batch);
+      return FlagError("--batch has {}; it must be from 1 to 4096", batch);
     widest = std::max(widest, batch);
   }
   if (b.pp < 1 || b.tg < 1 || b.pp > 16'000'000 || b.tg > 16'000'000)
-    return MakeError(ErrorCode::kInvalid, "--pp is {} and --tg {}; they must be 1 or more", b.pp,
-                     b.tg);
+    return FlagError("--pp is {} and --tg {}; they must be 1 or more", b.pp, b.tg);
   KV_ASSIGN(LoadOptions load, ToLoadOptions(flags.model, widest));
   // Room for the largest batch, if nothing else was asked for.
   if (load.memory.context == 0) load.memory.context = b.pp + b.tg + 1;
@@ -197,20 +196,18 @@ Result<DType> ParseWeightFormat(const std::string& name) {
     const auto info = FindDType(number);
     if (info && info->name == name) return info->dtype;
   }
-  return MakeError(ErrorCode::kInvalid,
-                   "the weight format {} is not known; use Q4_0, Q8_0, BF16 ...", name);
+  return FlagError("the weight format {} is not known; use Q4_0, Q8_0, BF16 ...", name);
 }
 
 Result<int> BenchKernel(BenchKernelFlags flags) {
   KernelBenchOptions& o = flags.bench;
   const auto within = [](const char* name, int64_t value, int64_t least, int64_t most) -> Status {
     if (value >= least && value <= most) return {};
-    return MakeError(ErrorCode::kInvalid, "{} is {}; use {} to {}", name, value, least, most);
+    return FlagError("{} is {}; use {} to {}", name, value, least, most);
   };
   KV_RETURN_IF_ERROR(within("--inputs", o.inputs, 256, 1 << 16));
   KV_RETURN_IF_ERROR(within("--outputs", o.outputs, 16, 1 << 18));
-  if (o.inputs % 256 != 0)
-    return MakeError(ErrorCode::kInvalid, "--inputs is {}; use a multiple of 256", o.inputs);
+  if (o.inputs % 256 != 0) return FlagError("--inputs is {}; use a multiple of 256", o.inputs);
   for (const int32_t rows : o.rows) KV_RETURN_IF_ERROR(within("--rows", rows, 1, 4096));
   for (const int32_t context : o.contexts)
     KV_RETURN_IF_ERROR(within("--context", context, 1, 1 << 17));
@@ -221,7 +218,7 @@ Result<int> BenchKernel(BenchKernelFlags flags) {
   }
   if (!flags.kv_dtypes.empty()) o.kv_dtypes.clear();
   for (const std::string& name : flags.kv_dtypes) {
-    KV_ASSIGN(const KvDType dtype, ParseKvDType(name));
+    KV_ASSIGN(const KvDType dtype, InFlags(ParseKvDType(name)));
     o.kv_dtypes.push_back(dtype);
   }
   KV_ASSIGN(const KernelBench bench, RunKernelBench(o));

@@ -9,6 +9,7 @@
 
 #include "app/json_output.h"
 #include "app/terminal.h"
+#include "loadgen/load_client.h"
 #include "loadgen/load_run.h"
 
 namespace kvasir {
@@ -40,8 +41,7 @@ Result<GoodputLimits> ParseGoodput(const std::vector<std::string>& list) {
                     : name == "e2el" ? &out.e2el_s
                                      : nullptr;
     if (field == nullptr || !number) {
-      return MakeError(ErrorCode::kInvalid,
-                       "--goodput is \"{}\"; write ttft:MS, itl:MS, tpot:MS or e2el:MS", text);
+      return FlagError("--goodput is \"{}\"; write ttft:MS, itl:MS, tpot:MS or e2el:MS", text);
     }
     *field = ms * 1e-3;
   }
@@ -51,12 +51,10 @@ Result<GoodputLimits> ParseGoodput(const std::vector<std::string>& list) {
 Status Check(const BenchServeFlags& f) {
   const LoadOptions& o = f.load;
   const auto wrong = [](const char* name, auto value, auto least, auto most) {
-    return MakeError(ErrorCode::kInvalid, "{} is {}; it must be from {} to {}", name, value, least,
-                     most);
+    return FlagError("{} is {}; it must be from {} to {}", name, value, least, most);
   };
   if (f.endpoint != "chat" && f.endpoint != "completions")
-    return MakeError(ErrorCode::kInvalid, "--endpoint is \"{}\"; use chat or completions",
-                     f.endpoint);
+    return FlagError("--endpoint is \"{}\"; use chat or completions", f.endpoint);
   if (o.requests < 1 || o.requests > 10'000'000)
     return wrong("--requests", o.requests, 1, 10'000'000);
   if (o.concurrency < 0 || o.concurrency > 10'000)
@@ -76,10 +74,10 @@ Status Check(const BenchServeFlags& f) {
   for (const double rate : f.rates) {
     if (!(rate >= 1e-6 && rate <= 1e6)) return wrong("--rate", rate, 1e-6, 1e6);
   }
+  KV_RETURN_IF_ERROR(InFlags(ParseTarget(o.url)));
   const int ways = (o.concurrency > 0) + !f.rates.empty() + !f.trace.empty();
   if (ways != 1) {
-    return MakeError(ErrorCode::kInvalid,
-                     "say how requests arrive: one of --concurrency, --rate and --trace");
+    return FlagError("say how requests arrive: one of --concurrency, --rate and --trace");
   }
   return {};
 }

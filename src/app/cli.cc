@@ -26,11 +26,29 @@ constexpr char kFooter[] =
     "TOML\n"
     "file (--config, or kvasir/config.toml in the config folder). Flags count over environment "
     "over\n"
-    "file. Exit codes: 0 done, 1 an error, 2 wrong flags, 130 interrupted.";
+    "file. Exit codes: 0 done, 1 an error, 2 wrong flags or settings, 130 interrupted.";
 
 int Fail(const Error& error) {
   PrintError(error.message);
+  if (error.in_flags) return kExitUsage;
   return error.code == ErrorCode::kCancelled ? kExitInterrupted : kExitError;
+}
+
+/// What is wrong with the command line, and where to read on. CLI11 says "A subcommand is required"
+/// of `kvasir foo` too.
+std::string UsageText(const CLI::App& root, const CLI::ParseError& error) {
+  std::string name = "kvasir";
+  const CLI::App* app = &root;
+  while (!app->get_subcommands().empty()) {
+    app = app->get_subcommands()[0];
+    name += " " + app->get_name();
+  }
+  const std::vector<std::string> unknown = root.remaining(true);
+  const bool has_subcommands = !app->get_subcommands([](const CLI::App*) { return true; }).empty();
+  const std::string what = has_subcommands && !unknown.empty()
+                               ? fmt::format("{} has no subcommand or option {}", name, unknown[0])
+                               : error.what();
+  return fmt::format("{}; see {} --help", what, name);
 }
 
 int Run(int argc, char** argv) {
@@ -64,9 +82,7 @@ int Run(int argc, char** argv) {
     NameVariables(&root);
     return root.exit(asked);
   } catch (const CLI::ParseError& error) {
-    const std::string in =
-        root.get_subcommands().empty() ? "" : " " + root.get_subcommands()[0]->get_name();
-    PrintError(fmt::format("{}; see kvasir{} --help", error.what(), in));
+    PrintError(UsageText(root, error));
     return kExitUsage;
   }
   Status status = ApplyEnvironment(&root);

@@ -10,7 +10,7 @@ namespace kvasir {
 // Exit codes, as documented in the README.
 inline constexpr int kExitOk = 0;
 inline constexpr int kExitError = 1;          ///< the work could not be done; one line says why
-inline constexpr int kExitUsage = 2;          ///< wrong flags
+inline constexpr int kExitUsage = 2;          ///< wrong flags or settings
 inline constexpr int kExitInterrupted = 130;  ///< Ctrl-C
 
 /// What a subcommand does once its flags are read: an exit code, or an error to print.

@@ -100,8 +100,7 @@ Command AddCompletionCommand(CLI::App* root) {
     else if (*shell == "fish")
       WriteOut(Fish(root));
     else
-      return MakeError(ErrorCode::kInvalid, "there is no completion for {}; use bash, zsh or fish",
-                       *shell);
+      return FlagError("there is no completion for {}; use bash, zsh or fish", *shell);
     return kExitOk;
   };
 }

@@ -198,16 +198,13 @@ std::string PhasesText(const ExplainPhases& p, const ModelConfig& c) {
 }
 
 Result<int> Explain(ExplainFlags flags) {
-  if (flags.step < 1)
-    return MakeError(ErrorCode::kInvalid, "--step is {}; steps are counted from 1", flags.step);
-  if (flags.upto < 0)
-    return MakeError(ErrorCode::kInvalid, "--upto is {}; it must be 0 or more", flags.upto);
+  if (flags.step < 1) return FlagError("--step is {}; steps are counted from 1", flags.step);
+  if (flags.upto < 0) return FlagError("--upto is {}; it must be 0 or more", flags.upto);
   KV_ASSIGN(LoadOptions load, ToLoadOptions(flags.model, 1));
   KV_ASSIGN(const OpenedModel opened, OpenModel(load.path));
   const int64_t context = flags.model.context > 0 ? flags.model.context : opened.config.context;
   if (flags.step > context) {
-    return MakeError(ErrorCode::kInvalid, "--step is {}, beyond the context of {} tokens",
-                     flags.step, context);
+    return FlagError("--step is {}, beyond the context of {} tokens", flags.step, context);
   }
   flags.upto = static_cast<int32_t>(std::min<int64_t>(flags.upto, context));
   const int32_t longest = std::max(flags.step, flags.upto);
@@ -216,8 +213,7 @@ Result<int> Explain(ExplainFlags flags) {
   if (flags.prompt) {
     text = *flags.prompt;
   } else {
-    if (StdinIsTerminal())
-      return MakeError(ErrorCode::kInvalid, "a prompt is needed: -p TEXT, or a pipe");
+    if (StdinIsTerminal()) return FlagError("a prompt is needed: -p TEXT, or a pipe");
     KV_ASSIGN(text, ReadStdin(kMaxInputBytes));
   }
   KV_ASSIGN(const std::unique_ptr<LoadedModel> model, LoadedModel::Load(load));

@@ -56,30 +56,32 @@ Result<uint64_t> ParseBytes(const std::string& text) {
     }
   }
   if (error != std::errc() || shift < 0 || value > (UINT64_MAX >> shift)) {
-    return MakeError(ErrorCode::kInvalid, "\"{}\" is not a size; write bytes, or 512K, 64M, 2G",
-                     text);
+    return FlagError("\"{}\" is not a size; write bytes, or 512K, 64M, 2G", text);
   }
   return value << shift;
 }
 
 Result<LoadOptions> ToLoadOptions(const ModelFlags& f, int32_t logit_rows) {
   LoadOptions o;
-  KV_ASSIGN(o.memory.kv_dtype, ParseKvDType(f.kv_dtype));
+  KV_ASSIGN(o.memory.kv_dtype, InFlags(ParseKvDType(f.kv_dtype)));
   if (!f.kv_memory.empty()) {
     KV_ASSIGN(o.memory.kv_bytes, ParseBytes(f.kv_memory));
     if (o.memory.kv_bytes == 0) {
-      return MakeError(ErrorCode::kInvalid, "--kv-memory is 0; leave it out for one full context");
+      return FlagError("--kv-memory is 0; leave it out for one full context");
     }
   }
   constexpr int kMaxThreads = 1024;
   if (f.threads < 0 || f.threads > kMaxThreads) {
-    return MakeError(ErrorCode::kInvalid, "--threads is {}; it must be from 0 to {}", f.threads,
-                     kMaxThreads);
+    return FlagError("--threads is {}; it must be from 0 to {}", f.threads, kMaxThreads);
   }
   constexpr int32_t kMaxStepTokens = 65536;
   if (f.step_tokens < 1 || f.step_tokens > kMaxStepTokens) {
-    return MakeError(ErrorCode::kInvalid, "--step-tokens is {}; it must be from 1 to {}",
-                     f.step_tokens, kMaxStepTokens);
+    return FlagError("--step-tokens is {}; it must be from 1 to {}", f.step_tokens, kMaxStepTokens);
+  }
+  // As KvLayout has it; said here by the flag's name, and before a model is looked for.
+  if (f.block_tokens < 16 || f.block_tokens > 512 || 512 % f.block_tokens != 0) {
+    return FlagError("--block-tokens is {}; it must be 16, 32, 64, 128, 256 or 512",
+                     f.block_tokens);
   }
   KV_ASSIGN(o.path, FindModel(f.model));
   o.cpu.threads = f.threads;
@@ -166,8 +168,7 @@ Result<std::pair<int32_t, float>> ParseBias(const std::string& text) {
         bias.ptr == end)
       return out;
   }
-  return MakeError(ErrorCode::kInvalid, "--logit-bias \"{}\" is not a token id, '=' and a number",
-                   text);
+  return FlagError("--logit-bias \"{}\" is not a token id, '=' and a number", text);
 }
 
 }  // namespace

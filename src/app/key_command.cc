@@ -45,15 +45,15 @@ void TakeGiven(const CLI::App* app, const KeyFlags& f, TenantEntry* entry) {
 }
 
 Result<int> AddKey(const CLI::App* app, const KeyFlags& f) {
-  KV_RETURN_IF_ERROR(CheckTenantName(f.name));
-  if (!f.group.empty()) KV_RETURN_IF_ERROR(CheckTenantName(f.group));
+  KV_RETURN_IF_ERROR(InFlags(CheckTenantName(f.name)));
+  if (!f.group.empty()) KV_RETURN_IF_ERROR(InFlags(CheckTenantName(f.group)));
   if (!f.role.empty() && f.role != "user" && f.role != "operator")
-    return MakeError(ErrorCode::kInvalid, "--role is \"{}\"; use user or operator", f.role);
+    return FlagError("--role is \"{}\"; use user or operator", f.role);
   const std::string path = PathOf(f);
   KV_ASSIGN(KeyFile file, ReadOrNone(path));
   TenantEntry& entry = file[f.name];
   TakeGiven(app, f, &entry);
-  KV_RETURN_IF_ERROR(CheckLimits(f.name, entry.limits));
+  KV_RETURN_IF_ERROR(InFlags(CheckLimits(f.name, entry.limits)));
   const std::string key = NewKey();
   entry.keys.push_back(HashKey(key));
   std::error_code ignored;  // a folder that cannot be made shows when the file is written

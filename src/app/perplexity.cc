@@ -30,8 +30,7 @@ Result<PerplexityResult> Perplexity(
   if (all < 2)
     return MakeError(ErrorCode::kInvalid, "the text has {} tokens; 2 or more are needed", all);
   if (window > model->plan().context) {
-    return MakeError(ErrorCode::kInvalid,
-                     "--window is {}, above the context of {} tokens; raise --ctx", window,
+    return FlagError("--window is {}, above the context of {} tokens; raise --ctx", window,
                      model->plan().context);
   }
   const int64_t size = std::min<int64_t>(window, all);

@@ -20,10 +20,8 @@ struct PerplexityFlags {
 };
 
 Result<int> RunPerplexity(PerplexityFlags flags) {
-  if (flags.file.empty())
-    return MakeError(ErrorCode::kInvalid, "a text is needed: -f FILE, or -f - for stdin");
-  if (flags.window < 2)
-    return MakeError(ErrorCode::kInvalid, "--window is {}; it must be 2 or more", flags.window);
+  if (flags.file.empty()) return FlagError("a text is needed: -f FILE, or -f - for stdin");
+  if (flags.window < 2) return FlagError("--window is {}; it must be 2 or more", flags.window);
   // Every row's logits are wanted, so that fewer rows a step need less memory.
   constexpr int32_t kRows = 128;
   flags.model.step_tokens = std::min(flags.model.step_tokens, kRows);

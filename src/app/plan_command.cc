@@ -49,8 +49,7 @@ std::string PlanText(const MemoryPlan& p, const ModelConfig& c) {
 
 Result<int> Plan(const PlanFlags& flags) {
   if (flags.sequences < 1 || flags.sequences > 4096) {
-    return MakeError(ErrorCode::kInvalid, "--sequences is {}; it must be from 1 to 4096",
-                     flags.sequences);
+    return FlagError("--sequences is {}; it must be from 1 to 4096", flags.sequences);
   }
   KV_ASSIGN(const LoadOptions options, ToLoadOptions(flags.model, flags.sequences));
   KV_ASSIGN(const OpenedModel model, OpenModel(options.path));

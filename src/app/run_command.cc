@@ -97,10 +97,8 @@ Result<int> OneShot(LoadedModel* model, const RunFlags& flags, const std::string
 
 Result<int> Run(const RunFlags& flags) {
   const bool interactive = !flags.prompt && StdinIsTerminal();
-  if (interactive && flags.json)
-    return MakeError(ErrorCode::kInvalid, "--json needs a prompt: -p TEXT, or a pipe");
-  if (interactive && flags.raw)
-    return MakeError(ErrorCode::kInvalid, "--raw needs a prompt: -p TEXT, or a pipe");
+  if (interactive && flags.json) return FlagError("--json needs a prompt: -p TEXT, or a pipe");
+  if (interactive && flags.raw) return FlagError("--raw needs a prompt: -p TEXT, or a pipe");
   ChatOptions options{.system = flags.system,
                       .stop = ToStopRules(flags.sampling),
                       .max_tokens = flags.max_tokens,
@@ -116,8 +114,8 @@ Result<int> Run(const RunFlags& flags) {
   }
   KV_ASSIGN(const std::unique_ptr<LoadedModel> model, LoadWithProgress(std::move(load)));
   // Checked here, so that a chat does not begin that cannot go on.
-  KV_RETURN_IF_ERROR(Validate(options.sampling, model->tokenizer().vocab_size()));
-  KV_RETURN_IF_ERROR(Validate(options.stop, model->tokenizer().vocab_size()));
+  KV_RETURN_IF_ERROR(InFlags(Validate(options.sampling, model->tokenizer().vocab_size())));
+  KV_RETURN_IF_ERROR(InFlags(Validate(options.stop, model->tokenizer().vocab_size())));
   if (!flags.raw && model->chat_template() == nullptr) {
     return MakeError(ErrorCode::kUnsupported, "{}; --raw -p TEXT continues a text without one",
                      model->chat_template_error());

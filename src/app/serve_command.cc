@@ -37,8 +37,7 @@ Result<std::string> KeysOf(const ServeFlags& f) {
 
 Status CheckRanges(const ServeFlags& f) {
   const auto out_of_range = [](const char* name, auto value, auto least, auto most) {
-    return MakeError(ErrorCode::kInvalid, "{} is {}; it must be from {} to {}", name, value, least,
-                     most);
+    return FlagError("{} is {}; it must be from {} to {}", name, value, least, most);
   };
   if (f.port < 0 || f.port > 65535) return out_of_range("--port", f.port, 0, 65535);
   if (f.max_sequences < 1 || f.max_sequences > 4096)
@@ -51,15 +50,14 @@ Status CheckRanges(const ServeFlags& f) {
     return out_of_range("--itl-target", f.itl_target_ms, 0, 1'000'000);
   if (!(f.drain_timeout_s >= 0 && f.drain_timeout_s <= 1e6))
     return out_of_range("--drain-timeout", f.drain_timeout_s, 0, 1'000'000);
-  if (!f.keys.empty() && f.no_keys)
-    return MakeError(ErrorCode::kInvalid, "--keys and --no-keys exclude one another");
+  if (!f.keys.empty() && f.no_keys) return FlagError("--keys and --no-keys exclude one another");
   if (f.tls_cert.empty() != f.tls_key.empty())
-    return MakeError(ErrorCode::kInvalid, "--tls-cert and --tls-key belong together");
+    return FlagError("--tls-cert and --tls-key belong together");
   if (f.keys.empty() && f.unix_path.empty() && !IsLoopback(f.host) && !f.no_keys) {
-    return MakeError(ErrorCode::kInvalid,
-                     "--host {} lets others in, and there are no API keys: make one (kvasir key "
-                     "add NAME), or say --no-keys",
-                     f.host);
+    return FlagError(
+        "--host {} lets others in, and there are no API keys: make one (kvasir key "
+        "add NAME), or say --no-keys",
+        f.host);
   }
   return {};
 }
@@ -79,8 +77,7 @@ Result<RequestMemory> PlanRequests(const std::string& body_limit, uint64_t avail
     KV_ASSIGN(m.body_bytes, ParseBytes(body_limit));
     constexpr uint64_t kMostBody = 1 << 30;
     if (m.body_bytes < 1 || m.body_bytes > kMostBody)
-      return MakeError(ErrorCode::kInvalid, "--body-limit is {}; it must be from 1 to 1G",
-                       body_limit);
+      return FlagError("--body-limit is {}; it must be from 1 to 1G", body_limit);
     m.bytes = std::max(m.bytes, kBecomes * m.body_bytes);
   }
   m.all_bodies_bytes = m.bytes / kBecomes;
@@ -155,7 +152,7 @@ Result<int> Serve(ServeFlags flags) {
   load.memory.requests_bytes = requests.bytes;
   ServerOptions options = ToServerOptions(flags, load.path, requests);
   const std::string keys = options.keys_path;
-  KV_RETURN_IF_ERROR(StartLog(flags.log_level));
+  KV_RETURN_IF_ERROR(InFlags(StartLog(flags.log_level)));
   const Log log;
   std::unique_ptr<LoadedModel> model;  // outlives the server, whose threads look at it
   KV_ASSIGN(const std::unique_ptr<Server> server, Server::Listen(std::move(options)));

@@ -127,13 +127,12 @@ Result<std::vector<std::pair<std::string, SimulationResult>>> Baselines(
 Result<std::vector<TraceRequest>> TraceOf(SimulateFlags& flags) {
   if (flags.workload) {
     if (!flags.trace.empty())
-      return MakeError(ErrorCode::kInvalid, "a TRACE and --workload {}; only one can be run",
-                       *flags.workload);
+      return FlagError("a TRACE and --workload {}; only one can be run", *flags.workload);
     flags.synthetic.kind = *flags.workload;
     if (flags.requests > 0) flags.synthetic.requests = flags.requests;
-    return MakeSynthetic(flags.synthetic);
+    return InFlags(MakeSynthetic(flags.synthetic));
   }
-  if (flags.trace.empty()) return MakeError(ErrorCode::kInvalid, "name a TRACE, or a --workload");
+  if (flags.trace.empty()) return FlagError("name a TRACE, or a --workload");
   return ReadTrace(flags.trace, flags.requests);
 }
 
@@ -147,13 +146,11 @@ Status ReadMachine(const SimulateFlags& flags, SimulationOptions* o) {
   if (flags.head_dim > 0) o->shape.head_dim = flags.head_dim;
   if (flags.layers < 0 || flags.layers > 4096 || flags.windowed_layers < 0 || flags.window < 0 ||
       flags.kv_heads < 0 || flags.head_dim < 0)
-    return MakeError(ErrorCode::kInvalid,
-                     "the model's shape has a negative number, or too many layers");
+    return FlagError("the model's shape has a negative number, or too many layers");
   if (flags.layers > 0) o->shape.windows.assign(flags.layers, 0);
   if (flags.windowed_layers > static_cast<int32_t>(o->shape.windows.size()) ||
       (flags.windowed_layers > 0) != (flags.window > 0))
-    return MakeError(ErrorCode::kInvalid,
-                     "--windowed-layers {} and --window {} do not fit {} layers",
+    return FlagError("--windowed-layers {} and --window {} do not fit {} layers",
                      flags.windowed_layers, flags.window, o->shape.windows.size());
   for (int32_t i = 0; i < flags.windowed_layers; ++i) o->shape.windows[i] = flags.window;
   return {};
@@ -162,7 +159,7 @@ Status ReadMachine(const SimulateFlags& flags, SimulationOptions* o) {
 /// How many blocks of the shape fit into --kv-memory.
 Result<int64_t> BlocksIn(const SimulateFlags& flags, const SimulationOptions& o) {
   KV_ASSIGN(const uint64_t bytes, ParseBytes(flags.kv_memory));
-  KV_ASSIGN(const KvDType dtype, ParseKvDType(flags.kv_dtype));
+  KV_ASSIGN(const KvDType dtype, InFlags(ParseKvDType(flags.kv_dtype)));
   KV_ASSIGN(const KvLayout layout, KvLayout::Create({.window = o.shape.windows,
                                                      .kv_heads = o.shape.kv_heads,
                                                      .head_dim = o.shape.head_dim,
@@ -170,8 +167,8 @@ Result<int64_t> BlocksIn(const SimulateFlags& flags, const SimulationOptions& o)
                                                      .dtype = dtype}));
   const auto blocks = static_cast<int64_t>(bytes / layout.block_bytes);
   if (blocks < 1)
-    return MakeError(ErrorCode::kInvalid, "--kv-memory {} holds no block of {} bytes",
-                     flags.kv_memory, layout.block_bytes);
+    return FlagError("--kv-memory {} holds no block of {} bytes", flags.kv_memory,
+                     layout.block_bytes);
   return blocks;
 }
 
@@ -181,15 +178,14 @@ Result<int> RunSimulate(SimulateFlags flags) {
   if (flags.policy == "lru") {
     o.kv.eviction = EvictionPolicy::kLru;
   } else if (flags.policy != "worth") {
-    return MakeError(ErrorCode::kInvalid, "--policy is {}; worth and lru are known", flags.policy);
+    return FlagError("--policy is {}; worth and lru are known", flags.policy);
   }
   if (!(o.machine.prefill_tokens_per_s > 0) || !(o.machine.step_s >= 0) ||
       !(flags.itl_target_ms >= 0)) {
-    return MakeError(ErrorCode::kInvalid,
-                     "--prefill-tok-s, --step-ms and --itl-target must be above 0");
+    return FlagError("--prefill-tok-s, --step-ms and --itl-target must be above 0");
   }
   if (o.scheduler.max_step_tokens < 1 || o.scheduler.max_sequences < 1) {
-    return MakeError(ErrorCode::kInvalid, "--step-tokens and --max-sequences must be 1 or more");
+    return FlagError("--step-tokens and --max-sequences must be 1 or more");
   }
   o.scheduler.itl_target_s = flags.itl_target_ms / 1e3;
   KV_ASSIGN(const std::vector<TraceRequest> trace, TraceOf(flags));
@@ -204,7 +200,7 @@ Result<int> RunSimulate(SimulateFlags flags) {
   }
   ProgressBar bar("simulating");
   KV_ASSIGN(const SimulationResult r,
-            Simulate(trace, o, [&](size_t done) { bar.Update(done, trace.size()); }));
+            InFlags(Simulate(trace, o, [&](size_t done) { bar.Update(done, trace.size()); })));
   bar.Clear();
   if (!flags.csv.empty()) KV_RETURN_IF_ERROR(WriteCsv(flags.csv, r));
   if (!flags.plot.empty()) KV_RETURN_IF_ERROR(WriteSimulationPlot(flags.plot, r));

@@ -27,8 +27,7 @@ std::string Quoted(const std::string& bytes) {
 Result<int> Decode(const TokenizeFlags& flags, const Tokenizer& tokenizer) {
   for (const int32_t id : flags.decode) {
     if (id < 0 || id >= tokenizer.vocab_size()) {
-      return MakeError(ErrorCode::kInvalid, "token {} is not in the vocabulary of {}", id,
-                       tokenizer.vocab_size());
+      return FlagError("token {} is not in the vocabulary of {}", id, tokenizer.vocab_size());
     }
   }
   const std::string text = tokenizer.Decode(flags.decode, !flags.no_special);

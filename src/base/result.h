@@ -26,12 +26,19 @@ enum class ErrorCode {
 struct Error {
   ErrorCode code = ErrorCode::kInvalid;
   std::string message;
+  bool in_flags = false;  ///< in a flag or a setting: the command line's exit code is then another
 };
 
 /// MakeError(code, "format {}", args...) builds an Error.
 template <typename... Args>
 Error MakeError(ErrorCode code, fmt::format_string<Args...> format, Args&&... args) {
   return Error{code, fmt::format(format, std::forward<Args>(args)...)};
+}
+
+/// MakeError for a flag or a setting that is wrong.
+template <typename... Args>
+Error FlagError(fmt::format_string<Args...> format, Args&&... args) {
+  return Error{ErrorCode::kInvalid, fmt::format(format, std::forward<Args>(args)...), true};
 }
 
 /// Either a T or an Error. The world's failures (files, sockets, requests) travel in it; our own
@@ -83,6 +90,15 @@ class [[nodiscard]] Status {
  private:
   std::optional<Error> error_;
 };
+
+/// `checked` (a Result or a Status of what a flag says): its Error, if any, is one of flags.
+template <typename T>
+T InFlags(T checked) {
+  if (checked.ok()) return checked;
+  Error error = checked.error();
+  error.in_flags = true;
+  return error;
+}
 
 }  // namespace kvasir
 
