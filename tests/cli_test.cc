@@ -104,6 +104,7 @@ TEST(CommandLine, ExitCodesTellWhoseFaultItIs) {
                                 "run " + kTiny + " -p x --kv-dtype foo",
                                 "run " + kTiny + " -p x --threads -1",
                                 "run " + kTiny + " -p x --block-tokens 17",
+                                "run " + kTiny + " -p x --ctx -5",
                                 "run " + kTiny + " -p x --kv-memory 5parsec",
                                 "serve " + kTiny + " --port 70000",
                                 "serve " + kTiny + " --port 0 --log-level foo",
@@ -140,6 +141,8 @@ TEST(CommandLine, AnErrorIsOneLineThatNamesWhatIsWrong) {
            {"explain " + kTiny + " -p x --step 65", "65"},
            {"tokenize " + kTiny + " --decode 999", "999"},
            {"perplexity " + kTiny + " -f /nonexistent", "/nonexistent"},
+           {"run " + kTiny + " -p x --ctx 11", "--ctx is 11; it must be 16 or more"},
+           {"run " + kTiny + " -p x --kv-memory 1", "--kv-memory of 0 MiB holds 0 KV blocks"},
            {"foo", "kvasir has no subcommand or option foo"},
            {"foo --json", "foo"},
            {"bench foo", "kvasir bench has no subcommand or option foo"},
@@ -370,6 +373,12 @@ TEST(CommandLine, BenchBatchGivesARowForEachBatchAndAProfileThatSimulateReads) {
   const auto r =
       Kvasir(Quiet("simulate --workload shared --requests 20 --json --profile " + profile)).json();
   EXPECT_EQ(r.value("requests", 0), 20) << r;
+}
+
+TEST(CommandLine, AShortBenchBatchHasTheLeastContextThatThereIs) {
+  const Output out = Kvasir("bench batch " + kTiny + " --pp 2 --tg 2 --json 2>&1");
+  EXPECT_EQ(out.code, 0) << out.text;
+  EXPECT_EQ(out.json()["rows"].size(), 1u) << out.text;
 }
 
 TEST(CommandLine, BatchTakesAPipe) {

@@ -123,7 +123,7 @@ Result<int> BenchBatch(BenchBatchFlags flags) {
     return FlagError("--pp is {} and --tg {}; they must be 1 or more", b.pp, b.tg);
   KV_ASSIGN(LoadOptions load, ToLoadOptions(flags.model, widest));
   // Room for the largest batch, if nothing else was asked for.
-  if (load.memory.context == 0) load.memory.context = b.pp + b.tg + 1;
+  if (load.memory.context == 0) load.memory.context = std::max(b.pp + b.tg + 1, kLeastContext);
   if (load.memory.kv_bytes == 0) {
     KV_ASSIGN(const OpenedModel model, OpenModel(load.path));
     KV_ASSIGN(const std::unique_ptr<Backend> backend, MakeCpuBackend(load.cpu));

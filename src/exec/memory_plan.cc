@@ -31,10 +31,11 @@ Result<MemoryPlan> PlanMemory(const GgufFile& file, const ModelConfig& config,
                               const MemoryRequest& request) {
   MemoryPlan p;
   p.limits = limits;
-  if (request.context < 0 || request.context > (1 << 30)) {
-    return MakeError(ErrorCode::kInvalid, "a context of {} tokens; use 1 to {}", request.context,
-                     1 << 30);
-  }
+  const int64_t least = std::min<int64_t>(kLeastContext, config.context);
+  if (request.context != 0 && request.context < least)
+    return FlagError("--ctx is {}; it must be {} or more", request.context, least);
+  if (request.context > (1 << 30))
+    return FlagError("--ctx is {}; it must be {} or less", request.context, 1 << 30);
   KV_ASSIGN(p.layout, KvLayout::Create({.window = config.window,
                                         .kv_heads = config.kv_heads,
                                         .head_dim = config.head_dim,
@@ -68,21 +69,21 @@ Result<MemoryPlan> PlanMemory(const GgufFile& file, const ModelConfig& config,
       static_cast<int64_t>(std::min<uint64_t>(for_kv / p.layout.block_bytes, INT32_MAX));
   p.kv_capacity_tokens = static_cast<int64_t>(static_cast<double>(for_kv) / p.kv_bytes_per_token);
 
+  const auto shorter = [&](int64_t tokens) { return std::max(least, tokens * 7 / 8); };
   // Without --ctx the context shrinks to what fits; one that was asked for is refused instead.
   if (request.context == 0 && request.kv_bytes == 0) {
-    while (context > 1 && blocks_for(context) > blocks_that_fit) context = context * 7 / 8;
+    while (context > least && blocks_for(context) > blocks_that_fit) context = shorter(context);
   }
   int64_t blocks = request.kv_bytes > 0
                        ? static_cast<int64_t>(request.kv_bytes / p.layout.block_bytes)
                        : blocks_for(context);
   if (request.context == 0 && request.kv_bytes > 0) {
-    while (context > 1 && blocks_for(context) > blocks) context = context * 7 / 8;
+    while (context > least && blocks_for(context) > blocks) context = shorter(context);
   }
   if (request.kv_bytes == 0)
     blocks = std::max(blocks, std::min(blocks * request.contexts, blocks_that_fit / 2));
   const uint64_t kv_bytes = static_cast<uint64_t>(blocks) * p.layout.block_bytes;
-  constexpr int64_t kUsefulContext = 16;
-  if (context < std::min<int64_t>(kUsefulContext, config.context) || blocks > blocks_that_fit) {
+  if (blocks > blocks_that_fit) {
     return MakeError(
         ErrorCode::kNoMemory,
         "{} does not fit: weights {} MiB + scratch {} MiB + program {} MiB + {}KV {} MiB for a "

@@ -11,6 +11,9 @@
 
 namespace kvasir {
 
+/// Shorter ones are of no use: a prompt and an answer. A model made for less is served as it is.
+inline constexpr int32_t kLeastContext = 16;
+
 /// What the user asked for.
 struct MemoryRequest {
   int32_t context = 0;  ///< tokens of one sequence; 0: the model's own, or as many as fit
