@@ -97,7 +97,8 @@ Json RecordJson(const LoadRecord& r, double rate) {
           {"cached_tokens", r.cached_tokens},
           {"output_tokens", r.output_tokens},
           {"turn", r.turn},
-          {"error", r.ok ? Json() : Json(r.error)}};
+          {"error", r.ok ? Json() : Json(r.error)},
+          {"message", r.ok ? Json() : Json(r.message)}};
 }
 
 Status Write(const std::string& path, const std::string& text) {
@@ -106,6 +107,20 @@ Status Write(const std::string& path, const std::string& text) {
   out.close();
   if (!out) return MakeError(ErrorCode::kIo, "cannot write {}", path);
   return {};
+}
+
+/// An Error when nothing at all was answered: figures of no requests are none.
+Status CheckAnswered(const std::string& url, const std::vector<LoadSummary>& rows) {
+  int64_t failed = 0;
+  LoadSummary::Failure first;
+  for (const LoadSummary& row : rows) {
+    if (row.completed > 0) return {};
+    if (failed == 0 && !row.errors.empty()) first = row.errors[0];
+    failed += row.failed;
+  }
+  if (failed == 0) return {};
+  return MakeError(ErrorCode::kIo, "{} answered none of {} requests: {}{}{}", url, failed,
+                   first.error, first.message.empty() ? "" : ": ", first.message);
 }
 
 Result<int> BenchServe(BenchServeFlags f) {
@@ -136,7 +151,7 @@ Result<int> BenchServe(BenchServeFlags f) {
     row.concurrency = f.load.concurrency;
     row.burstiness = f.load.burstiness;
     model = result.model;
-    if (!f.json) WriteOut(ToText(row, limits.any()));
+    if (!f.json) WriteOut(SafeForTerminal(ToText(row, limits.any())));
     for (const LoadRecord& r : result.records) {
       if (!f.save.empty()) records += RecordJson(r, rate).dump() + "\n";
     }
@@ -152,7 +167,9 @@ Result<int> BenchServe(BenchServeFlags f) {
   }
   if (!f.save.empty()) KV_RETURN_IF_ERROR(Write(f.save, records));
   if (!f.plot.empty()) KV_RETURN_IF_ERROR(Write(f.plot, ToSvg(rows, limits.any())));
-  return interrupted ? kExitInterrupted : kExitOk;
+  if (interrupted) return kExitInterrupted;
+  KV_RETURN_IF_ERROR(CheckAnswered(f.load.url, rows));
+  return kExitOk;
 }
 
 }  // namespace

@@ -59,11 +59,12 @@ LoadSummary Summarize(const std::vector<LoadRecord>& records, double duration_s,
   LoadSummary out;
   out.duration_s = duration_s;
   std::vector<double> ttft, tpot, itl, e2el;
-  std::map<std::string, int64_t> errors;
+  std::map<std::string, LoadSummary::Failure> errors;
   for (const LoadRecord& r : records) {
     if (!r.ok) {
       ++out.failed;
-      ++errors[r.error];
+      LoadSummary::Failure& failure = errors[r.error];
+      if (failure.count++ == 0) failure.message = r.message;
       continue;
     }
     ++out.completed;
@@ -80,7 +81,10 @@ LoadSummary Summarize(const std::vector<LoadRecord>& records, double duration_s,
   out.tpot = StatisticsOf(std::move(tpot));
   out.itl = StatisticsOf(std::move(itl));
   out.e2el = StatisticsOf(std::move(e2el));
-  out.errors.assign(errors.begin(), errors.end());
+  for (auto& [error, failure] : errors) {
+    failure.error = error;
+    out.errors.push_back(std::move(failure));
+  }
   return out;
 }
 
@@ -117,9 +121,13 @@ Json ToJson(const LoadSummary& s, const std::string& model, const std::string& d
   put("tpot", s.tpot);
   put("itl", s.itl);
   put("e2el", s.e2el);
-  Json errors = Json::object();
-  for (const auto& [what, count] : s.errors) errors[what] = count;
+  Json errors = Json::object(), messages = Json::object();
+  for (const LoadSummary::Failure& f : s.errors) {
+    errors[f.error] = f.count;
+    messages[f.error] = f.message;
+  }
   out["errors"] = std::move(errors);
+  out["error_messages"] = std::move(messages);
   return out;
 }
 
@@ -146,7 +154,10 @@ std::string ToText(const LoadSummary& s, bool goodput) {
     out += fmt::format("  {:<6} {:>10.1f} {:>10.1f} {:>10.1f} {:>10.1f} {:>10.1f}\n", name,
                        v->mean * 1e3, v->median * 1e3, v->p90 * 1e3, v->p99 * 1e3, v->most * 1e3);
   }
-  for (const auto& [what, count] : s.errors) out += fmt::format("  failed {}: {}\n", count, what);
+  for (const LoadSummary::Failure& f : s.errors) {
+    out += fmt::format("  failed {}: {}{}{}\n", f.count, f.error, f.message.empty() ? "" : ": ",
+                       f.message);
+  }
   return out;
 }
 

@@ -13,7 +13,8 @@ struct LoadRecord {
   int64_t prompt_tokens = 0, cached_tokens = 0, output_tokens = 0;
   int turn = 0;
   bool ok = false;
-  std::string error;  ///< why not
+  std::string error;    ///< why not
+  std::string message;  ///< and what the server said of it, on one line
 };
 
 /// Limits in seconds that a request must keep to count as good; 0: no limit.
@@ -38,7 +39,11 @@ struct LoadSummary {
   int64_t completed = 0, failed = 0, good = 0;
   int64_t prompt_tokens = 0, cached_tokens = 0, output_tokens = 0;
   LoadStatistics ttft, tpot, itl, e2el;  ///< seconds
-  std::vector<std::pair<std::string, int64_t>> errors;
+  struct Failure {
+    std::string error, message;  ///< the first one's message
+    int64_t count = 0;
+  };
+  std::vector<Failure> errors;
 };
 LoadSummary Summarize(const std::vector<LoadRecord>& records, double duration_s,
                       const GoodputLimits& limits);

@@ -35,6 +35,24 @@ constexpr std::string_view kWords[] = {
     "both",  "life",  "being", "under",  "never", "day",   "same",   "another", "know",  "while",
     "last",  "might", "great", "old"};
 
+/// What a server says of an error, as OpenAI's API has it ({"error": {"message": ...}}), else its
+/// text as it is: on one line that is not long, and valid UTF-8, since it comes from a peer.
+std::string MessageOf(const std::string& body) {
+  const Json json = Json::parse(body, nullptr, false);
+  std::string text = body;
+  if (json.is_object() && json.contains("error")) {
+    const Json& error = json["error"];
+    if (error.is_string()) text = error;
+    if (error.is_object() && error.contains("message") && error["message"].is_string())
+      text = error["message"];
+  }
+  constexpr size_t kMost = 300;
+  text = text.substr(0, kMost);
+  std::replace_if(
+      text.begin(), text.end(), [](unsigned char c) { return c < 0x20 || c == 0x7F; }, ' ');
+  return Json::parse(Json(text).dump(-1, ' ', false, Json::error_handler_t::replace));
+}
+
 /// Between the seeds of rows: odd and large, so that no seeds of two rows meet.
 constexpr uint64_t kRowStep = 0x9E3779B97F4A7C15;
 
@@ -225,6 +243,8 @@ class Run {
     return body.dump(-1, ' ', false, Json::error_handler_t::replace);
   }
 
+  static constexpr size_t kMostRefusal = 4096;  // bytes of an answer that is kept for its message
+
   /// What comes of one request.
   struct Stream {
     LoadRecord record;
@@ -247,6 +267,7 @@ class Run {
     }
     if (chunk.contains("error")) {
       st->record.error = "an error within the stream";
+      st->record.message = MessageOf(std::string(data));
       return;
     }
     if (chunk.contains("usage") && chunk["usage"].is_object()) {
@@ -288,7 +309,8 @@ class Run {
     client_.Send(
         o_.chat ? "/v1/chat/completions" : "/v1/completions", BodyOf(s), o_.timeout_s,
         [this, stream](std::string_view bytes) {
-          if (stream->refusal.size() < 500) stream->refusal += bytes.substr(0, 500);
+          if (stream->refusal.size() < kMostRefusal)
+            stream->refusal += bytes.substr(0, kMostRefusal - stream->refusal.size());
           if (!stream->reader.Push(bytes, [&](std::string_view data) { Take(stream.get(), data); }))
             stream->record.error = "an event is too large";
         },
@@ -299,6 +321,7 @@ class Run {
             r.error = error;
           } else if (status != 200) {
             r.error = fmt::format("status {}", status);
+            r.message = MessageOf(stream->refusal);
           } else if (r.error.empty() && !stream->done) {
             r.error = "the stream was cut off";
           } else if (r.error.empty() && stream->chunks == 0) {
@@ -318,8 +341,8 @@ class Run {
     Send(*session, [&](Stream* stream) {
       out.prompt_tokens = stream->record.prompt_tokens;
       if (!stream->record.ok && stream->record.error != "an answer without text")
-        out.error =
-            MakeError(ErrorCode::kIo, "{}: {} {}", o_.url, stream->record.error, stream->refusal);
+        out.error = MakeError(ErrorCode::kIo, "{}: {}: {}", o_.url, stream->record.error,
+                              stream->record.message);
     });
     client_.Run();
     return out;

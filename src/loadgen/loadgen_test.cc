@@ -289,7 +289,9 @@ TEST(LoadRun, WhatGoesWrongIsCountedWithItsReason) {
     if (request.rfind("GET", 0) == 0) return Models();
     switch (++request_number) {
       case 4:
-        return std::string("HTTP/1.1 429 Too Many\r\nConnection: close\r\n\r\n{}");
+        return std::string(
+            "HTTP/1.1 429 Too Many\r\nConnection: close\r\n\r\n"
+            "{\"error\":{\"message\":\"come\\nlater\"}}");
       case 5:
         return Ok("data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\n");
       case 6:
@@ -298,22 +300,30 @@ TEST(LoadRun, WhatGoesWrongIsCountedWithItsReason) {
         return Ok("data: {\"error\":{\"message\":\"no\"}}\n\ndata: [DONE]\n\n");
       case 8:
         return std::string("garbage\r\n\r\n");
+      case 9:
+        return "HTTP/1.1 500 Bad\r\nConnection: close\r\n\r\n" + std::string(299, '.') + "\xC3\xA9";
       default:
         return Answer(2, WordsIn(request));
     }
   });
-  const auto result = RunAgainst(server, {.requests = 7, .output_tokens = 2});
+  const auto result = RunAgainst(server, {.requests = 8, .output_tokens = 2});
   ASSERT_TRUE(result.ok()) << result.error().message;
   std::vector<std::string> errors;
   for (const LoadRecord& r : result->records) errors.push_back(r.error);
-  ASSERT_EQ(errors.size(), 7u);
+  ASSERT_EQ(errors.size(), 8u);
   EXPECT_EQ(errors[0], "");
   EXPECT_EQ(errors[1], "status 429");
+  EXPECT_EQ(result->records[1].message, "come later");
+  EXPECT_EQ(result->records[4].message, "no");
+  EXPECT_NE(ToText(Summarize(result->records, 1, {}), false).find("status 429: come later\n"),
+            std::string::npos);
   EXPECT_EQ(errors[2], "the stream was cut off");
   EXPECT_EQ(errors[3], "a chunk is no JSON object");
   EXPECT_EQ(errors[4], "an error within the stream");
   EXPECT_EQ(errors[5].rfind("no HTTP answer", 0), 0u) << errors[5];
-  EXPECT_EQ(errors[6], "");
+  EXPECT_EQ(errors[6], "status 500");
+  EXPECT_EQ(result->records[6].message, std::string(299, '.') + "\xEF\xBF\xBD") << "valid UTF-8";
+  EXPECT_EQ(errors[7], "");
 }
 
 TEST(LoadRun, AServerThatIsNotThereIsAnError) {

@@ -290,6 +290,15 @@ class BenchServe(unittest.TestCase):
                 self.assertEqual(row["completed"], 10, row["errors"])
                 self.assertLess(row["cached_tokens"], 0.2 * row["total_input_tokens"])
 
+    def test_where_every_request_is_refused_the_reason_is_told(self):
+        with Server() as server:
+            out = self.bench(server, "--concurrency", "2", "--requests", "4", "--prompt-tokens", "10000")
+            self.assertEqual(out.returncode, 1)
+            row = json.loads(out.stdout)
+            self.assertEqual((row["completed"], row["errors"]), (0, {"status 400": 4}))
+            self.assertIn("none of 4 requests: status 400: " + row["error_messages"]["status 400"], out.stderr)
+            self.assertIn("context", out.stderr)
+
 
 if __name__ == "__main__":
     unittest.main()
