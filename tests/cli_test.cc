@@ -352,6 +352,10 @@ TEST(CommandLine, SimulateGivesTheDocumentedJson) {
     EXPECT_TRUE(r["ttft_ms"].contains(key));
     EXPECT_TRUE(r["itl_ms"].contains(key));
   }
+  const auto bounded = Kvasir(Quiet("simulate --workload flood --pool-pct 3 --baselines --json"));
+  ASSERT_GT(bounded.json().value("refused", 0), 0) << "for the bound to leave out";
+  EXPECT_LE(bounded.json().value("hit_rate", 1.0), bounded.json().value("belady_hit_rate", 0.0));
+  EXPECT_LE(bounded.json().value("belady_hit_rate", 1.0), 0.8);
   EXPECT_NEAR(r.value("hit_rate", 0.0),
               r.value("cached_tokens", 0.0) / r.value("prompt_tokens", 1.0), 1e-3);
 }

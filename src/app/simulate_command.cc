@@ -124,6 +124,17 @@ Result<std::vector<std::pair<std::string, SimulationResult>>> Baselines(
   return out;
 }
 
+/// Belady's bound on the requests that were not refused, as a part of their prompts' tokens.
+double BeladyHitRate(const std::vector<TraceRequest>& trace, const SimulationResult& r,
+                     int64_t pool_tokens) {
+  std::vector<TraceRequest> served;
+  for (size_t i = 0; i < trace.size(); ++i) {
+    if (!r.requests[i].refused) served.push_back(trace[i]);
+  }
+  return static_cast<double>(BeladyHits(served, pool_tokens)) /
+         static_cast<double>(std::max<uint64_t>(1, r.prompt_tokens));
+}
+
 Result<std::vector<TraceRequest>> TraceOf(SimulateFlags& flags) {
   if (flags.workload) {
     if (!flags.trace.empty())
@@ -213,8 +224,7 @@ Result<int> RunSimulate(SimulateFlags flags) {
     nlohmann::ordered_json json = ResultJson(r);
     if (flags.baselines) {
       for (const auto& [name, other] : others) json["baselines"][name] = ResultJson(other);
-      json["belady_hit_rate"] = static_cast<double>(BeladyHits(trace, pool_tokens)) /
-                                static_cast<double>(std::max<uint64_t>(1, r.prompt_tokens));
+      json["belady_hit_rate"] = BeladyHitRate(trace, r, pool_tokens);
     }
     PrintJson(json);
     return kExitOk;
@@ -231,9 +241,7 @@ Result<int> RunSimulate(SimulateFlags flags) {
   if (flags.baselines) {
     out += fmt::format(
         "{:<22} {:>7.2f}%   the most that any eviction could, one request after the other\n",
-        "Belady's bound",
-        100.0 * static_cast<double>(BeladyHits(trace, pool_tokens)) /
-            static_cast<double>(std::max<uint64_t>(1, r.prompt_tokens)));
+        "Belady's bound", 100 * BeladyHitRate(trace, r, pool_tokens));
   }
   WriteOut(out);
   return kExitOk;

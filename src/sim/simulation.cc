@@ -312,15 +312,18 @@ uint64_t BeladyHits(const std::vector<TraceRequest>& trace, int64_t pool_tokens)
       if (it != held.end()) {
         if (prefix) hits += std::min(u.tokens, it->second.tokens);
         by_next.erase({it->second.next, u.piece});
-        it->second.next = u.next;
-        by_next.insert({u.next, u.piece});
-        continue;
+        // A conversation that goes on within a piece: what is held of it is longer from here on.
+        const int32_t grown = std::max(u.tokens - it->second.tokens, 0);
+        prefix = prefix && grown == 0;
+        used += grown;
+        it->second = {u.next, it->second.tokens + grown};
+      } else {
+        prefix = false;
+        if (u.next == kNever) continue;  // not worth keeping
+        used += u.tokens;
+        held[u.piece] = {u.next, u.tokens};
       }
-      prefix = false;
-      if (u.next == kNever) continue;  // not worth keeping
-      held[u.piece] = {u.next, u.tokens};
       by_next.insert({u.next, u.piece});
-      used += u.tokens;
       while (used > pool_tokens) {
         const auto last = std::prev(by_next.end());
         used -= held.at(last->second).tokens;

@@ -7,6 +7,8 @@
 #include <fstream>
 #include <random>
 
+#include "sim/synthetic.h"
+
 namespace kvasir {
 namespace {
 
@@ -71,6 +73,21 @@ TEST(Simulation, TraceInSmallPoolsHitsMoreThanWithLru) {
     EXPECT_GT(ours.cached_tokens, lru.cached_tokens) << percent;
     EXPECT_LE(ours.cached_tokens, BeladyHits(trace, options.pool_blocks * options.block_tokens))
         << percent;
+  }
+}
+
+TEST(Simulation, NoWorkloadHitsMoreThanBeladysBound) {
+  for (const char* kind : {"shared", "chats", "documents", "flood"}) {
+    const auto trace = MakeSynthetic({.kind = kind, .requests = 300});
+    ASSERT_TRUE(trace.ok());
+    for (const int percent : {10, 60, 120}) {
+      SimulationOptions options;
+      options.sequential = true;
+      options.pool_blocks = DistinctBlocks(*trace, options.block_tokens) * percent / 100;
+      EXPECT_LE(Simulated(*trace, options).cached_tokens,
+                BeladyHits(*trace, options.pool_blocks * options.block_tokens))
+          << kind << " " << percent;
+    }
   }
 }
 
