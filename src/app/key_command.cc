@@ -65,7 +65,8 @@ Result<int> AddKey(const CLI::App* app, const KeyFlags& f) {
     WriteOut(key + "\n");
     WriteErr(
         fmt::format("a key of {}; only its hash is kept, in {}: note it now. A running server "
-                    "takes it after SIGHUP\n",
+                    "takes it after SIGHUP; one that was started without keys has to be started "
+                    "again\n",
                     f.name, path));
   }
   return kExitOk;
