@@ -11,6 +11,7 @@
 #include <sstream>
 #include <string>
 
+#include "api/chat_prompt.h"
 #include "test_model.h"
 
 namespace kvasir {
@@ -242,6 +243,29 @@ TEST(TinyModelsAltered, LlamaLayersWithAWindowRotateAsThoseWithout) {
         << name;
   }
   std::filesystem::remove(path);
+}
+
+TEST(ChatPrompt, VariablesAreThoseThatTransformersGives) {
+  const auto opened = GgufFile::Open(TinyPath("gemma3.gguf"));
+  ASSERT_TRUE(opened.ok());
+  auto vocab = ReadVocab(*opened);
+  ASSERT_TRUE(vocab.ok());
+  vocab->pad.reset();
+  const auto render = [&](const nlohmann::ordered_json& extra) {
+    const auto tokenizer = Tokenizer::Create(*vocab);
+    const auto compiled = ChatTemplate::Compile(
+        "{{ tools is none }} {{ documents is none }} {{ add_generation_prompt }} {{ bos_token }} "
+        "{{ unk_token }} {{ pad_token is defined }}");
+    EXPECT_TRUE(tokenizer.ok() && compiled.ok());
+    const auto text = compiled->Render(TemplateContext(**tokenizer, {}, extra), 0);
+    EXPECT_TRUE(text.ok());
+    return text.ok() ? *text : std::string();
+  };
+  const std::string &bos = vocab->tokens[*vocab->bos], &unk = vocab->tokens[*vocab->unk];
+  EXPECT_EQ(render({}), "True True True " + bos + " " + unk + " False");
+  vocab->pad = 0;
+  EXPECT_EQ(render({{"tools", nlohmann::ordered_json::array()}}),
+            "False True True " + bos + " " + unk + " True");
 }
 
 std::string TestName(const ::testing::TestParamInfo<std::string>& tested) {

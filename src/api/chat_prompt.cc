@@ -10,9 +10,13 @@ nlohmann::ordered_json TemplateContext(const Tokenizer& tokenizer, nlohmann::ord
     return id ? tokenizer.data().tokens[*id] : std::string();
   };
   nlohmann::ordered_json out = {{"messages", std::move(messages)},
+                                {"tools", nullptr},  // as `transformers` always gives them
+                                {"documents", nullptr},
                                 {"add_generation_prompt", true},
                                 {"bos_token", text(tokenizer.data().bos)},
                                 {"eos_token", text(tokenizer.data().eos)}};
+  if (tokenizer.data().unk) out["unk_token"] = text(tokenizer.data().unk);
+  if (tokenizer.data().pad) out["pad_token"] = text(tokenizer.data().pad);
   if (extra.is_object()) out.update(extra);
   return out;
 }

@@ -8,8 +8,9 @@
 
 namespace kvasir {
 
-/// The variables that a chat template is rendered with: the messages, the model's own tokens, and
-/// the members of `extra` (an object; tools, enable_thinking, ...).
+/// The variables that a chat template is rendered with: the messages, the model's own tokens (BOS
+/// and EOS always, unknown and padding where the file has them), and the members of `extra` (an
+/// object; tools, enable_thinking, ...). tools and documents are none without it, not undefined.
 nlohmann::ordered_json TemplateContext(const Tokenizer& tokenizer, nlohmann::ordered_json messages,
                                        const nlohmann::ordered_json& extra = {});
 
