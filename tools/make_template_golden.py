@@ -436,7 +436,7 @@ TOOLS = [{"type": "function", "function": {"name": "get_weather", "description":
           "days": {"type": ["integer", "null"]}, "tags": {"type": "array", "items": {"type": "string"}}}, "required": ["city"]}}},
          {"type": "function", "function": {"name": "now", "description": "The time", "parameters": {"type": "object", "properties": {}}}}]
 CALL = {"role": "assistant", "content": None, "tool_calls": [{"id": "abcdef123", "type": "function", "function": {"name": "get_weather", "arguments": {"city": "Paris", "days": 2}}}]}
-BASE = {"bos_token": "<s>", "eos_token": "</s>", "add_generation_prompt": True}
+BASE = {"bos_token": "<s>", "eos_token": "</s>", "tools": None, "documents": None, "add_generation_prompt": True}
 CONTEXTS = {
     "one": {**BASE, "messages": [{"role": "user", "content": "  Hello there \n"}]},
     "system": {**BASE, "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}]},
@@ -511,6 +511,25 @@ missing, [missing], missing ~ 'x', missing == none, missing | length
 [{'k': 'b', 'v': 1}, {'k': 'a', 'v': 2}, {'k': 'B', 'v': 3}] | groupby('k') | map('last') | map('length') | list
 '%s' | format('x'), '%s-%s' | format(1, 'b')
 cycler('a', 'b').next(), 'abc' | attr('upper') is callable, 'x' is filter, 'upper' is filter, 'odd' is test
+none | map('upper') | list, none | select | list, 0 | reject | list, false | selectattr('a') | list, '' | rejectattr('a') | list, missing | map(attribute='a') | list
+'a,b'.find('b', 1), 'abcabc'.find('a', 1), 'abcabc'.find('a', 1, 3), 'abcabc'.rfind('a', 0, 3), 'abc'.find('', 3), 'abc'.find('', 4), 'äöüä'.find('ä', 1), 'abc'.find('c', -1), 'abc'.find('a', -9, -2), 'abc'.find('b', none, 2)
+'abc'.index('c', 1), 'abcabc'.rindex('b', 0, -2), 'abcabc'.count('b', 2), 'abcabc'.count('', 2, 4), 'abc'.count('', 4), 'aaaa'.count('aa', 1)
+'abc'.startswith('b', 1), 'abc'.startswith(('x', 'c'), -1), 'abc'.endswith('b', 0, 2), 'abc'.endswith('', 4), 'abc'.startswith('', 3), 'abc'.startswith('ab', 0, 1)
+'a b c'.rsplit(none, 1), ' a  b c '.rsplit(none, 1), ' a '.rsplit(none, 0), 'a b  c'.split(none, 1), 'a b  c '.split(maxsplit=1), ' a '.split(none, 0), 'aaa'.rsplit('aa', 1), 'a,b,c'.rsplit(',', 1), 'a,b,c'.rsplit(','), '   '.split(none, 1)
+'{} {}'.format(1, 'a'), '{0}-{name}-{0}'.format(1, name='b'), '{{}} {}'.format([1, 'x']), '{}'.format(none), '{}'.format(1.0), '{a}{b}'.format(a=1, b=true)
+x.big, x.big | tojson, [x.big], x.big == x.big, x.big > 1, x.big | int, x.big is integer, x.big is number, x.big ~ '', {x.big: 1}[x.big], x.big | string | length
+1e22 | float, '1e3' | int, 'inf' | int, 'nan' | int(3), 9007199254740993 | int, '9223372036854775807' | int
+2.5 is odd, 2.5 is even, 3.0 is odd, 4.0 is even, -3 is odd, true is odd, 7.5 is divisibleby 2.5, 7 is divisibleby(-1), x.big is divisibleby(3.5)
+'abcabc'.index('a', 4)
+'{} {}'.format(1)
+'{} {0}'.format(1)
+'{'.format(1)
+'{x}'.format(1)
+(x.big | float * 1e300) | int
+'a' is odd
+1 is divisibleby 0
+none | sort
+1 | map('upper') | list
 missing.attribute
 missing + 1
 1 + 'a'
@@ -548,12 +567,14 @@ BLOCKS = {
     "joiner": "{% set j = joiner(', ') %}{% for i in [1, 2, 3] %}{{ j() }}{{ i }}{% endfor %}",
     "crlf": "a\r\n{% if true %}\r\nb\r\n{% endif %}\r\nc",
     "inline-if-filter": "{{ ('a' if x.a else 'b') | upper }}{{ x.list | map('string') | map('length') | sum }}{{ 'x' ~ ('y' | upper) ~ 'z' | upper }}",
+    "comment-marks": "a {#-#} b {#- -#} c {#+#} d {#-+#} e\n  {#-#}\n f {# -#}  g {#--#}  h",
+    "generation-scope": "{% set a = 1 %}{% generation %}{% set a = 2 %}{{ a }}{% set q = 3 %}{% endgeneration %}{{ a }}{{ q is defined }}{% for i in [1, 2] %}{% generation %}{{ loop.index }}{{ i }}{% endgeneration %}{% endfor %}",
     "spread": "{% macro m(a, b, c) %}{{ a }}{{ b }}{{ c }}{% endmacro %}{{ m(*[1, 2], c=3) }}{{ m(**{'a': 1, 'b': 2, 'c': 3}) }}",
 }
 BROKEN = ["{% if %}", "{{ 1 + }}", "{% for x in %}{% endfor %}", "{{ 'a }}", "{% endif %}", "{% if true %}", "{{ x | nosuchfilter }}",
           "{{ 1 is nosuchtest }}", "{% unknown %}", "{{ (1 }}", "{{ }}", "{# open", "{% macro %}{% endmacro %}", "{% set %}", "{{ a b }}", "{% break %}"]
 
-X = {"a": 1, "list": [1, 2, 3], "none": None, "nested": {"key": "v\u00e4lue"}}
+X = {"a": 1, "list": [1, 2, 3], "none": None, "nested": {"key": "v\u00e4lue"}, "big": 12345678901234567890}
 
 
 def entry(name, source, context):

@@ -18,7 +18,7 @@ jinja::Value FromJson(const nlohmann::ordered_json& json, int depth) {
       return Value(json.get<int64_t>());
     case nlohmann::ordered_json::value_t::number_unsigned: {
       const auto u = json.get<uint64_t>();
-      if (u > INT64_MAX) return Value(static_cast<double>(u));
+      if (u > INT64_MAX) return Value(jinja::Large{u});
       return Value(static_cast<int64_t>(u));
     }
     case nlohmann::ordered_json::value_t::number_float:

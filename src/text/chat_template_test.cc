@@ -63,6 +63,8 @@ TEST(ChatTemplate, WhatATemplateMayUseIsBounded) {
       "{{ range(999999999) | list }}",
       "{{ 9223372036854775807 + 1 }}",
       "{{ 3 ** 999 }}",
+      "{{ 1e22 | int }}",
+      "{{ '99999999999999999999' | int }}",
       "{{ strftime_now('%Y' * 1000) }}",
       "{{ ('%9999d' * 100000) % ((1,) * 100000) }}",
       "{% set ns = namespace(v=[1] * 1000) %}{% for i in range(150) %}{% set ns.v = [ns.v] %}{% "

@@ -226,6 +226,7 @@ Value FilterAbs(Interpreter&, Args& a) {
   a.Done();
   int64_t i = 0;
   if (v.integer(&i) && i != INT64_MIN) return Value(i < 0 ? -i : i);
+  if (v.as<Large>()) return v;
   if (!v.number()) FailOperand(v, "have an absolute value");
   return Value(std::abs(v.real()));
 }
@@ -246,23 +247,29 @@ Value FilterInt(Interpreter&, Args& a) {
   const Value fallback = otherwise == nullptr ? Value(int64_t{0}) : *otherwise;
   int64_t i = 0;
   if (v.integer(&i)) return Value(i);
+  if (v.as<Large>()) return v;
   double d = 0;
   if (v.as<double>()) {
     d = v.real();
+    if (std::isinf(d)) throw TemplateError("int: an infinite number is no integer");
   } else if (v.str() != nullptr) {
     const std::string s = Strip(*v.str(), nullptr, true, true);
     char* end = nullptr;
     errno = 0;
     if (base < 2 || base > 36) throw TemplateError("int: the base must be from 2 to 36");
     const long long parsed = std::strtoll(s.c_str(), &end, static_cast<int>(base));
-    if (!s.empty() && *end == '\0' && errno == 0) return Value(static_cast<int64_t>(parsed));
+    if (!s.empty() && *end == '\0') {
+      if (errno == ERANGE) FailInteger();
+      return Value(static_cast<int64_t>(parsed));
+    }
     const std::optional<double> real = ParseReal(s);
     if (!real) return fallback;
     d = *real;
   } else {
     return fallback;
   }
-  if (!(std::abs(d) < 9e18)) return fallback;
+  if (!std::isfinite(d)) return fallback;
+  if (std::abs(d) >= 0x1p63) FailInteger();
   return Value(static_cast<int64_t>(d));
 }
 
@@ -287,6 +294,7 @@ Value FilterRound(Interpreter&, Args& a) {
   int64_t i = 0;
   if (method == "common") {
     if (v.integer(&i)) return v.as<bool>() ? Value(i) : v;
+    if (v.as<Large>()) return v;
     // Printing rounds the exact value, as Python's round() does.
     return Value(std::strtod(fmt::format("{:.{}f}", v.real(), precision).c_str(), nullptr));
   }
@@ -424,6 +432,7 @@ Value FilterSum(Interpreter& in, Args& a) {
 }
 
 Value FilterMap(Interpreter& in, Args& a) {
+  if (!Truthy(a.Need(0, "value"))) return in.MakeList({});  // none too, as in Jinja2
   const std::vector<Value> items = in.Iterate(a.Need(0, "value"));
   std::vector<Value> out;
   if (a.positional.size() == 1) {
@@ -450,6 +459,7 @@ Value FilterMap(Interpreter& in, Args& a) {
 
 /// select, reject, selectattr, rejectattr: positional[first] is the test's name.
 Value Choose(Interpreter& in, Args& a, bool by_attribute, bool wanted) {
+  if (!Truthy(a.Need(0, "value"))) return in.MakeList({});
   const std::vector<Value> items = in.Iterate(a.Need(0, "value"));
   const size_t first = by_attribute ? 2 : 1;
   if (by_attribute) a.Need(1, "attribute");

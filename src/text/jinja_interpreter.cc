@@ -17,10 +17,6 @@ constexpr size_t kMaxTotalBytes = size_t{256} << 20;
 /// Of evaluation; each level takes a bounded part of the stack.
 constexpr int kMaxRunDepth = 1000;
 
-[[noreturn]] void FailInteger() {
-  throw TemplateError("an integer is out of the range of 64 bits");
-}
-
 /// Where nodes are evaluated, messages get their line, once.
 template <typename F>
 auto AtLine(int line, F f) {
@@ -442,6 +438,8 @@ Value Interpreter::Binary(const Node& n) {
 Value Interpreter::Arithmetic(const std::string& op, const Value& a, const Value& b) {
   int64_t x = 0, y = 0;
   if (a.integer(&x) && b.integer(&y)) return IntegerArithmetic(op, x, y);
+  const auto whole = [](const Value& v) { return v.number() && !v.as<double>(); };
+  if ((a.as<Large>() || b.as<Large>()) && whole(a) && whole(b)) FailInteger();
   if (a.number() && b.number()) return RealArithmetic(op, a.real(), b.real());
   if (op == "+" && a.str() != nullptr && b.str() != nullptr) return Text(*a.str() + *b.str());
   if (op == "+" && a.list() != nullptr && b.list() != nullptr) {

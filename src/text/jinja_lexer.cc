@@ -104,10 +104,12 @@ class Lexer {
   void TakeTag() {
     const char kind = text_[at_ + 1];
     if (kind == '#') {
-      const size_t end = text_.find("#}", at_ + 2);
+      const size_t begin = at_ + (Peek(2) == '-' || Peek(2) == '+' ? 3 : 2);
+      const size_t end = text_.find("#}", begin);
       if (end == std::string::npos) Fail("a comment {# has no end #}");
+      const char mark = end > begin ? text_[end - 1] : '\0';  // that of the begin is no other
       Advance(end - at_);
-      EndTag(2, end > 0 && text_[end - 1] == '-', text_[end - 1] != '+');
+      EndTag(2, mark == '-', mark != '+');
       return;
     }
     if (kind == '%' && TakeRaw()) return;

@@ -66,20 +66,45 @@ Value SplitLinesMethod(Interpreter& in, const Value& self, Args& a) {
   return Strings(in, SplitLines(in, *self.str(), keep));
 }
 
+/// What the arguments start and end leave of a string, as Python reads them.
+struct Part {
+  std::string_view text;
+  int64_t before = 0;  ///< characters
+  bool none = false;   ///< the start is behind the end: not even "" is there
+};
+Part TakePart(const std::string& s, Args& a) {
+  const bool whole = a.Get(1, "start") == nullptr && a.Get(2, "end") == nullptr;
+  if (whole) return {.text = s};
+  const int64_t length = CodePoints(s);
+  const auto bound = [&](int64_t at) { return at < 0 ? std::max<int64_t>(at + length, 0) : at; };
+  const int64_t begin = bound(a.Int(1, "start", 0)),
+                end = std::min(bound(a.Int(2, "end", length)), length);
+  if (begin > end) return {.none = true};
+  const std::string_view view = s;
+  const size_t from = ByteOfCharacter(view, begin);
+  return {.text = view.substr(from, ByteOfCharacter(view.substr(from), end - begin)),
+          .before = begin};
+}
+
 /// The argument, or any of a tuple of them.
-template <bool (*Matches)(const std::string&, const std::string&)>
+template <bool (*Matches)(std::string_view, std::string_view)>
 Value AnyOf(Interpreter&, const Value& self, Args& a) {
   const Value& what = a.Need(0, "prefix");
+  const Part part = TakePart(*self.str(), a);
   a.Done();
-  if (what.str() != nullptr) return Value(Matches(*self.str(), *what.str()));
+  if (what.str() != nullptr) return Value(!part.none && Matches(part.text, *what.str()));
   if (what.list() == nullptr) FailOperand(what, "be looked for in a string");
   const auto& items = what.list()->items;
   return Value(std::any_of(items.begin(), items.end(), [&](const Value& v) {
-    return v.str() != nullptr && Matches(*self.str(), *v.str());
+    return v.str() != nullptr && !part.none && Matches(part.text, *v.str());
   }));
 }
-bool StartsWith(const std::string& s, const std::string& what) { return s.starts_with(what); }
-bool EndsWith(const std::string& s, const std::string& what) { return s.ends_with(what); }
+bool StartsWith(std::string_view s, std::string_view what) { return s.starts_with(what); }
+bool EndsWith(std::string_view s, std::string_view what) { return s.ends_with(what); }
+
+Value FormatMethod(Interpreter& in, const Value& self, Args& a) {
+  return in.Text(BraceFormat(*self.str(), a));
+}
 
 Value ReplaceMethod(Interpreter& in, const Value& self, Args& a) {
   a.positional.insert(a.positional.begin(), self);
@@ -96,19 +121,22 @@ Value JoinMethod(Interpreter& in, const Value& self, Args& a) {
 template <bool kFromRight, bool kMustBeThere>
 Value FindIn(Interpreter& in, const Value& self, Args& a) {
   const std::string& what = NeedText(a, 0, "sub");
+  const auto [s, before, none] = TakePart(*self.str(), a);
   a.Done();
-  const std::string_view s = *self.str();
-  const size_t at = kFromRight ? FindLastText(in, s, what) : FindText(in, s, what);
-  if (at != std::string::npos) return Value(CodePoints(s.substr(0, at)));
+  const size_t at = none         ? std::string::npos
+                    : kFromRight ? FindLastText(in, s, what)
+                                 : FindText(in, s, what);
+  if (at != std::string::npos) return Value(before + CodePoints(s.substr(0, at)));
   if (kMustBeThere) throw TemplateError("index: the text is not there");
   return Value(int64_t{-1});
 }
 
 Value CountIn(Interpreter& in, const Value& self, Args& a) {
   const std::string& what = NeedText(a, 0, "sub");
+  const auto [s, before, none] = TakePart(*self.str(), a);
   a.Done();
-  const std::string_view s = *self.str();
   int64_t n = 0;
+  if (none) return Value(n);
   if (what.empty()) return Value(CodePoints(s) + 1);
   for (size_t at = FindText(in, s, what); at != std::string::npos;
        at = FindText(in, s, what, at + what.size()))
@@ -178,6 +206,7 @@ const std::map<std::string_view, Method> kStringMethods = {
     {"title", Mapped<Title>},
     {"capitalize", Mapped<Capitalize>},
     {"replace", ReplaceMethod},
+    {"format", FormatMethod},
     {"join", JoinMethod},
     {"find", FindIn<false, false>},
     {"rfind", FindIn<true, false>},

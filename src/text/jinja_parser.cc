@@ -196,12 +196,13 @@ Body Parser::ParseBody(std::initializer_list<std::string_view> ends) {
             std::find(ends.begin(), ends.end(), Now().text) != ends.end()) {
           return body;
         }
-        if (TakeName("generation")) {  // marks what the model writes; changes nothing
+        if (TakeName("generation")) {  // marks what the model writes: a scope, and nothing else
+          NodePtr n = Make(NodeKind::kWith);
           ExpectBlockEnd();
-          Body inner = ParseBody({"endgeneration"});
+          AddBody(n.get(), {"endgeneration"});
           Next();
           ExpectBlockEnd();
-          std::move(inner.begin(), inner.end(), std::back_inserter(body));
+          body.push_back(std::move(n));
           break;
         }
         body.push_back(ParseStatement());

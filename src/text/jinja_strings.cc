@@ -4,6 +4,8 @@
 #include <utf8proc.h>
 
 #include <algorithm>
+#include <charconv>
+#include <cmath>
 #include <unordered_set>
 #include <utility>
 
@@ -114,7 +116,10 @@ std::string FormatOne(char kind, const Spec& spec, const Value& v) {
     case 'x':
     case 'X':
       if (!v.number()) FailOperand(v, "be formatted as a number");
-      if (!v.integer(&i)) i = static_cast<int64_t>(v.real());
+      if (!v.integer(&i)) {
+        if (!(std::abs(v.real()) < 0x1p63)) FailInteger();
+        i = static_cast<int64_t>(v.real());
+      }
       text = kind == 'x'   ? fmt::format("{:x}", i)
              : kind == 'X' ? fmt::format("{:X}", i)
                            : std::to_string(i);
@@ -144,6 +149,14 @@ int64_t CodePoints(std::string_view s) {
   int64_t n = 0;
   ForEachChar(s, [&](uint32_t, std::string_view) { ++n; });
   return n;
+}
+
+size_t ByteOfCharacter(std::string_view s, int64_t index) {
+  size_t out = 0;
+  ForEachChar(s, [&](uint32_t, std::string_view c) {
+    if (index-- > 0) out += c.size();
+  });
+  return out;
 }
 
 std::vector<std::string> Characters(std::string_view s) {
@@ -430,6 +443,52 @@ std::string PercentFormat(const std::string& format, const Value& values) {
     if (out.size() > kMaxValueBytes) throw TemplateError("a % format makes too long a text");
   }
   if (next < items.size()) throw TemplateError("there are more values than % formats");
+  return out;
+}
+
+std::string BraceFormat(const std::string& format, const Args& values) {
+  const auto bad = [](std::string_view what) {
+    return TemplateError(
+        fmt::format("format: {{{}}} is not supported, or has no value; {{}}, {{0}} "
+                    "and {{name}} are",
+                    what.substr(0, 40)));
+  };
+  std::string out;
+  size_t next = 0;
+  bool counted = false, numbered = false;
+  for (size_t i = 0; i < format.size(); ++i) {
+    const char c = format[i];
+    if (c != '{' && c != '}') {
+      out += c;
+      continue;
+    }
+    if (i + 1 < format.size() && format[i + 1] == c) {
+      out += c;
+      ++i;
+      continue;
+    }
+    const size_t end = c == '{' ? format.find('}', i) : std::string::npos;
+    if (end == std::string::npos) throw TemplateError("format: a single { or }");
+    const std::string_view field = std::string_view(format).substr(i + 1, end - i - 1);
+    i = end;
+    const Value* value = nullptr;
+    if (field.find_first_not_of("0123456789") == std::string_view::npos) {
+      size_t index = next;
+      if (field.empty()) ++next;
+      (field.empty() ? counted : numbered) = true;
+      if (counted && numbered) throw TemplateError("format: {} and {0} in one text");
+      if (field.size() > 6) throw bad(field);
+      if (!field.empty()) std::from_chars(field.data(), field.data() + field.size(), index);
+      if (index < values.positional.size()) value = &values.positional[index];
+    } else {
+      for (const auto& [name, v] : values.named) {
+        if (name == field) value = &v;
+      }
+    }
+    if (value == nullptr) throw bad(field);
+    out += ToStr(*value);
+    if (out.size() > kMaxValueBytes) throw TemplateError("format makes too long a text");
+  }
   return out;
 }
 

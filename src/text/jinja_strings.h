@@ -14,6 +14,8 @@ namespace kvasir::jinja {
 
 int64_t CodePoints(std::string_view s);
 std::vector<std::string> Characters(std::string_view s);
+/// Where character `index` of `s` begins; its size if it has not so many.
+size_t ByteOfCharacter(std::string_view s, int64_t index);
 /// Code points [begin, end) of `s`.
 std::string SubString(std::string_view s, int64_t begin, int64_t end);
 std::string Upper(std::string_view s);
@@ -43,6 +45,8 @@ enum class CharClass { kAlpha, kDigit, kAlnum, kSpace, kUpper, kLower };
 bool IsAll(std::string_view s, CharClass what);
 /// `format % value` with %s, %r, %d, %i, %f, %x, %%, flags, width and precision.
 std::string PercentFormat(const std::string& format, const Value& values);
+/// str.format with {}, {0}, {name}, {{ and }}; no attributes, no formats.
+std::string BraceFormat(const std::string& format, const Args& values);
 std::string EscapeHtml(std::string_view s);
 
 }  // namespace kvasir::jinja

@@ -39,7 +39,7 @@ bool IsNone(const Value& v) { return v.none(); }
 bool IsBoolean(const Value& v) { return v.as<bool>() != nullptr; }
 bool IsTrue(const Value& v) { return v.as<bool>() != nullptr && *v.as<bool>(); }
 bool IsFalse(const Value& v) { return v.as<bool>() != nullptr && !*v.as<bool>(); }
-bool IsInteger(const Value& v) { return v.as<int64_t>() != nullptr; }
+bool IsInteger(const Value& v) { return v.as<int64_t>() || v.as<Large>(); }
 bool IsFloat(const Value& v) { return v.as<double>() != nullptr; }
 bool IsNumber(const Value& v) { return v.number(); }
 bool IsString(const Value& v) { return v.str() != nullptr; }
@@ -51,17 +51,22 @@ bool IsIterable(const Value& v) { return IsSequence(v) || v.undefined(); }
 bool IsCallable(const Value& v) { return v.object() != nullptr && v.object()->call; }
 bool IsEscaped(const Value&) { return false; }
 
-int64_t Integer(const Value& v) {
-  int64_t i = 0;
-  if (!v.integer(&i)) FailOperand(v, "be divided");
-  return i;
+/// Whether v % by is `rest`, which floats may ask too.
+bool Leaves(Interpreter& in, const Value& v, const Value& by, int64_t rest) {
+  if (!v.number() || !by.number()) FailOperand(v.number() ? by : v, "be divided");
+  return Equals(in.Arithmetic("%", v, by), Value(rest));
 }
-bool IsOdd(const Value& v) { return Integer(v) % 2 != 0; }
-bool IsEven(const Value& v) { return Integer(v) % 2 == 0; }
-bool DivisibleBy(Interpreter&, const Value& a, const Value& b) {
-  if (Integer(b) == 0) throw TemplateError("division by zero");
-  return Integer(b) == -1 || Integer(a) % Integer(b) == 0;
+Value IsOdd(Interpreter& in, Args& a) {
+  const Value& v = a.Need(0, "value");
+  a.Done();
+  return Value(Leaves(in, v, Value(int64_t{2}), 1));
 }
+Value IsEven(Interpreter& in, Args& a) {
+  const Value& v = a.Need(0, "value");
+  a.Done();
+  return Value(Leaves(in, v, Value(int64_t{2}), 0));
+}
+bool DivisibleBy(Interpreter& in, const Value& a, const Value& b) { return Leaves(in, a, b, 0); }
 bool Equal(Interpreter& in, const Value& a, const Value& b) { return in.Same(a, b); }
 bool NotEqual(Interpreter& in, const Value& a, const Value& b) { return !in.Same(a, b); }
 bool IsLess(Interpreter& in, const Value& a, const Value& b) { return in.Before(a, b); }
@@ -106,7 +111,7 @@ const std::map<std::string_view, Builtin> kTests = {
     {"eq", Two<Equal>},
     {"equalto", Two<Equal>},
     {"escaped", One<IsEscaped>},
-    {"even", One<IsEven>},
+    {"even", IsEven},
     {"false", One<IsFalse>},
     {"filter", KnownFilter},
     {"float", One<IsFloat>},
@@ -129,7 +134,7 @@ const std::map<std::string_view, Builtin> kTests = {
     {"ne", Two<NotEqual>},
     {"none", One<IsNone>},
     {"number", One<IsNumber>},
-    {"odd", One<IsOdd>},
+    {"odd", IsOdd},
     {"sameas", Two<SameAs>},
     {"sequence", One<IsSequence>},
     {"string", One<IsString>},

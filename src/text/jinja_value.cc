@@ -157,6 +157,8 @@ class JsonWriter {
       *out_ += *b ? "true" : "false";
     } else if (const int64_t* i = v.as<int64_t>()) {
       *out_ += std::to_string(*i);
+    } else if (const Large* large = v.as<Large>()) {
+      *out_ += std::to_string(large->value);
     } else if (const double* d = v.as<double>()) {
       *out_ += JsonDouble(*d);
     } else if (const std::string* s = v.str()) {
@@ -239,6 +241,8 @@ bool WriteKey(const Value& v, std::string* out) {
   int64_t i = 0;
   if (v.integer(&i)) {
     *out += fmt::format("{};", i);
+  } else if (const Large* large = v.as<Large>()) {
+    *out += fmt::format("{};", large->value);
   } else if (const double* d = v.as<double>()) {
     const bool whole = std::abs(*d) < 9e18 && *d == std::trunc(*d);
     *out += whole ? fmt::format("{};", static_cast<int64_t>(*d)) : fmt::format("{:a};", *d);
@@ -296,6 +300,7 @@ bool Value::integer(int64_t* out) const {
 
 double Value::real() const {
   if (const double* d = as<double>()) return *d;
+  if (const Large* l = as<Large>()) return static_cast<double>(l->value);
   int64_t i = 0;
   integer(&i);
   return static_cast<double>(i);
@@ -407,7 +412,7 @@ std::string TypeName(const Value& v) {
   if (const Undefined* u = v.as<Undefined>()) return "the undefined " + u->what;
   if (v.none()) return "none";
   if (v.as<bool>()) return "a boolean";
-  if (v.as<int64_t>()) return "an integer";
+  if (v.as<int64_t>() || v.as<Large>()) return "an integer";
   if (v.as<double>()) return "a float";
   if (v.str()) return "a string";
   if (v.list()) return v.list()->tuple ? "a tuple" : "a list";
@@ -422,6 +427,8 @@ size_t SizeOf(const Value& v) {
   return 0;
 }
 
+void FailInteger() { throw TemplateError("an integer is out of the range of 64 bits"); }
+
 void FailOperand(const Value& v, std::string_view operation) {
   if (v.undefined()) throw TemplateError(fmt::format("{} is undefined", v.as<Undefined>()->what));
   throw TemplateError(fmt::format("{} cannot {}", TypeName(v), operation));
@@ -432,6 +439,7 @@ bool Truthy(const Value& v) {
   if (const bool* b = v.as<bool>()) return *b;
   if (const int64_t* i = v.as<int64_t>()) return *i != 0;
   if (const double* d = v.as<double>()) return *d != 0;
+  if (v.as<Large>()) return true;
   if (const std::string* s = v.str()) return !s->empty();
   if (const List* l = v.list()) return !l->items.empty();
   if (const Dict* d = v.dict()) return !d->items.empty();
@@ -442,6 +450,8 @@ bool Equals(const Value& a, const Value& b) {
   if (a.number() && b.number()) {
     int64_t x = 0, y = 0;
     if (a.integer(&x) && b.integer(&y)) return x == y;
+    if (!a.as<double>() && !b.as<double>())
+      return a.as<Large>() && b.as<Large>() && a.as<Large>()->value == b.as<Large>()->value;
     return a.real() == b.real();
   }
   if (a.v.index() != b.v.index()) return false;
@@ -458,6 +468,7 @@ bool Less(const Value& a, const Value& b) {
   if (a.number() && b.number()) {
     int64_t x = 0, y = 0;
     if (a.integer(&x) && b.integer(&y)) return x < y;
+    if (a.as<Large>() && b.as<Large>()) return a.as<Large>()->value < b.as<Large>()->value;
     return a.real() < b.real();
   }
   if (a.str() && b.str()) return *a.str() < *b.str();  // UTF-8 sorts as its code points do
@@ -497,6 +508,7 @@ std::string Repr(const Value& v) {
   if (const bool* b = v.as<bool>()) return *b ? "True" : "False";
   if (const int64_t* i = v.as<int64_t>()) return std::to_string(*i);
   if (const double* d = v.as<double>()) return ReprDouble(*d);
+  if (const Large* l = v.as<Large>()) return std::to_string(l->value);
   if (const std::string* s = v.str()) return ReprString(*s);
   if (const List* l = v.list()) {
     const std::string inner = JoinRepr(l->items);

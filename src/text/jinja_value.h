@@ -33,6 +33,11 @@ struct Undefined {
   std::string what;
 };
 struct None {};
+/// An integer above what int64 holds. It can be passed on, compared and printed; there is no
+/// arithmetic with it but that of floats.
+struct Large {
+  uint64_t value = 0;
+};
 
 struct List;
 struct Dict;
@@ -40,7 +45,7 @@ struct Object;
 
 /// A Python-like value. Lists and dicts are immutable once made; only a namespace() changes.
 struct Value {
-  std::variant<Undefined, None, bool, int64_t, double, String, std::shared_ptr<const List>,
+  std::variant<Undefined, None, bool, int64_t, double, Large, String, std::shared_ptr<const List>,
                std::shared_ptr<const Dict>, std::shared_ptr<Object>>
       v;
 
@@ -65,8 +70,8 @@ struct Value {
   const List* list() const;
   const Dict* dict() const;
   Object* object() const;
-  bool number() const { return as<bool>() || as<int64_t>() || as<double>(); }
-  /// A bool counts as 0 or 1, as in Python.
+  bool number() const { return as<bool>() || as<int64_t>() || as<double>() || as<Large>(); }
+  /// A bool counts as 0 or 1, as in Python. False for a Large one.
   bool integer(int64_t* out) const;
   double real() const;  ///< of a number
 };
@@ -146,6 +151,8 @@ struct JsonStyle {
 /// As Python's json.dumps.
 std::string ToJson(const Value& v, const JsonStyle& style);
 
+/// Throws that an integer has more than 64 bits.
+[[noreturn]] void FailInteger();
 /// Throws that `v` is undefined, or that it does not fit `operation`.
 [[noreturn]] void FailOperand(const Value& v, std::string_view operation);
 
