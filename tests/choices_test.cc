@@ -580,6 +580,25 @@ TEST_F(EngineLimits, TheQueueIsBounded) {
   EXPECT_TRUE(engine->Submit(Sampled(10, 3)).ok());
 }
 
+TEST_F(EngineLimits, AFloodByOneTenantLeavesOthersTheirShareOfTheQueue) {
+  const auto engine = MakeEngine(model_.get(), &clock_, {.max_sequences = 1, .max_waiting = 6});
+  const auto taken = [&](uint64_t tenant) {
+    int count = 0;
+    for (int i = 0; i < 20; ++i) {
+      Request r = Sampled(10, 3);
+      r.tenant = tenant;
+      count += engine->Submit(std::move(r)).ok() ? 1 : 0;
+    }
+    return count;
+  };
+  EXPECT_EQ(taken(1), 6);
+  EXPECT_EQ(taken(2), 3);
+  EXPECT_EQ(taken(3), 2);
+  EXPECT_EQ(taken(1), 0);
+  EXPECT_EQ(taken(4), 1);  // twice the bound in all
+  EXPECT_EQ(RunAll(engine.get()).size(), 12u);
+}
+
 TEST_F(EngineLimits, WhatCanNeverFitIsRefusedWithNumbers) {
   const auto engine = MakeEngine(model_.get(), &clock_, {});
   engine->SetTenant(7, {.weight = 1, .kv_blocks = 2});

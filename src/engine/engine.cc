@@ -93,6 +93,7 @@ struct Engine::State {
         clock(c) {}
 
   Result<int32_t> OutputLimit(const Request& request, bool* limited_by_context) const;
+  bool MayWait(uint64_t tenant) const;
   BeamSearch::Options BeamOptions(const Request& request, int32_t max_tokens) const;
   /// How many tokens of the vocabulary are impossible.
   int32_t NeverChosen(const Request& request) const {
@@ -175,6 +176,15 @@ Result<int32_t> Engine::State::OutputLimit(const Request& request, bool* limited
   return limit;
 }
 
+bool Engine::State::MayWait(uint64_t tenant) const {
+  const auto waiting = static_cast<int64_t>(scheduler.waiting());
+  if (options.max_waiting == 0 || waiting < options.max_waiting) return true;
+  if (waiting >= 2 * options.max_waiting) return false;
+  const auto own = static_cast<int64_t>(scheduler.waiting(tenant));
+  const auto tenants = static_cast<int64_t>(scheduler.waiting_tenants()) + (own == 0 ? 1 : 0);
+  return own * tenants < options.max_waiting;
+}
+
 /// As with samples: ignore_eos makes the model's own end tokens impossible, and the request's stop
 /// tokens end a text.
 BeamSearch::Options Engine::State::BeamOptions(const Request& request, int32_t max_tokens) const {
@@ -221,8 +231,7 @@ Result<RequestId> Engine::Submit(Request request) {
   }
   bool limited = false;
   KV_ASSIGN(const int32_t limit, s.OutputLimit(request, &limited));
-  if (s.options.max_waiting > 0 &&
-      static_cast<int64_t>(s.scheduler.waiting()) >= s.options.max_waiting) {
+  if (!s.MayWait(request.tenant)) {
     return MakeError(ErrorCode::kBusy,
                      "{} requests are waiting, the most that may; try again later",
                      s.scheduler.waiting());

@@ -22,7 +22,9 @@ struct EngineOptions {
   int32_t max_logit_rows = 0;              ///< of one step; 0: max_sequences
   double itl_target_s = 0;                 ///< see SchedulerOptions
   double least_prefill = 0.2;              ///< see SchedulerOptions
-  int64_t max_waiting = 0;                 ///< requests that may wait; 0: no bound
+  /// Requests that may wait; 0: no bound. Beyond, a tenant with less than an equal share of the
+  /// places still gets one, up to twice as many in all: a flood by one does not shut others out.
+  int64_t max_waiting = 0;
   std::vector<int32_t> end_of_generation;  ///< the model's end tokens
 };
 

@@ -118,6 +118,17 @@ class Scheduler {
   double step_limit() const { return step_limit_; }
   size_t running() const { return running_.size(); }
   size_t waiting() const { return waiting_; }
+  /// Of one tenant.
+  size_t waiting(uint64_t tenant) const {
+    const auto queue = waiting_by_tenant_.find(tenant);
+    return queue == waiting_by_tenant_.end() ? 0 : queue->second.size();
+  }
+  /// Tenants of which some wait; queues may be empty.
+  size_t waiting_tenants() const {
+    size_t count = 0;
+    for (const auto& [tenant, queue] : waiting_by_tenant_) count += queue.empty() ? 0 : 1;
+    return count;
+  }
   const SchedulerCounters& counters() const { return counters_; }
   CostModel& cost_model() { return cost_; }
   const CostModel& cost_model() const { return cost_; }
