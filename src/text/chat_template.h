@@ -14,7 +14,7 @@ namespace kvasir {
 /// trusted.
 struct TemplateLimits {
   size_t max_source_bytes = 1 << 20;
-  size_t max_steps = 2'000'000;        ///< evaluated nodes
+  size_t max_steps = 2'000'000;        ///< nodes evaluated; 128 bytes walked over are one too
   size_t max_output_bytes = 16 << 20;  ///< and of any intermediate string
   int max_depth = 200;                 ///< of nesting, when parsing and when running
 };
