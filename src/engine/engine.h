@@ -16,12 +16,12 @@
 namespace kvasir {
 
 struct EngineOptions {
-  int32_t context = 0;                     ///< longest sequence, prompt and output
-  int32_t max_step_tokens = 512;           ///< rows of one step at most
-  int32_t max_sequences = 1;               ///< running at once at most
-  int32_t max_logit_rows = 0;              ///< of one step; 0: max_sequences
-  double itl_target_s = 0;                 ///< see SchedulerOptions
-  double least_prefill = 0.2;              ///< see SchedulerOptions
+  int32_t context = 0;            ///< longest sequence, prompt and output
+  int32_t max_step_tokens = 512;  ///< rows of one step at most
+  int32_t max_sequences = 1;      ///< running at once at most
+  int32_t max_logit_rows = 0;     ///< of one step; 0: max_sequences
+  double itl_target_s = 0;        ///< see SchedulerOptions
+  double least_prefill = 0.2;     ///< see SchedulerOptions
   /// Requests that may wait; 0: no bound. Beyond, a tenant with less than an equal share of the
   /// places still gets one, up to twice as many in all: a flood by one does not shut others out.
   int64_t max_waiting = 0;
