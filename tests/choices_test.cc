@@ -539,7 +539,12 @@ TEST_F(EngineLimits, BeamsThatLoseLeaveNothingInTheCache) {
 
 TEST_F(EngineLimits, BeamsThatTheirQuotaCannotHoldTogetherEndThoughOthersAreBusy) {
   ScriptedExecutor script;
-  script.offer = [](const SeqSlice&) { return Offer({10, 11, 12, 13}); };
+  // Two beams that go on apart from each other.
+  script.offer = [](const SeqSlice& s) {
+    std::vector<TokenLogprob> offer = Offer({10, 11, 12, 13});
+    for (size_t i = s.tokens.size() == 110 ? 2 : 1; i < offer.size(); ++i) offer[i].logprob -= 20;
+    return offer;
+  };
   const KvLayout layout =
       *KvLayout::Create({.window = {0}, .kv_heads = 1, .head_dim = 16, .block_tokens = 16});
   Engine engine({.context = 400, .max_step_tokens = 64, .max_sequences = 8}, layout, 400, &script,

@@ -410,6 +410,17 @@ TEST(Scheduler, AQuotaBoundsATenantsBlocksAndNobodyElses) {
   EXPECT_GT(most[0], 24);
 }
 
+TEST(Scheduler, AQuotaCountsABlockOnceThatSequencesShare) {
+  // Six whole blocks of the prompt and one each, where the sum of what each holds is fourteen.
+  Rig rig(false, 100, {.max_step_tokens = 64, .max_sequences = 4});
+  rig.scheduler.SetTenant(1, {.weight = 1, .kv_blocks = 12});
+  std::mt19937 random(22);
+  rig.Add(RandomPrompt(random, 100), 10, {.tenant = 1, .samples = 2});
+  for (int steps = 0; rig.Step(); ++steps) ASSERT_LT(steps, 200);
+  EXPECT_EQ(rig.outputs.size(), 2u);
+  EXPECT_EQ(rig.scheduler.counters().preemptions, 0u);
+}
+
 TEST(Scheduler, AnOldRequestOfLowPriorityIsNotOvertakenForEver) {
   Rig rig(false, 100, {.max_step_tokens = 64, .max_sequences = 1, .max_wait_steps = 50});
   std::mt19937 random(14);
