@@ -57,7 +57,6 @@ class Clients(unittest.TestCase):
             connection.request("POST", PLAIN, padded)
             wait_until("the sequence", lambda: server.kv()["sequences"])
             self.assertEqual(server.post(PLAIN, raw=json.dumps({"prompt": "a", "max_tokens": 1}) + " " * (62 << 20)).status, 200)
-            self.assertTrue(server.kv()["sequences"])
             connection.close()
             server.wait_idle()
 
@@ -230,10 +229,10 @@ class Starts(unittest.TestCase):
 
     def test_what_cannot_be_served_is_refused_in_one_line(self):
         code, text = self.fails("--host", "0.0.0.0")
-        self.assertEqual(code, 1)
+        self.assertEqual(code, 2)
         self.assertIn("API keys", text)
         code, text = self.fails("--max-sequences", "0")
-        self.assertEqual(code, 1)
+        self.assertEqual(code, 2)
         self.assertIn("--max-sequences is 0", text)
         code, text = self.fails(model="/nonexistent.gguf")
         self.assertEqual(code, 1)
@@ -245,7 +244,7 @@ class Starts(unittest.TestCase):
             self.assertEqual(code, 1)
             self.assertIn("in use", text)
         code, text = self.fails("--tls-cert", "a.pem")
-        self.assertEqual(code, 1)
+        self.assertEqual(code, 2)
 
     @unittest.skipIf(SANITIZED, "the sanitizer's shadow takes all addresses")
     def test_under_any_limit_of_memory_it_serves_or_refuses_with_numbers(self):
