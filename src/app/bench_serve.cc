@@ -119,8 +119,8 @@ Status CheckAnswered(const std::string& url, const std::vector<LoadSummary>& row
     failed += row.failed;
   }
   if (failed == 0) return {};
-  return MakeError(ErrorCode::kIo, "{} answered none of {} requests: {}{}{}", url, failed,
-                   first.error, first.message.empty() ? "" : ": ", first.message);
+  return MakeError(ErrorCode::kIo, "{} answered none of {} requests: {}", url, failed,
+                   Reason(first.error, first.message));
 }
 
 Result<int> BenchServe(BenchServeFlags f) {

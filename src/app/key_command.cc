@@ -27,7 +27,7 @@ Result<KeyFile> ReadOrNone(const std::string& path) {
   return ReadKeyFile(path);
 }
 
-/// What was given on the command line; the rest stays as the tenant has it.
+/// What was given, by a flag or a setting; the rest stays as the tenant has it.
 void TakeGiven(const CLI::App* app, const KeyFlags& f, TenantEntry* entry) {
   const auto take = [&](const char* option, auto given, auto* field) {
     if (app->count(option) > 0) *field = given;

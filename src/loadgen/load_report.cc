@@ -30,6 +30,10 @@ double Rate(double count, double seconds) { return seconds > 0 ? count / seconds
 
 }  // namespace
 
+std::string Reason(const std::string& error, const std::string& message) {
+  return message.empty() ? error : error + ": " + message;
+}
+
 LoadStatistics StatisticsOf(std::vector<double> values) {
   LoadStatistics s;
   if (values.empty()) return s;
@@ -154,10 +158,8 @@ std::string ToText(const LoadSummary& s, bool goodput) {
     out += fmt::format("  {:<6} {:>10.1f} {:>10.1f} {:>10.1f} {:>10.1f} {:>10.1f}\n", name,
                        v->mean * 1e3, v->median * 1e3, v->p90 * 1e3, v->p99 * 1e3, v->most * 1e3);
   }
-  for (const LoadSummary::Failure& f : s.errors) {
-    out += fmt::format("  failed {}: {}{}{}\n", f.count, f.error, f.message.empty() ? "" : ": ",
-                       f.message);
-  }
+  for (const LoadSummary::Failure& f : s.errors)
+    out += fmt::format("  failed {}: {}\n", f.count, Reason(f.error, f.message));
   return out;
 }
 

@@ -17,6 +17,9 @@ struct LoadRecord {
   std::string message;  ///< and what the server said of it, on one line
 };
 
+/// "status 400: the message", or the error alone.
+std::string Reason(const std::string& error, const std::string& message);
+
 /// Limits in seconds that a request must keep to count as good; 0: no limit.
 struct GoodputLimits {
   double ttft_s = 0, itl_s = 0, tpot_s = 0, e2el_s = 0;

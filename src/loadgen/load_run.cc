@@ -341,8 +341,8 @@ class Run {
     Send(*session, [&](Stream* stream) {
       out.prompt_tokens = stream->record.prompt_tokens;
       if (!stream->record.ok && stream->record.error != "an answer without text")
-        out.error = MakeError(ErrorCode::kIo, "{}: {}: {}", o_.url, stream->record.error,
-                              stream->record.message);
+        out.error = MakeError(ErrorCode::kIo, "{}: {}", o_.url,
+                              Reason(stream->record.error, stream->record.message));
     });
     client_.Run();
     return out;
