@@ -181,8 +181,8 @@ bool Engine::State::MayWait(uint64_t tenant) const {
   if (options.max_waiting == 0 || waiting < options.max_waiting) return true;
   if (waiting >= 2 * options.max_waiting) return false;
   const auto own = static_cast<int64_t>(scheduler.waiting(tenant));
-  const auto tenants = static_cast<int64_t>(scheduler.waiting_tenants()) + (own == 0 ? 1 : 0);
-  return own * tenants < options.max_waiting;
+  const auto sharing = static_cast<int64_t>(scheduler.waiting_tenants()) + (own == 0 ? 1 : 0);
+  return own * sharing < options.max_waiting;
 }
 
 /// As with samples: ignore_eos makes the model's own end tokens impossible, and the request's stop
