@@ -108,12 +108,13 @@ class Tenants(unittest.TestCase):
 
     def test_what_the_server_has_no_room_for_is_not_charged(self):
         root = self.add("root", "--role", "operator")
-        few = self.add("few", "--requests-per-minute", "2", "--tokens-per-minute", "200")
+        few, other = self.add("few", "--requests-per-minute", "2", "--tokens-per-minute", "200"), self.add("other")
         with self.server("--max-sequences", "1", "--max-waiting", "1", key=root) as server:
             long = {"prompt": "x", "max_tokens": 3900, "ignore_eos": True}
             streams = [server.stream(PLAIN, long)]
             next(iter(streams[0]))
             streams.append(server.stream(PLAIN, long))  # waits
+            streams.append(server.stream(PLAIN, long, key=other))  # so does another's: now nobody may
             ask = lambda: server.post(PLAIN, {"prompt": "word " * 20, "max_tokens": 1}, key=few)
             codes = [ask().error["code"] for _ in range(8)]
             self.assertEqual(codes, ["queue_full"] * 8)
