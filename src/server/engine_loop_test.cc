@@ -18,16 +18,18 @@ bool Fails() { return failing >= 0 && failing-- == 0; }
 
 }  // namespace
 
-void* operator new(size_t bytes) {
+// Not inlined: a compiler that sees free() beside a new expression calls it a mistake.
+#define KV_NOINLINE __attribute__((noinline))
+KV_NOINLINE void* operator new(size_t bytes) {
   if (Fails()) throw std::bad_alloc();
   if (void* p = std::malloc(bytes == 0 ? 1 : bytes); p != nullptr) return p;
   throw std::bad_alloc();
 }
-void* operator new(size_t bytes, const std::nothrow_t&) noexcept {
+KV_NOINLINE void* operator new(size_t bytes, const std::nothrow_t&) noexcept {
   return Fails() ? nullptr : std::malloc(bytes == 0 ? 1 : bytes);
 }
-void operator delete(void* p) noexcept { std::free(p); }
-void operator delete(void* p, size_t) noexcept { std::free(p); }
+KV_NOINLINE void operator delete(void* p) noexcept { std::free(p); }
+KV_NOINLINE void operator delete(void* p, size_t) noexcept { std::free(p); }
 
 namespace kvasir {
 namespace {
