@@ -45,6 +45,17 @@ class Bodies : public ::testing::Test {
     }
     return std::get<CompletionRequest>(std::move(parsed));
   }
+  /// The first choice of the whole answer to the first prompt, from an engine of its own.
+  Json FirstChoice(const CompletionRequest& request) {
+    AnswerBuilder answer(&request, &model_->tokenizer());
+    const auto engine = model_->MakeEngine();
+    EXPECT_TRUE(engine->Submit(request.requests[0]).ok());
+    std::vector<Event> happened;
+    while (engine->Step(&happened)) {
+    }
+    for (Event& e : happened) answer.Add(0, std::move(e));
+    return answer.Body({"id", "m", 1})["choices"][0];
+  }
   std::unique_ptr<LoadedModel> model_ = Tiny();
 };
 
@@ -323,14 +334,7 @@ TEST_F(Bodies, AnOffsetIsThatOfTheCharacterInWhichTheTokenBegins) {
                                                                  {"seed", 3},
                                                                  {"temperature", 100},
                                                                  {"ignore_eos", true}});
-  AnswerBuilder answer(&request, &tokenizer);
-  const auto engine = model_->MakeEngine();
-  ASSERT_TRUE(engine->Submit(request.requests[0]).ok());
-  std::vector<Event> happened;
-  while (engine->Step(&happened)) {
-  }
-  for (Event& e : happened) answer.Add(0, std::move(e));
-  const Json choice = answer.Body({"id", "m", 1})["choices"][0];
+  const Json choice = FirstChoice(request);
   const std::vector<std::string> text = Characters(choice["text"]);
   const Json& list = choice["logprobs"];
   EXPECT_EQ(list["tokens"][2], "bytes:\\x82");
@@ -358,14 +362,7 @@ TEST_F(Bodies, LogProbabilitiesOfAPromptAreInTheAnswerOrRefused) {
     const Json body = {
         {"prompt", "some text"}, {"prompt_logprobs", 1}, {"echo", echo}, {"max_tokens", 2}};
     CompletionRequest request = Taken(Endpoint::kCompletions, body);
-    AnswerBuilder answer(&request, &model_->tokenizer());
-    const auto engine = model_->MakeEngine();
-    ASSERT_TRUE(engine->Submit(request.requests[0]).ok());
-    std::vector<Event> happened;
-    while (engine->Step(&happened)) {
-    }
-    for (Event& e : happened) answer.Add(0, std::move(e));
-    const Json choice = answer.Body({"id", "m", 1})["choices"][0];
+    const Json choice = FirstChoice(request);
     ASSERT_TRUE(choice.contains("prompt_logprobs"));
     EXPECT_EQ(choice["prompt_logprobs"].size(), request.requests[0].prompt.size());
   }

@@ -79,7 +79,7 @@ Result<LoadOptions> ToLoadOptions(const ModelFlags& f, int32_t logit_rows) {
     return FlagError("--step-tokens is {}; it must be from 1 to {}", f.step_tokens, kMaxStepTokens);
   }
   // As KvLayout has it; said here by the flag's name, and before a model is looked for.
-  if (f.block_tokens < 16 || f.block_tokens > 512 || 512 % f.block_tokens != 0) {
+  if (!IsBlockSize(f.block_tokens)) {
     return FlagError("--block-tokens is {}; it must be 16, 32, 64, 128, 256 or 512",
                      f.block_tokens);
   }

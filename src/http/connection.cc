@@ -315,11 +315,8 @@ void HttpConnection::AddCors(HttpHeaders* headers) const {
   if (shared_->cors_origins.empty()) return;
   headers->emplace_back("Vary", "Origin");
   const auto& allowed = shared_->cors_origins;
-  const auto allows = [&](const std::string& origin) {
-    return std::find(allowed.begin(), allowed.end(), origin) != allowed.end();
-  };
-  if (origin_.empty() || (!allows("*") && !allows(origin_))) return;
-  headers->emplace_back("Access-Control-Allow-Origin", allows("*") ? "*" : origin_);
+  if (origin_.empty() || !AllowsOrigin(allowed, origin_)) return;
+  headers->emplace_back("Access-Control-Allow-Origin", AllowsOrigin(allowed, "*") ? "*" : origin_);
   headers->emplace_back("Access-Control-Expose-Headers",
                         "x-request-id, x-kvasir-ignored-fields, retry-after");
 }

@@ -33,6 +33,9 @@ std::optional<std::pair<std::string, std::string>> SplitTarget(std::string_view 
 
 bool EqualIgnoringCase(std::string_view a, std::string_view b);
 
+/// Whether `allowed`, a list of origins, has this one, or "*".
+bool AllowsOrigin(const std::vector<std::string>& allowed, std::string_view origin);
+
 /// Whether only this machine reaches what listens there.
 bool IsLoopback(std::string_view host);
 

@@ -53,7 +53,7 @@ Result<KvLayout> KvLayout::Create(const KvShape& shape) {
                      "KV layout needs layers, kv heads and head_dim above 0, not {}, {}, {}",
                      layers, shape.kv_heads, shape.head_dim);
   }
-  if (shape.block_tokens < 16 || shape.block_tokens > 512 || 512 % shape.block_tokens != 0) {
+  if (!IsBlockSize(shape.block_tokens)) {
     return MakeError(ErrorCode::kInvalid, "block of {} tokens: use 16, 32, 64, 128, 256 or 512",
                      shape.block_tokens);
   }

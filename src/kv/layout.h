@@ -33,12 +33,17 @@ struct KvGroup {
   std::vector<int32_t> layers;  ///< at most KvLayout::layers_per_block
 };
 
+/// Whether a block may have so many tokens: a multiple of 16, at most 512 and a divisor of it.
+constexpr bool IsBlockSize(int64_t tokens) {
+  return tokens >= 16 && tokens <= 512 && 512 % tokens == 0;
+}
+
 /// What a layout is made from.
 struct KvShape {
   std::vector<int32_t> window;  ///< per layer
   int32_t kv_heads = 0;
   int32_t head_dim = 0;
-  int32_t block_tokens = 32;  ///< a multiple of 16, at most 512 and a divisor of it
+  int32_t block_tokens = 32;  ///< see IsBlockSize
   KvDType dtype = KvDType::kBF16;
 };
 

@@ -15,8 +15,6 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr int32_t kMostStops = 64;
-constexpr size_t kMostStopIds = 1024;
 /// Answers of one body: prompts times the choices of each. An answer takes memory before its first
 /// token, whether there is room for it in the engine or not.
 constexpr int64_t kMostChoices = 1024;
@@ -40,16 +38,16 @@ void ReadStop(FieldReader* f, int32_t vocab, StopRules* out) {
       if (!s.is_string()) return f->Fail("stop", "must be a string or a list of strings");
       out->strings.push_back(s.get<std::string>());
     }
-    if (out->strings.size() > kMostStops)
-      return f->Fail(
-          "stop", fmt::format("has {} strings; {} are possible", out->strings.size(), kMostStops));
+    if (out->strings.size() > kMaxStopStrings)
+      return f->Fail("stop", fmt::format("has {} strings; {} are possible", out->strings.size(),
+                                         kMaxStopStrings));
   }
   const Json* ids = f->Get("stop_token_ids");
   if (ids == nullptr) return;
   if (!ids->is_array()) return f->Fail("stop_token_ids", "must be a list of token ids");
-  if (ids->size() > kMostStopIds)
+  if (ids->size() > kMaxStopTokens)
     return f->Fail("stop_token_ids",
-                   fmt::format("has {} ids; {} are possible", ids->size(), kMostStopIds));
+                   fmt::format("has {} ids; {} are possible", ids->size(), kMaxStopTokens));
   for (const Json& id : *ids) {
     if (!id.is_number_integer() || id < 0 || id >= vocab)
       return f->Fail("stop_token_ids",

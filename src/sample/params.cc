@@ -5,9 +5,7 @@
 namespace kvasir {
 namespace {
 
-constexpr size_t kMaxStopStrings = 64;
 constexpr size_t kMaxStopBytes = 4096;
-constexpr size_t kMaxStopTokens = 1024;
 constexpr size_t kMaxBiases = 1024;
 constexpr int32_t kMaxLogprobs = 100;
 

@@ -39,6 +39,9 @@ struct SamplingParams {
 /// `vocab_size` bounds logit_bias ids and logprobs.
 Status Validate(const SamplingParams& params, int32_t vocab_size);
 
+inline constexpr size_t kMaxStopStrings = 64;
+inline constexpr size_t kMaxStopTokens = 1024;
+
 /// When a generation ends, besides its length limit.
 struct StopRules {
   std::vector<std::string> strings;  ///< none is ever shown, not even a part of one

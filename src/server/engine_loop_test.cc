@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "sched/fake_executor.h"
+#include "server/byte_tokenizer.h"
 
 namespace {
 
@@ -34,18 +35,6 @@ KV_NOINLINE void operator delete(void* p, size_t) noexcept { std::free(p); }
 namespace kvasir {
 namespace {
 
-std::unique_ptr<Tokenizer> Bytes() {
-  VocabData data;
-  data.model = "llama";
-  for (int i = 0; i < 256; ++i) data.tokens.push_back(fmt::format("<0x{:02X}>", i));
-  data.types.assign(256, static_cast<int32_t>(TokenType::kByte));
-  data.scores.assign(256, 0.0f);
-  data.unk = 0;
-  auto tokenizer = Tokenizer::Create(std::move(data));
-  EXPECT_TRUE(tokenizer.ok()) << tokenizer.error().message;
-  return std::move(*tokenizer);
-}
-
 TEST(EngineLoop, WhicheverAllocationOfASubmissionFailsItIsRefusedAndOthersGoOn) {
   const auto layout = KvLayout::Create({.window = {0, 0},
                                         .kv_heads = 1,
@@ -53,7 +42,7 @@ TEST(EngineLoop, WhicheverAllocationOfASubmissionFailsItIsRefusedAndOthersGoOn) 
                                         .block_tokens = 16,
                                         .dtype = KvDType::kF32});
   ASSERT_TRUE(layout.ok());
-  const auto tokenizer = Bytes();
+  const auto tokenizer = ByteTokenizer();
   const auto requests = [](size_t count) {
     Request one{.prompt = std::vector<int32_t>(20, 5), .max_tokens = 3};
     one.sampling.ignore_eos = true;

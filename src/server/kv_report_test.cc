@@ -7,24 +7,12 @@
 #include <set>
 
 #include "sched/fake_executor.h"
+#include "server/byte_tokenizer.h"
 
 namespace kvasir {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-/// A tokenizer whose tokens are letters: the engine needs one, the fake model does not.
-std::unique_ptr<Tokenizer> Letters() {
-  VocabData data;
-  data.model = "llama";
-  for (int i = 0; i < 256; ++i) data.tokens.push_back(fmt::format("<0x{:02X}>", i));
-  data.types.assign(256, static_cast<int32_t>(TokenType::kByte));
-  data.scores.assign(256, 0.0f);
-  data.unk = 0;
-  auto tokenizer = Tokenizer::Create(std::move(data));
-  EXPECT_TRUE(tokenizer.ok()) << tokenizer.error().message;
-  return std::move(*tokenizer);
-}
 
 class KvReport : public ::testing::Test {
  protected:
@@ -36,7 +24,7 @@ class KvReport : public ::testing::Test {
                                     .block_tokens = kBlockTokens,
                                     .dtype = KvDType::kF32});
     ASSERT_TRUE(layout.ok());
-    tokenizer_ = Letters();
+    tokenizer_ = ByteTokenizer();
     executor_ = std::make_unique<FakeExecutor>(*layout, blocks, 256);
     engine_ = std::make_unique<Engine>(
         EngineOptions{.context = 512, .max_step_tokens = 64, .max_sequences = sequences}, *layout,

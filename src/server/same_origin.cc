@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace kvasir {
 namespace {
@@ -41,20 +42,18 @@ ApiError Forbidden(std::string message, const char* code) {
 }  // namespace
 
 std::optional<ApiError> FromElsewhere(const HttpOptions& options, const HttpRequest& request) {
-  const auto allowed = [&](const auto& is) {
-    return std::any_of(options.cors_origins.begin(), options.cors_origins.end(),
-                       [&](const std::string& origin) { return origin == "*" || is(origin); });
-  };
+  const std::vector<std::string>& allowed = options.cors_origins;
   const std::string_view host = request.Header("Host"), origin = request.Header("Origin");
   if (!origin.empty() && !EqualIgnoringCase(AuthorityOf(origin), host) &&
-      !allowed([&](const std::string& one) { return one == origin; })) {
+      !AllowsOrigin(allowed, origin)) {
     return Forbidden("pages of this Origin may not ask; allow it with --cors, or use API keys",
                      "origin_not_allowed");
   }
   if (host.empty() || !options.unix_path.empty() || !IsLoopback(options.host)) return {};
   const std::string_view name = NameOf(host);
   if (IsAddress(name) || EqualIgnoringCase(name, "localhost") ||
-      EqualIgnoringCase(name, options.host) || allowed([&](const std::string& one) {
+      EqualIgnoringCase(name, options.host) || AllowsOrigin(allowed, "*") ||
+      std::any_of(allowed.begin(), allowed.end(), [name](const std::string& one) {
         return EqualIgnoringCase(NameOf(AuthorityOf(one)), name);
       }))
     return {};

@@ -73,6 +73,16 @@ class ComparedBytes {
   size_t uncounted_ = 0;
 };
 
+void CheckSeparator(const std::string* separator) {
+  if (separator != nullptr && separator->empty())
+    throw TemplateError("split: the separator is empty");
+}
+
+void AddPart(Interpreter& in, std::string_view part, std::vector<std::string>* out) {
+  in.Spend(1);
+  out->emplace_back(part);
+}
+
 /// Where the words begin and end that white space separates.
 std::vector<std::pair<size_t, size_t>> Words(Interpreter& in, std::string_view s) {
   std::vector<std::pair<size_t, size_t>> out;
@@ -290,13 +300,10 @@ std::string ReplaceText(Interpreter& in, std::string_view s, std::string_view fr
 
 std::vector<std::string> Split(Interpreter& in, std::string_view s, const std::string* separator,
                                int64_t max_splits) {
+  CheckSeparator(separator);
   std::vector<std::string> out;
-  const auto add = [&](std::string_view part) {
-    in.Spend(1);
-    out.emplace_back(part);
-  };
+  const auto add = [&](std::string_view part) { AddPart(in, part, &out); };
   if (separator != nullptr) {
-    if (separator->empty()) throw TemplateError("split: the separator is empty");
     size_t at = 0;
     for (size_t hit;
          max_splits != 0 && (hit = FindText(in, s, *separator, at)) != std::string_view::npos;
@@ -319,13 +326,10 @@ std::vector<std::string> Split(Interpreter& in, std::string_view s, const std::s
 
 std::vector<std::string> RSplit(Interpreter& in, std::string_view s, const std::string* separator,
                                 int64_t max_splits) {
+  CheckSeparator(separator);
   std::vector<std::string> out;
-  const auto add = [&](std::string_view part) {
-    in.Spend(1);
-    out.emplace_back(part);
-  };
+  const auto add = [&](std::string_view part) { AddPart(in, part, &out); };
   if (separator != nullptr) {
-    if (separator->empty()) throw TemplateError("split: the separator is empty");
     for (size_t hit;
          max_splits != 0 && (hit = FindLastText(in, s, *separator)) != std::string_view::npos;
          --max_splits) {
