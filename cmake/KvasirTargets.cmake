@@ -27,6 +27,11 @@ add_link_options(-Wl,-z,relro,-z,now)
 if(CMAKE_BUILD_TYPE STREQUAL "Release")
   add_compile_definitions($<$<COMPILE_LANGUAGE:CXX>:_FORTIFY_SOURCE=2>)
 endif()
+# Presets that are built as a whole, not file by file, compile several files as one: most of their
+# time goes into the headers of libraries. What one file's names may mean in another is no warning.
+if(CMAKE_UNITY_BUILD)
+  add_compile_options(-Wno-shadow $<$<CXX_COMPILER_ID:GNU>:-Wno-subobject-linkage>)
+endif()
 if(KVASIR_FUZZ)
   add_compile_options(-fsanitize=fuzzer-no-link)
   add_link_options(-fsanitize=fuzzer-no-link)

@@ -9,6 +9,7 @@ export KVASIR_REQUIRE_MODEL=1 KVASIR_REQUIRE_BROWSER=1
 
 tools/check_format.sh
 tools/check_includes.py
+tools/check_types.py
 tools/build.sh release
 tools/check_isa.sh build
 tools/check_hardening.sh build/kvasir

@@ -18,7 +18,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 struct BenchServeFlags {
-  LoadOptions load;
+  LoadgenOptions load;
   std::string endpoint = "chat", trace, plot, save;
   std::vector<double> rates;
   std::vector<std::string> goodput;
@@ -49,7 +49,7 @@ Result<GoodputLimits> ParseGoodput(const std::vector<std::string>& list) {
 }
 
 Status Check(const BenchServeFlags& f) {
-  const LoadOptions& o = f.load;
+  const LoadgenOptions& o = f.load;
   const auto wrong = [](const char* name, auto value, auto least, auto most) {
     return FlagError("{} is {}; it must be from {} to {}", name, value, least, most);
   };

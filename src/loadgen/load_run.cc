@@ -76,7 +76,7 @@ struct Calibration {
 
 class Run {
  public:
-  Run(const LoadOptions& options, const LoadTarget& target, const std::function<bool()>& stop,
+  Run(const LoadgenOptions& options, const LoadTarget& target, const std::function<bool()>& stop,
       const std::function<void(size_t, size_t)>& progress)
       : o_(options), client_(target, options.key), stop_(stop), progress_(progress) {}
 
@@ -386,7 +386,7 @@ class Run {
     });
   }
 
-  LoadOptions o_;
+  LoadgenOptions o_;
   LoadClient client_;
   const std::function<bool()>& stop_;
   const std::function<void(size_t, size_t)>& progress_;
@@ -443,7 +443,7 @@ std::string WordsOf(uint64_t seed, int64_t count) {
   return out;
 }
 
-Result<LoadResult> RunLoad(const LoadOptions& options, const std::function<bool()>& stop,
+Result<LoadResult> RunLoad(const LoadgenOptions& options, const std::function<bool()>& stop,
                            const std::function<void(size_t done, size_t all)>& progress) {
   KV_ASSIGN(const LoadTarget target, ParseTarget(options.url));
   return Run(options, target, stop, progress).Go();

@@ -12,7 +12,7 @@
 namespace kvasir {
 
 /// What is asked of a server, and how often.
-struct LoadOptions {
+struct LoadgenOptions {
   std::string url = "http://127.0.0.1:8000", key, model;
   bool chat = true;  ///< /v1/chat/completions, else /v1/completions
   int32_t requests = 100;
@@ -45,7 +45,7 @@ struct LoadResult {
 
 /// Runs it. `stop` is looked at now and then; true ends the run with what there is. An Error when
 /// the server cannot be reached at all.
-Result<LoadResult> RunLoad(const LoadOptions& options, const std::function<bool()>& stop,
+Result<LoadResult> RunLoad(const LoadgenOptions& options, const std::function<bool()>& stop,
                            const std::function<void(size_t done, size_t all)>& progress);
 
 /// When requests arrive, in seconds: gaps of a gamma distribution with mean 1 / rate (as

@@ -197,7 +197,7 @@ int WordsIn(const std::string& request) {
   return 1 + static_cast<int>(std::count(text.begin(), text.end(), ' '));
 }
 
-Result<LoadResult> RunAgainst(const CannedServer& server, LoadOptions options) {
+Result<LoadResult> RunAgainst(const CannedServer& server, LoadgenOptions options) {
   options.url = server.url();
   options.concurrency = 1;
   return RunLoad(
@@ -243,7 +243,7 @@ TEST(LoadRun, EachTurnHasTheHistoryAndTheServersOwnAnswers) {
 }
 
 /// The last message of each request that counts, cut after `words` words.
-std::set<std::string> Beginnings(LoadOptions options, int words) {
+std::set<std::string> Beginnings(LoadgenOptions options, int words) {
   std::set<std::string> out;
   int request_number = 0;
   const CannedServer server([&](const std::string& request) {
@@ -263,20 +263,20 @@ std::set<std::string> Beginnings(LoadOptions options, int words) {
 }
 
 TEST(LoadRun, NoRowAndNoOtherSeedHasPromptsThatAServerHasSeen) {
-  const LoadOptions alone{.requests = 20, .prompt_tokens = 100, .output_tokens = 1};
-  LoadOptions shared = alone, traced = alone;
+  const LoadgenOptions alone{.requests = 20, .prompt_tokens = 100, .output_tokens = 1};
+  LoadgenOptions shared = alone, traced = alone;
   shared.shared_tokens = 60;
   for (int i = 0; i < 3; ++i)
     traced.trace.push_back({.input_tokens = 600, .output_tokens = 1, .pieces = {7, 8 + i}});
-  for (const LoadOptions& first : {alone, shared, traced}) {
-    LoadOptions row = first, seed = first;
+  for (const LoadgenOptions& first : {alone, shared, traced}) {
+    LoadgenOptions row = first, seed = first;
     row.row = 1;
     seed.seed = 2;
     const std::set<std::string> before = Beginnings(first, 8);
     const bool own_beginnings = first.shared_tokens == 0 && first.trace.empty();
     EXPECT_EQ(before.size(), own_beginnings ? 20u : 1u);
     EXPECT_EQ(Beginnings(first, 8), before);
-    for (const LoadOptions& other : {row, seed}) {
+    for (const LoadgenOptions& other : {row, seed}) {
       for (const std::string& text : Beginnings(other, 8))
         EXPECT_EQ(before.count(text), 0u) << text;
     }
@@ -327,7 +327,7 @@ TEST(LoadRun, WhatGoesWrongIsCountedWithItsReason) {
 }
 
 TEST(LoadRun, AServerThatIsNotThereIsAnError) {
-  LoadOptions options;
+  LoadgenOptions options;
   options.url = "http://127.0.0.1:1";
   options.concurrency = 1;
   const auto result = RunLoad(
