@@ -400,15 +400,14 @@ void HttpConnection::EndStream() {
   Flush();
 }
 
-void HttpConnection::Abandoned(std::shared_ptr<HttpConnection> connection) {
+void HttpConnection::Abandoned(std::shared_ptr<HttpConnection> connection, bool begun, bool head) {
   const auto executor = connection->socket().get_executor();
-  asio::post(executor, [connection = std::move(connection)] {
+  asio::post(executor, [connection = std::move(connection), begun, head] {
     if (connection->phase_ != Phase::kAnswer || connection->complete_) return;
     // A stream cannot be made an error any more: it is cut.
-    if (connection->chunked_ || connection->http10_) return connection->Close();
+    if (begun) return connection->Close();
     connection->Answer(500, {{"Content-Type", "application/json"}},
-                       ErrorBody("the server could not answer this request", "server_error"),
-                       false);
+                       ErrorBody("the server could not answer this request", "server_error"), head);
   });
 }
 
@@ -512,7 +511,7 @@ HttpReply::HttpReply(std::shared_ptr<HttpConnection> connection, bool head)
     : connection_(std::move(connection)), head_(head) {}
 
 HttpReply::~HttpReply() {
-  if (connection_ != nullptr) HttpConnection::Abandoned(std::move(connection_));
+  if (connection_ != nullptr) HttpConnection::Abandoned(std::move(connection_), begun_, head_);
 }
 
 void HttpReply::Send(int status, HttpHeaders headers, std::string body) {

@@ -50,8 +50,8 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   void Close();
 
   // For HttpReply.
-  /// The reply was dropped without an answer. Any thread.
-  static void Abandoned(std::shared_ptr<HttpConnection> connection);
+  /// The reply was dropped without an answer, or before the end of a stream. Any thread.
+  static void Abandoned(std::shared_ptr<HttpConnection> connection, bool begun, bool head);
   void Answer(int status, HttpHeaders headers, std::string&& body, bool head);
   void BeginStream(int status, HttpHeaders headers, bool head);
   void WriteStream(std::string_view bytes);

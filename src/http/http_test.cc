@@ -397,7 +397,13 @@ TEST_F(Http, AHandlerThatThrowsOrForgetsIsAnswered500) {
   Start();
   EXPECT_EQ(StatusOf(Once("GET /throw HTTP/1.1\r\nHost: x\r\n\r\n")), 500);
   EXPECT_EQ(StatusOf(Once("GET /drop HTTP/1.1\r\nHost: x\r\n\r\n")), 500);
-  EXPECT_EQ(StatusOf(Once("GET /echo HTTP/1.1\r\nHost: x\r\n\r\n")), 200);
+  EXPECT_EQ(StatusOf(Once("GET /drop HTTP/1.0\r\n\r\n")), 500);
+  // The body of a 500 would be taken for the next answer.
+  Client client(server_->port());
+  client.Send("HEAD /drop HTTP/1.1\r\nHost: x\r\n\r\n");
+  EXPECT_EQ(StatusOf(client.ReadUntil("\r\n\r\n")), 500);
+  client.Send("GET /echo HTTP/1.1\r\nHost: x\r\n\r\n");
+  EXPECT_EQ(client.ReadAnswer().second, "GET /echo?\n");
 }
 
 TEST_F(Http, DrainingFinishesWhatIsOpenAndTakesNothingNew) {
