@@ -196,7 +196,7 @@ TEST(CommandLine, FlagsCountOverEnvironmentOverFile) {
   EXPECT_EQ(plan("KVASIR_CTX=32", "-c 16 --config " + file)["context"], 16);
   EXPECT_EQ(plan("KVASIR_CONFIG=" + file, "")["context"], 48);
   for (const char* bad : {"nonsense = 1\n", "[plan]\nnonsense = 1\n", "[nonsense]\n",
-                          "ctx = \"many\"\n", "ctx = \n"}) {
+                          "ctx = \"many\"\n", "ctx = \n", "ctx = []\n", "no-pin = []\n"}) {
     const Output out =
         Kvasir("plan " + kTiny + " --config " + folder.Write("bad.toml", bad) + " 2>&1");
     EXPECT_EQ(out.code, 2) << bad;

@@ -62,6 +62,10 @@ std::vector<std::string> AsTexts(const toml::node& node) {
 /// `where`: the file or the variable, for errors.
 Status Set(CLI::Option* option, const std::string& where, const std::vector<std::string>& texts) {
   if (option->count() > 0) return {};
+  if (texts.empty()) {  // CLI11 takes the first of none
+    if (option->get_items_expected_max() > 1) return {};
+    return MakeError(ErrorCode::kInvalid, "{}: an empty list is no value; give one", where);
+  }
   try {
     for (const std::string& text : texts) option->add_result(text);
     option->run_callback();
