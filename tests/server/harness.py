@@ -159,6 +159,14 @@ class Server:
         assert answer.status == 200, answer.body
         return answer.json
 
+    def metric(self, name):
+        """The first value under this name."""
+        return float(re.search(rf"^{name}\S* (\S+)", self.get("/metrics").body.decode(), re.M)[1])
+
+    def resident_kib(self):
+        with open(f"/proc/{self.process.pid}/status") as status:
+            return int(re.search(r"VmRSS:\s+(\d+)", status.read())[1])
+
     def idle(self):
         """True when nobody holds a block or waits."""
         kv = self.kv()

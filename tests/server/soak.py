@@ -7,7 +7,6 @@ alone. At the end the server must be idle, and no larger than it was.
 import json
 import os
 import random
-import re
 import signal
 import sys
 import tempfile
@@ -151,10 +150,6 @@ class Soak:
         connection.close()
 
 
-def resident(server):
-    return int(re.search(r"VmRSS:\s+(\d+)", open(f"/proc/{server.process.pid}/status").read())[1])
-
-
 def main():
     minutes = float(sys.argv[1])
     folder = tempfile.mkdtemp()
@@ -178,21 +173,19 @@ def main():
         while any(t.is_alive() for t in threads):
             time.sleep(1)
             if time.monotonic() > begin + 6 * minutes * (len(sizes) + 1):
-                sizes.append(resident(server))
+                sizes.append(server.resident_kib())
             if int(time.monotonic()) % 10 == 0:
                 server.process.send_signal(signal.SIGHUP)
                 assert server.get("/metrics").status == 200
         server.wait_idle()
-        last_size = resident(server)
-        metrics = server.get("/metrics").body.decode()
-        number = lambda name: float(re.search(rf"^{name}\S* (\S+)", metrics, re.M)[1])
-        print(json.dumps({**soak.counts, "differences": len(soak.wrong), "preemptions": number("vllm:num_preemptions_total"),
-                          "evicted_blocks": number("kvasir:evicted_blocks_total"), "resident_kib_after_tenths": sizes,
+        last_size = server.resident_kib()
+        print(json.dumps({**soak.counts, "differences": len(soak.wrong), "preemptions": server.metric("vllm:num_preemptions_total"),
+                          "evicted_blocks": server.metric("kvasir:evicted_blocks_total"), "resident_kib_after_tenths": sizes,
                           "resident_kib_end": last_size}, indent=1))
         for i, got, expected in soak.wrong[:5]:
             print(f"DIFFERENT {i}:\n  got      {got!r}\n  expected {expected!r}")
         assert not soak.wrong
-        assert soak.counts.get("compared", 0) > 0 and number("vllm:num_preemptions_total") > 0
+        assert soak.counts.get("compared", 0) > 0 and server.metric("vllm:num_preemptions_total") > 0
         assert last_size <= sizes[0] * 1.01 + 256, "the server has grown"
     print("passed")
 

@@ -2,7 +2,6 @@
 import http.client
 import json
 import os
-import re
 import signal
 import socket
 import ssl
@@ -111,8 +110,7 @@ class Clients(unittest.TestCase):
                 for t in threads:
                     t.join()
                 self.assertEqual([texts[i] for i in range(len(prompts))], alone)
-                metrics = server.get("/metrics").body.decode()
-                preempted = int(re.search(r"^vllm:num_preemptions_total\S* (\d+)", metrics, re.M)[1])
+                preempted = server.metric("vllm:num_preemptions_total")
                 if preempted > 0:
                     break
             self.assertGreater(preempted, 0, "the pool was not short: the test tests nothing")
@@ -121,15 +119,14 @@ class Clients(unittest.TestCase):
         count = int(os.environ.get("KVASIR_TINY_REQUESTS", "10000"))
         with Server("--log-level", "warn") as server:
             connection = server.connect()
-            resident = lambda: int(re.search(r"VmRSS:\s+(\d+)", open(f"/proc/{server.process.pid}/status").read())[1])
             ask = lambda: server.post(PLAIN, {"prompt": "x", "max_tokens": 1}, connection=connection)
             for _ in range(2000):
                 ask()
-            before = resident()
+            before = server.resident_kib()
             for _ in range(count - 2000):
                 self.assertEqual(ask().status, 200)
             if not SANITIZED:
-                self.assertLess(resident(), before * 1.05 + 1024)
+                self.assertLess(server.resident_kib(), before * 1.05 + 1024)
 
 
 class Ends(unittest.TestCase):
