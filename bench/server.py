@@ -10,7 +10,6 @@ import argparse
 import json
 import os
 import pathlib
-import re
 import socket
 import statistics
 import subprocess
@@ -89,10 +88,6 @@ def stalls(args):
                 f"{during[-1] / quiet[-1]:.2f} x quiet most; TTFT {late.times[0] - begin:.1f} s")
 
 
-def resident(server):
-    return int(re.search(r"VmRSS:\s+(\d+)", open(f"/proc/{server.process.pid}/status").read())[1])
-
-
 def connections(args):
     """1,000 open streams and 5,000 idle connections; must: no failure, 32 KiB for each idle one."""
     with Server("--max-waiting", "2000", "--log-level", "warn", model=args.model, ctx=2048) as server:
@@ -103,9 +98,9 @@ def connections(args):
             s.sendall(ask)
             assert s.recv(1000).startswith(b"HTTP/1.1 200")
             if i == 100:
-                before = resident(server)
+                before = server.resident_kib()
             idle.append(s)
-        each = (resident(server) - before) / 4899
+        each = (server.resident_kib() - before) / 4899
         streams, begin = [], time.monotonic()
         for i in range(1000):
             s = socket.create_connection((server.host, server.port))

@@ -101,7 +101,6 @@ class Clients(unittest.TestCase):
         with Server("--kv-memory", "640K", "--block-tokens", "16", ctx=1024) as server:
             alone = [server.complete(p, 400) for p in prompts]
             ask = lambda i: texts.update({i: server.stream(PLAIN, {**LONG, "prompt": prompts[i], "max_tokens": 400}).text()})
-            preempted = 0
             for _ in range(50):  # until enough of them met
                 texts = {}
                 threads = [threading.Thread(target=ask, args=(i,)) for i in range(len(prompts))]
