@@ -132,6 +132,7 @@ std::vector<Answer> NaiveBeams(LoadedModel* model, const Request& request, int32
     std::vector<int32_t> tokens;
     double logprob = 0;
   };
+  SamplerScratch scratch;
   std::vector<Beam> live(1);
   std::vector<Answer> complete;
   const auto add = [&](const std::vector<int32_t>& tokens, double logprob, bool end) {
@@ -148,7 +149,7 @@ std::vector<Answer> NaiveBeams(LoadedModel* model, const Request& request, int32
       std::vector<int32_t> all = request.prompt;
       all.insert(all.end(), beam.tokens.begin(), beam.tokens.end());
       const std::vector<float> logits = LogitsInChunks(model, all, 16, 1);
-      const auto scored = Score(logits, 0, 2 * request.beam_width);
+      const auto scored = Score(logits, 0, 2 * request.beam_width, scratch);
       for (const TokenLogprob& t : scored->top) {
         next.push_back(beam);
         next.back().tokens.push_back(t.token);
@@ -265,11 +266,12 @@ TEST(Choices, PromptLogprobsAreThoseOfTheWholePromptWhateverIsCached) {
   Request request = Sampled(45, 4);
   const auto vocab = static_cast<size_t>(model->config().vocab);
   std::vector<SampledToken> expected;
+  SamplerScratch scratch;
   for (int32_t i = 0; i + 1 < 45; ++i) {
     const std::vector<int32_t> head(request.prompt.begin(), request.prompt.begin() + i + 1);
     const std::vector<float> logits = LogitsInChunks(model.get(), head, 16, 1);
     ASSERT_EQ(logits.size(), vocab);
-    expected.push_back(*Score(logits, request.prompt[i + 1], 2));
+    expected.push_back(*Score(logits, request.prompt[i + 1], 2, scratch));
   }
   const auto engine = model->MakeEngine();
   const Answers plain = RunOne(engine.get(), request);

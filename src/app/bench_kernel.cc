@@ -8,6 +8,7 @@
 
 #include "base/aligned_buffer.h"
 #include "base/clock.h"
+#include "base/rng.h"
 #include "kv/manager.h"
 #include "sample/sampler.h"
 
@@ -209,21 +210,32 @@ class Bench {
 
   void Sampling() {
     constexpr size_t kVocab = 128'256;  // of the 1B shape
-    std::vector<float> logits(kVocab);
+    // As a model's: about normal, with some tokens that stand out.
+    std::vector<float> made(kVocab), logits(kVocab);
+    for (size_t i = 0; i < kVocab; ++i) {
+      float sum = 0;
+      for (const uint32_t x : Philox4x32(1, {static_cast<uint32_t>(i)})) {
+        sum += static_cast<float>(x >> 8) * 0x1p-24f - 0.5f;
+      }
+      made[i] = 3 * sum + (i % 1000 == 0 ? static_cast<float>(i / 1000) * 0.1f : 0.0f);
+    }
+    const std::pair<const char*, SamplingParams> kinds[] = {
+        {"greedy", {}},
+        {"temperature", {.temperature = 0.8f}},
+        {"top-p", {.temperature = 0.8f, .top_p = 0.95f}},
+        {"top-k", {.temperature = 0.8f, .top_k = 40}},
+        {"repetition", {.repetition_penalty = 1.1f}},
+        {"5 logprobs", {.logprobs = 5}},
+    };
     SamplerScratch scratch;
     const int32_t prompt = 1;
-    for (const double temperature : {0.0, 0.8}) {
-      SamplingParams p;
-      p.temperature = static_cast<float>(temperature);
-      p.top_p = temperature > 0 ? 0.95f : 1.0f;
-      const double seconds = Best([&] {
-        for (size_t i = 0; i < kVocab; ++i)
-          logits[i] = static_cast<float>(i * 2654435761u % 1000) * 0.01f;
-        const SampleContext context{{&prompt, 1}, 1, {}};
+    const SampleContext context{{&prompt, 1}, 1, {}};
+    for (const auto& [name, params] : kinds) {
+      const double seconds = Best([&, &p = params] {
+        logits = made;
         CHECK(Sample(logits, p, context, scratch).ok());
       });
-      Add("sampling", temperature > 0 ? "temperature, top-p" : "greedy", 1, seconds, 0, 0,
-          4.0 * kVocab);
+      Add("sampling", name, 1, seconds, 0, 0, 4.0 * kVocab);
     }
   }
 

@@ -52,7 +52,7 @@ SliceResult ModelExecutor::SampleSlice(const SeqSlice& slice, std::span<float> r
       const int32_t next = slice.first_pos + i + 1;
       if (next >= slice.prompt_tokens) break;
       const auto row = rows.subspan(static_cast<size_t>(i - slice.wanted_begin) * vocab, vocab);
-      Result<SampledToken> scored = Score(row, slice.tokens[next], slice.prompt_logprobs);
+      Result<SampledToken> scored = Score(row, slice.tokens[next], slice.prompt_logprobs, scratch_);
       if (!scored.ok()) {
         out.error = scored.error();
         return out;

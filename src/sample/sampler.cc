@@ -13,19 +13,19 @@ using Candidate = SamplerScratch::Candidate;
 constexpr float kNever = -std::numeric_limits<float>::infinity();
 
 bool MoreLikely(const Candidate& a, const Candidate& b) {
-  return a.weight != b.weight ? a.weight > b.weight : a.token < b.token;
+  return a.logit != b.logit ? a.logit > b.logit : a.token < b.token;
 }
 
-Status CheckLogits(std::span<const float> logits) {
-  for (size_t i = 0; i < logits.size(); ++i) {
-    if (!(logits[i] <= std::numeric_limits<float>::max())) {
-      return MakeError(ErrorCode::kInvalid,
-                       "the model gave the logit {} for token {}; its weights or the numbers in "
-                       "this prompt are out of range",
-                       logits[i], i);
-    }
-  }
-  return {};
+/// Finds the largest of the blocks of `logits`; an error where one is no number that a model should
+/// give.
+Status CheckLogits(std::span<const float> logits, std::vector<float>* largest) {
+  if (FindLargest(logits, largest)) return {};
+  const auto wrong = std::find_if_not(
+      logits.begin(), logits.end(), [](float x) { return x <= std::numeric_limits<float>::max(); });
+  return MakeError(ErrorCode::kInvalid,
+                   "the model gave the logit {} for token {}; its weights or the numbers in this "
+                   "prompt are out of range",
+                   *wrong, wrong - logits.begin());
 }
 
 void ApplyRepetitionPenalty(std::span<float> logits, const SamplingParams& p,
@@ -52,16 +52,23 @@ void ApplyOutputPenalties(std::span<float> logits, const SamplingParams& p,
   }
 }
 
-void ApplyPenalties(std::span<float> logits, const SamplingParams& p, const SampleContext& context,
+/// Whether any logit may have changed.
+bool ApplyPenalties(std::span<float> logits, const SamplingParams& p, const SampleContext& context,
                     SamplerScratch* scratch) {
+  const auto output = context.tokens.subspan(context.prompt_tokens);
+  const bool must_go_on = p.ignore_eos || output.size() < static_cast<size_t>(p.min_tokens);
+  if (p.logit_bias.empty() && p.repetition_penalty == 1.0f && p.frequency_penalty == 0.0f &&
+      p.presence_penalty == 0.0f && !must_go_on) {
+    return false;
+  }
   for (const auto& [token, bias] : p.logit_bias) logits[token] += bias;
   scratch->counts.resize(logits.size());
   ApplyRepetitionPenalty(logits, p, context.tokens, &scratch->counts);
-  const auto output = context.tokens.subspan(context.prompt_tokens);
   ApplyOutputPenalties(logits, p, output, &scratch->counts);
-  if (p.ignore_eos || output.size() < static_cast<size_t>(p.min_tokens)) {
+  if (must_go_on) {
     for (const int32_t t : context.end_of_generation) logits[t] = kNever;
   }
+  return true;
 }
 
 double Sum(const std::vector<Candidate>& candidates) {
@@ -103,30 +110,28 @@ size_t SmallestSet(std::vector<T>* items, double wanted, Before before, Weight w
   return std::max<size_t>(begin, 1);
 }
 
-/// The smallest set of the most likely whose probability reaches `p`.
-void KeepTopP(std::vector<Candidate>* c, double p) {
-  if (p >= 1.0) return;
-  c->resize(SmallestSet(c, p * Sum(*c), MoreLikely, [](const Candidate& x) { return x.weight; }));
+/// The smallest set of the most likely whose weights reach `wanted`.
+void KeepMostLikely(std::vector<Candidate>* c, double wanted) {
+  c->resize(SmallestSet(c, wanted, MoreLikely, [](const Candidate& x) { return x.weight; }));
 }
 
 /// The smallest set of those whose surprise is closest to the entropy and whose probability reaches
 /// `p`.
-void KeepTypical(std::vector<Candidate>* c, double p) {
-  if (p >= 1.0) return;
-  const double sum = Sum(*c);
+void KeepTypical(std::vector<Candidate>* c, float top, const SamplingParams& params) {
+  if (params.typical_p >= 1.0f) return;
+  const double sum = Sum(*c), log_sum = std::log(sum);
+  const auto surprise = [&](const Candidate& x) {
+    return log_sum + (static_cast<double>(top) - x.logit) / params.temperature;
+  };
   double entropy = 0;
   for (const Candidate& x : *c) {
-    if (x.weight > 0) entropy -= x.weight / sum * std::log(x.weight / sum);
+    if (x.weight > 0) entropy += x.weight / sum * surprise(x);
   }
-  const auto atypical = [&](const Candidate& x) {
-    return x.weight > 0 ? std::abs(-std::log(x.weight / sum) - entropy)
-                        : std::numeric_limits<double>::infinity();
-  };
   std::vector<std::pair<double, Candidate>> order;
   order.reserve(c->size());
-  for (const Candidate& x : *c) order.emplace_back(atypical(x), x);
+  for (const Candidate& x : *c) order.emplace_back(std::abs(surprise(x) - entropy), x);
   const size_t kept = SmallestSet(
-      &order, p * sum,
+      &order, params.typical_p * sum,
       [](const auto& a, const auto& b) {
         return a.first != b.first ? a.first < b.first : a.second.token < b.second.token;
       },
@@ -135,9 +140,9 @@ void KeepTypical(std::vector<Candidate>* c, double p) {
   for (size_t i = 0; i < kept; ++i) c->push_back(order[i].second);
 }
 
-void KeepMinP(std::vector<Candidate>* c, double p) {
-  if (p <= 0.0) return;
-  double most = 0;
+void KeepMinP(std::vector<Candidate>* c, float p) {
+  if (p <= 0.0f) return;
+  float most = 0;
   for (const Candidate& x : *c) most = std::max(most, x.weight);
   std::erase_if(*c, [&](const Candidate& x) { return x.weight < p * most; });
 }
@@ -155,63 +160,110 @@ int32_t Draw(const std::vector<Candidate>& c, double uniform) {
   return last;
 }
 
-int32_t Choose(std::span<const float> logits, int32_t most_likely, const SamplingParams& p,
-               uint64_t position, std::vector<Candidate>* c) {
-  if (p.temperature == 0.0f) return most_likely;
-  c->clear();
-  const double top = logits[most_likely];
-  for (size_t i = 0; i < logits.size(); ++i) {
-    if (logits[i] == kNever) continue;
-    c->push_back({std::exp((logits[i] - top) / p.temperature), static_cast<int32_t>(i)});
+/// Tokens among which are all that the filters keep, and the sum of the weights of all that they
+/// are given to choose from.
+double CollectCandidates(std::span<const float> logits, float top, const SamplingParams& p,
+                         SamplerScratch* scratch) {
+  std::vector<Candidate>& c = scratch->candidates;
+  c.clear();
+  const auto collect = [&] {
+    for (const int32_t t : scratch->tokens)
+      c.push_back({logits[t], WeightOf(logits[t], top, p.temperature), t});
+  };
+  if (p.top_k > 0 && static_cast<size_t>(p.top_k) < logits.size()) {
+    CollectLargest(logits, scratch->largest, static_cast<size_t>(p.top_k), &scratch->tokens);
+    collect();
+    KeepTopK(&c, static_cast<size_t>(p.top_k));
+    return Sum(c);
   }
-  KeepTopK(c, static_cast<size_t>(p.top_k));
-  KeepTypical(c, p.typical_p);
-  KeepTopP(c, p.top_p);
-  KeepMinP(c, p.min_p);
-  return Draw(*c, RandomStream{p.seed, p.stream}.Uniform(position));
+  const LogitWeights& all = scratch->distribution;
+  Weigh(logits, top, p.temperature, &scratch->distribution);
+  double least = 0;
+  if (p.typical_p >= 1.0f) {
+    // Those below the mean of what top-p leaves out are together less than that.
+    const double left_out = (1.0 - p.top_p) * all.sum;
+    least = std::max<double>(p.min_p, left_out / static_cast<double>(logits.size()));
+  }
+  CollectHeaviest(all, least, &scratch->tokens);
+  collect();
+  return all.sum;
 }
 
-/// Of the model's own distribution.
-void AddLogprobs(std::span<const float> raw, int32_t wanted, SampledToken* out) {
-  const double top = *std::max_element(raw.begin(), raw.end());
-  double sum = 0;
-  for (const float x : raw) sum += std::exp(x - top);
-  const double log_sum = top + std::log(sum);
-  const auto logprob = [&](int32_t t) { return static_cast<float>(raw[t] - log_sum); };
-  out->logprob = logprob(out->token);
-  std::vector<int32_t> order(raw.size());
-  for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int32_t>(i);
-  const auto n = std::min(static_cast<size_t>(wanted), order.size());
+int32_t Choose(std::span<const float> logits, int32_t most_likely, const SamplingParams& p,
+               uint64_t position, SamplerScratch* scratch) {
+  if (p.temperature == 0.0f) return most_likely;
+  const float top = logits[most_likely];
+  const double uniform = RandomStream{p.seed, p.stream}.Uniform(position);
+  if (p.top_k == 0 && p.typical_p >= 1.0f && p.top_p >= 1.0f && p.min_p <= 0.0f) {
+    Weigh(logits, top, p.temperature, &scratch->distribution);
+    return DrawFrom(scratch->distribution, uniform * scratch->distribution.sum);
+  }
+  double sum = CollectCandidates(logits, top, p, scratch);
+  std::vector<Candidate>& c = scratch->candidates;
+  if (p.typical_p < 1.0f) {
+    KeepTypical(&c, top, p);
+    sum = Sum(c);
+  }
+  if (p.top_p < 1.0f) KeepMostLikely(&c, p.top_p * sum);
+  KeepMinP(&c, p.min_p);
+  return Draw(c, uniform);
+}
+
+/// Natural logarithm of the sum of e^logit.
+double LogSum(std::span<const float> logits, SamplerScratch* scratch) {
+  const float top = *std::max_element(scratch->largest.begin(), scratch->largest.end());
+  Weigh(logits, top, 1.0f, &scratch->distribution);
+  return top + std::log(scratch->distribution.sum);
+}
+
+/// The `wanted` most likely.
+std::vector<TokenLogprob> MostLikely(std::span<const float> logits, double log_sum, int32_t wanted,
+                                     SamplerScratch* scratch) {
+  std::vector<int32_t>& tokens = scratch->tokens;
+  CollectLargest(logits, scratch->largest, static_cast<size_t>(wanted), &tokens);
+  const auto n = std::min(static_cast<size_t>(wanted), tokens.size());
   std::partial_sort(
-      order.begin(), order.begin() + static_cast<ptrdiff_t>(n), order.end(),
-      [&](int32_t a, int32_t b) { return raw[a] != raw[b] ? raw[a] > raw[b] : a < b; });
-  for (size_t i = 0; i < n; ++i) out->top.push_back({order[i], logprob(order[i])});
+      tokens.begin(), tokens.begin() + static_cast<ptrdiff_t>(n), tokens.end(),
+      [&](int32_t a, int32_t b) { return logits[a] != logits[b] ? logits[a] > logits[b] : a < b; });
+  std::vector<TokenLogprob> out;
+  for (size_t i = 0; i < n; ++i)
+    out.push_back({tokens[i], static_cast<float>(logits[tokens[i]] - log_sum)});
+  return out;
 }
 
 }  // namespace
 
-Result<SampledToken> Score(std::span<const float> logits, int32_t token, int32_t most_likely) {
-  KV_RETURN_IF_ERROR(CheckLogits(logits));
-  SampledToken out;
-  out.token = token;
-  AddLogprobs(logits, most_likely, &out);
-  return out;
+Result<SampledToken> Score(std::span<const float> logits, int32_t token, int32_t most_likely,
+                           SamplerScratch& scratch) {
+  KV_RETURN_IF_ERROR(CheckLogits(logits, &scratch.largest));
+  const double log_sum = LogSum(logits, &scratch);
+  return SampledToken{.token = token,
+                      .logprob = static_cast<float>(logits[token] - log_sum),
+                      .top = MostLikely(logits, log_sum, most_likely, &scratch)};
 }
 
 Result<SampledToken> Sample(std::span<float> logits, const SamplingParams& params,
                             const SampleContext& context, SamplerScratch& scratch) {
-  KV_RETURN_IF_ERROR(CheckLogits(logits));
-  if (params.logprobs >= 0) scratch.raw.assign(logits.begin(), logits.end());
-  ApplyPenalties(logits, params, context, &scratch);
-  const auto most = std::max_element(logits.begin(), logits.end());
-  if (*most == kNever) {
+  KV_RETURN_IF_ERROR(CheckLogits(logits, &scratch.largest));
+  SampledToken out;
+  double log_sum = 0;
+  if (params.logprobs >= 0) {
+    log_sum = LogSum(logits, &scratch);
+    out.top = MostLikely(logits, log_sum, params.logprobs, &scratch);
+    scratch.raw.assign(logits.begin(), logits.end());
+  }
+  if (ApplyPenalties(logits, params, context, &scratch)) {
+    KV_RETURN_IF_ERROR(CheckLogits(logits, &scratch.largest));
+  }
+  const int32_t most_likely = FirstOfLargest(logits, scratch.largest);
+  if (logits[most_likely] == kNever) {
     return MakeError(ErrorCode::kInvalid, "no token can follow: all {} have probability 0",
                      logits.size());
   }
-  SampledToken out;
-  out.token = Choose(logits, static_cast<int32_t>(most - logits.begin()), params,
-                     context.tokens.size(), &scratch.candidates);
-  if (params.logprobs >= 0) AddLogprobs(scratch.raw, params.logprobs, &out);
+  out.token = Choose(logits, most_likely, params, context.tokens.size(), &scratch);
+  if (params.logprobs >= 0) {
+    out.logprob = static_cast<float>(scratch.raw[out.token] - log_sum);
+  }
   return out;
 }
 

@@ -4,6 +4,7 @@
 #include <span>
 #include <vector>
 
+#include "sample/logits.h"
 #include "sample/params.h"
 
 namespace kvasir {
@@ -28,13 +29,16 @@ struct SampleContext {
       end_of_generation;  ///< the model's end tokens, for ignore_eos/min_tokens
 };
 
-/// Memory that Sample keeps between calls, to save allocations.
+/// Memory that Sample and Score keep between calls, to save allocations.
 struct SamplerScratch {
   struct Candidate {
-    double weight;  ///< probability, up to a common factor
+    float logit, weight;  ///< weight: probability, up to a common factor
     int32_t token;
   };
   std::vector<Candidate> candidates;
+  std::vector<int32_t> tokens;
+  std::vector<float> largest;  ///< of each block of logits
+  LogitWeights distribution;
   std::vector<float> raw;       ///< the logits as the model gave them, when logprobs are wanted
   std::vector<int32_t> counts;  ///< [vocab], zero between calls
 };
@@ -48,6 +52,7 @@ Result<SampledToken> Sample(std::span<float> logits, const SamplingParams& param
 
 /// The log probability of a given token, and the `most_likely` most likely ones. An error when a
 /// logit is NaN or +infinity.
-Result<SampledToken> Score(std::span<const float> logits, int32_t token, int32_t most_likely);
+Result<SampledToken> Score(std::span<const float> logits, int32_t token, int32_t most_likely,
+                           SamplerScratch& scratch);
 
 }  // namespace kvasir

@@ -179,6 +179,68 @@ TEST(Sampler, TypicalOfManyTokensKeepsWhatSortingAllOfThemWould) {
   }
 }
 
+/// What the filters keep of `logits` if all tokens are sorted, in double. Only for limits that no
+/// sum comes near to.
+std::vector<bool> KeptBySorting(const std::vector<float>& logits, const SamplingParams& params) {
+  const std::vector<double> p = Probabilities(logits, params.temperature);
+  std::vector<int> order = ByProbability(p);
+  if (params.top_k > 0) order.resize(std::min<size_t>(order.size(), params.top_k));
+  double sum = 0, reached = 0;
+  for (const int i : order) sum += p[i];
+  std::vector<bool> kept(p.size(), false);
+  for (const int i : order) {
+    if (reached >= params.top_p * sum || p[i] < params.min_p * p[order[0]]) break;
+    kept[i] = true;
+    reached += p[i];
+  }
+  return kept;
+}
+
+TEST(Sampler, FiltersOfManyTokensKeepWhatSortingAllOfThemWould) {
+  constexpr size_t kVocab = 3001;
+  for (const float scale : {0.5f, 2.0f, 8.0f}) {
+    std::vector<float> logits(kVocab);
+    uint32_t state = 7;
+    for (float& l : logits) {
+      state = state * 1664525u + 1013904223u;
+      l = scale * static_cast<float>(state >> 8) / (1 << 24) * static_cast<float>(state >> 28);
+    }
+    for (const SamplingParams& base : std::vector<SamplingParams>{{.temperature = 1},
+                                                                  {.top_k = 1},
+                                                                  {.top_k = 40},
+                                                                  {.top_k = 2000},
+                                                                  {.top_p = 0.01f},
+                                                                  {.top_p = 0.5f},
+                                                                  {.top_p = 0.97f},
+                                                                  {.min_p = 0.3f},
+                                                                  {.top_p = 0.9f, .min_p = 0.05f},
+                                                                  {.top_k = 100, .top_p = 0.8f}}) {
+      SamplingParams params = base;
+      params.temperature = 0.9f;
+      const std::vector<bool> kept = KeptBySorting(logits, params);
+      std::vector<bool> drawn(kVocab, false);
+      SamplerScratch scratch;
+      const std::vector<int32_t> tokens(3000, 0);
+      for (size_t i = 0; i < tokens.size(); ++i) {
+        std::vector<float> copy = logits;
+        const SampleContext context{.tokens = {tokens.data(), i},
+                                    .prompt_tokens = static_cast<int32_t>(i)};
+        const int32_t token = Sample(copy, params, context, scratch)->token;
+        ASSERT_TRUE(kept[token]) << token << " scale " << scale << " top_k " << params.top_k
+                                 << " top_p " << params.top_p << " min_p " << params.min_p;
+        drawn[token] = true;
+      }
+      // Whatever should come 20 times comes at least once.
+      const auto p = Probabilities(logits, params.temperature);
+      double sum = 0;
+      for (size_t i = 0; i < kVocab; ++i) sum += kept[i] ? p[i] : 0;
+      for (size_t i = 0; i < kVocab; ++i) {
+        EXPECT_TRUE(drawn[i] || !kept[i] || p[i] / sum * 3000 < 20) << i;
+      }
+    }
+  }
+}
+
 TEST(Sampler, FiltersWorkInTheirOrderOnWhatIsLeft) {
   const auto p = Probabilities(kLogits, 1.5);
   const auto order = ByProbability(p);
@@ -244,12 +306,39 @@ TEST(Sampler, LogprobsAreOfTheModelsOwnDistribution) {
   EXPECT_NEAR(token->top[2].logprob, std::log(p[7]), 1e-5);
 }
 
+TEST(Sampler, LogprobsOfManyTokensAreThoseOfTheSoftmax) {
+  std::vector<float> logits(3001);
+  uint32_t state = 3;
+  for (float& l : logits) {
+    state = state * 1664525u + 1013904223u;
+    l = static_cast<float>(state >> 20) / 256.0f;  // some are equal
+  }
+  const auto p = Probabilities(logits, 1);
+  const auto order = ByProbability(p);
+  SamplerScratch scratch;
+  for (const int32_t wanted : {0, 1, 20, 3001}) {
+    const auto scored = Score(logits, 17, wanted, scratch);
+    ASSERT_TRUE(scored.ok());
+    EXPECT_NEAR(scored->logprob, std::log(p[17]), 2e-6 - 2e-7 * std::log(p[17]));
+    ASSERT_EQ(scored->top.size(), static_cast<size_t>(wanted));
+    for (int32_t i = 0; i < wanted; ++i) {
+      EXPECT_EQ(scored->top[i].token, order[i]);
+      EXPECT_NEAR(scored->top[i].logprob, std::log(p[order[i]]), 1e-5);
+    }
+  }
+}
+
 TEST(Sampler, WhatIsNoNumberFailsTheRequest) {
   SamplerScratch scratch;
   for (const float bad : {NAN, INFINITY}) {
     std::vector<float> logits = {0, bad, 1};
     EXPECT_FALSE(Sample(logits, {}, {}, scratch).ok());
   }
+  // Made by a penalty.
+  std::vector<float> huge = {1, 3e38f};
+  EXPECT_FALSE(Sample(huge, {.repetition_penalty = 0.1f},
+                      {.tokens = std::vector<int32_t>{1}, .prompt_tokens = 1}, scratch)
+                   .ok());
   std::vector<float> none = {-INFINITY, -INFINITY};
   EXPECT_FALSE(Sample(none, {}, {}, scratch).ok());
   std::vector<float> one = {-INFINITY, -3};

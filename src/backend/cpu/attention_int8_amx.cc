@@ -1,8 +1,8 @@
 #include <immintrin.h>
 
 #include "backend/cpu/attention_kernels.h"
-#include "backend/cpu/exp_constants.h"
 #include "backend/cpu/tiles.h"
+#include "base/exp_constants.h"
 
 // Only intrinsics and this namespace: nothing compiled here may replace a baseline function.
 namespace kvasir::amx {

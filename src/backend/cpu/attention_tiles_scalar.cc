@@ -4,8 +4,8 @@
 #include <limits>
 
 #include "backend/cpu/attention_kernels.h"
-#include "backend/cpu/exp_constants.h"
 #include "backend/cpu/tile_product_scalar.h"
+#include "base/exp_constants.h"
 #include "tensor/half.h"
 
 namespace kvasir::scalar {

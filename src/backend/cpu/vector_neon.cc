@@ -1,8 +1,8 @@
 #define HWY_COMPILE_ONLY_STATIC
 #include <hwy/highway.h>
 
-#include "backend/cpu/exp_constants.h"
 #include "backend/cpu/vector_kernels.h"
+#include "base/exp_constants.h"
 #include "kv/layout.h"
 
 namespace kvasir::neon {

@@ -3,8 +3,8 @@
 #include <cstring>
 #include <limits>
 
-#include "backend/cpu/exp_constants.h"
 #include "backend/cpu/vector_kernels.h"
+#include "base/exp_constants.h"
 #include "kv/layout.h"
 #include "tensor/half.h"
 
