@@ -7,6 +7,7 @@
 
 #include "backend/matrix.h"
 #include "base/result.h"
+#include "base/thread_pool.h"
 #include "kv/layout.h"
 #include "tensor/dtype.h"
 
@@ -149,6 +150,10 @@ class Backend {
   /// gate[r][i] = activation(gate[r][i]) * up[r][i]; both [rows][dim], strides `stride`.
   virtual void GatedActivation(float* gate, const float* up, int32_t rows, int32_t dim,
                                int64_t stride, GateActivation activation) = 0;
+
+  /// Runs fn(0) .. fn(threads() - 1) on the threads that compute here, between ops; returns when
+  /// all are done, and throws what one of them threw.
+  virtual void OnThreads(WorkerFn fn) = 0;
 
   virtual OpCounters counters() const = 0;
   /// Some hundredths of a second, between steps; `buffer_bytes` are read, and given back.

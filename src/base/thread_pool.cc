@@ -4,7 +4,9 @@
 #include <sched.h>
 
 #include <atomic>
+#include <exception>
 #include <thread>
+#include <utility>
 
 #include "base/check.h"
 #include "base/cpu.h"
@@ -50,7 +52,8 @@ struct ThreadPool::State {
   const WorkerFn* fn = nullptr;
   std::atomic<uint32_t> round{0};  // odd or even does not matter: it changes with every Run
   std::atomic<int> running{0};
-  std::atomic<bool> quit{false};
+  std::atomic<bool> quit{false}, failed{false};
+  std::exception_ptr error;  // of whoever set `failed`
 
   // Here, not in the pool's: a thread that cannot be started leaves the others to be ended.
   ~State() {
@@ -60,13 +63,21 @@ struct ThreadPool::State {
     for (std::thread& t : threads) t.join();
   }
 
+  void Call(int worker) {
+    try {
+      (*fn)(worker);
+    } catch (...) {
+      if (!failed.exchange(true, std::memory_order_relaxed)) error = std::current_exception();
+    }
+  }
+
   void Work(int worker) {
     uint32_t seen = 0;
     while (true) {
       WaitWhileEqual(round, seen);
       seen = round.load(std::memory_order_acquire);
       if (quit.load(std::memory_order_relaxed)) return;
-      (*fn)(worker);
+      Call(worker);
       if (running.fetch_sub(1, std::memory_order_acq_rel) == 1) running.notify_one();
     }
   }
@@ -91,17 +102,19 @@ ThreadPool::~ThreadPool() = default;
 
 void ThreadPool::Run(WorkerFn fn) {
   State& s = *state_;
+  s.fn = &fn;
   if (threads_ > 1) {
-    s.fn = &fn;
     s.running.store(threads_ - 1, std::memory_order_relaxed);
     s.round.fetch_add(1, std::memory_order_acq_rel);
     s.round.notify_all();
   }
-  fn(0);
+  s.Call(0);
   for (int left = s.running.load(std::memory_order_acquire); left != 0;
        left = s.running.load(std::memory_order_acquire)) {
     WaitWhileEqual(s.running, left);
   }
+  if (s.failed.exchange(false, std::memory_order_relaxed))
+    std::rethrow_exception(std::exchange(s.error, nullptr));
 }
 
 Range Split(size_t items, int worker, int workers) {

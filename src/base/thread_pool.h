@@ -38,7 +38,8 @@ class ThreadPool {
 
   int size() const { return threads_; }
 
-  /// Runs fn(0) .. fn(size() - 1), one on each worker, and returns when all are done.
+  /// Runs fn(0) .. fn(size() - 1), one on each worker, and returns when all are done. What the
+  /// first of them throws is thrown then.
   void Run(WorkerFn fn);
 
  private:

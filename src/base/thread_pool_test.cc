@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <new>
 #include <vector>
 
 namespace kvasir {
@@ -28,6 +29,25 @@ TEST(ThreadPool, WorkersSeeWhatTheCallerWroteBefore) {
     pool.Run([&](int) { wrong += value != round; });
   }
   EXPECT_EQ(wrong.load(), 0);
+}
+
+TEST(ThreadPool, WhatAWorkerThrowsIsThrownWhenAllAreDone) {
+  for (const int threads : {1, 2, 4}) {
+    ThreadPool pool(threads, false);
+    for (int thrower = 0; thrower < threads; ++thrower) {
+      std::atomic<int> done{0};
+      const auto run = [&] {
+        pool.Run([&](int worker) {
+          if (worker == thrower) throw std::bad_alloc();
+          ++done;
+        });
+      };
+      EXPECT_THROW(run(), std::bad_alloc);
+      EXPECT_EQ(done.load(), threads - 1);
+      pool.Run([&](int) { ++done; });
+      EXPECT_EQ(done.load(), 2 * threads - 1);
+    }
+  }
 }
 
 TEST(ThreadPool, EndsWithoutEverHavingRun) {

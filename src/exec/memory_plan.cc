@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/checked.h"
+#include "exec/model_executor.h"
 #include "kv/manager.h"
 #include "model/model.h"
 #include "model/weights.h"
@@ -58,7 +59,8 @@ Result<MemoryPlan> PlanMemory(const GgufFile& file, const ModelConfig& config,
                                 .max_logit_rows = request.max_logit_rows,
                                 .max_tokens = context,
                                 .max_layered_rows = kMostLayeredRows},
-                               backend);
+                               backend) +
+           ModelExecutor::ScratchBytes(config, backend);
   };
   int64_t context = request.context > 0 ? request.context : config.context;
   p.scratch_bytes = scratch_for(context);

@@ -1,6 +1,7 @@
 #include "exec/model_executor.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <utility>
 
@@ -9,7 +10,16 @@
 namespace kvasir {
 
 ModelExecutor::ModelExecutor(Model* model, KvStorage kv, std::vector<int32_t> end_of_generation)
-    : model_(model), kv_(kv), end_of_generation_(std::move(end_of_generation)) {}
+    : model_(model),
+      kv_(kv),
+      end_of_generation_(std::move(end_of_generation)),
+      samplers_(static_cast<size_t>(model->backend().threads())) {}
+
+size_t ModelExecutor::ScratchBytes(const ModelConfig& config, const Backend& backend) {
+  const auto vocab = static_cast<size_t>(config.vocab);
+  return static_cast<size_t>(backend.threads()) *
+         (SamplerScratch::Bytes(vocab) + vocab * sizeof(float));
+}
 
 void ModelExecutor::Submit(const StepPlan& plan) {
   CHECK(plan_ == nullptr);
@@ -44,7 +54,8 @@ std::span<float> ModelExecutor::RunForward() {
   return model_->Forward(batch, wanted_, kv_, {last.first_layer, last.layers});
 }
 
-SliceResult ModelExecutor::SampleSlice(const SeqSlice& slice, std::span<float> rows) {
+SliceResult ModelExecutor::SampleSlice(const SeqSlice& slice, std::span<float> rows,
+                                       Sampler* with) const {
   SliceResult out{.sequence = slice.sequence, .tokens = {}, .prompt_logprobs = {}, .error = {}};
   const auto vocab = static_cast<size_t>(model_->config().vocab);
   if (slice.prompt_logprobs >= 0) {
@@ -52,7 +63,8 @@ SliceResult ModelExecutor::SampleSlice(const SeqSlice& slice, std::span<float> r
       const int32_t next = slice.first_pos + i + 1;
       if (next >= slice.prompt_tokens) break;
       const auto row = rows.subspan(static_cast<size_t>(i - slice.wanted_begin) * vocab, vocab);
-      Result<SampledToken> scored = Score(row, slice.tokens[next], slice.prompt_logprobs, scratch_);
+      Result<SampledToken> scored =
+          Score(row, slice.tokens[next], slice.prompt_logprobs, with->scratch);
       if (!scored.ok()) {
         out.error = scored.error();
         return out;
@@ -64,7 +76,7 @@ SliceResult ModelExecutor::SampleSlice(const SeqSlice& slice, std::span<float> r
   const SampleContext context{slice.tokens, slice.prompt_tokens, end_of_generation_};
   const std::span<float> last = rows.last(vocab);
   const auto sample = [&](const SamplingParams& params) {
-    Result<SampledToken> token = Sample(last, params, context, scratch_);
+    Result<SampledToken> token = Sample(last, params, context, with->scratch);
     if (token.ok()) {
       out.tokens.push_back(std::move(*token));
     } else {
@@ -73,15 +85,41 @@ SliceResult ModelExecutor::SampleSlice(const SeqSlice& slice, std::span<float> r
     return token.ok();
   };
   // Sampling changes the logits.
-  if (slice.samples > 1) logits_copy_.assign(last.begin(), last.end());
+  if (slice.samples > 1) with->logits.assign(last.begin(), last.end());
   if (!sample(*slice.sampling) || slice.samples == 1) return out;
   SamplingParams params = *slice.sampling;
   for (int32_t i = 1; i < slice.samples; ++i) {
     ++params.stream;
-    std::copy(logits_copy_.begin(), logits_copy_.end(), last.begin());
+    std::copy(with->logits.begin(), with->logits.end(), last.begin());
     if (!sample(params)) return out;
   }
   return out;
+}
+
+std::vector<SliceResult> ModelExecutor::SampleSlices(std::span<float> logits) {
+  const auto vocab = static_cast<size_t>(model_->config().vocab);
+  sampled_.clear();
+  size_t row = 0;
+  for (const SeqSlice& s : plan_->slices) {
+    const auto wanted = static_cast<size_t>(s.wanted_end - s.wanted_begin);
+    const std::span<float> rows = logits.subspan(row * vocab, wanted * vocab);
+    row += wanted;
+    if (!s.has_result()) continue;
+    CHECK(s.sampling == nullptr || wanted > 0);
+    sampled_.push_back({&s, rows});
+  }
+  std::vector<SliceResult> results(sampled_.size());
+  std::atomic<size_t> next{0};
+  const auto work = [&](int worker) {
+    for (size_t i = next++; i < sampled_.size(); i = next++)
+      results[i] = SampleSlice(*sampled_[i].slice, sampled_[i].rows, &samplers_[worker]);
+  };
+  if (sampled_.size() > 1) {
+    model_->backend().OnThreads(work);
+  } else {
+    work(0);
+  }
+  return results;
 }
 
 StepResult ModelExecutor::Collect() {
@@ -93,21 +131,11 @@ StepResult ModelExecutor::Collect() {
   const std::span<float> logits = RunForward();
   const OpCounters work = model_->backend().counters() - before;
   StepResult result{.step = plan_->step,
-                    .slices = {},
+                    .slices = SampleSlices(logits),
                     .error = {},
                     .work = {.flops = work.matmul_flops + work.attention_flops,
                              .bytes_read = work.weight_bytes + work.kv_bytes_read},
                     .logits = logits};
-  const auto vocab = static_cast<size_t>(model_->config().vocab);
-  size_t row = 0;
-  for (const SeqSlice& s : plan_->slices) {
-    const auto wanted = static_cast<size_t>(s.wanted_end - s.wanted_begin);
-    const std::span<float> rows = logits.subspan(row * vocab, wanted * vocab);
-    row += wanted;
-    if (!s.has_result()) continue;
-    CHECK(s.sampling == nullptr || wanted > 0);
-    result.slices.push_back(SampleSlice(s, rows));
-  }
   plan_ = nullptr;
   return result;
 }

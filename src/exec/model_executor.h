@@ -15,25 +15,39 @@ class ModelExecutor final : public Executor {
   /// `end_of_generation`: the model's end tokens, for min_tokens and ignore_eos.
   ModelExecutor(Model* model, KvStorage kv, std::vector<int32_t> end_of_generation);
 
+  /// What samplers keep, at most; it is not allocated before it is needed.
+  static size_t ScratchBytes(const ModelConfig& config, const Backend& backend);
+
   void Submit(const StepPlan& plan) override;
   StepResult Collect() override;
 
  private:
   std::span<float> RunForward();
+  /// What one thread samples with.
+  struct Sampler {
+    SamplerScratch scratch;
+    std::vector<float> logits;  // for all samples of a row but the last
+  };
   /// `rows`: logits of the slice's wanted rows, [wanted][vocab].
-  SliceResult SampleSlice(const SeqSlice& slice, std::span<float> rows);
+  SliceResult SampleSlice(const SeqSlice& slice, std::span<float> rows, Sampler* with) const;
+  /// Results of all slices that have one, in order.
+  std::vector<SliceResult> SampleSlices(std::span<float> logits);
 
   Model* model_;
   KvStorage kv_;
   std::vector<int32_t> end_of_generation_;
   const StepPlan* plan_ = nullptr;
-  SamplerScratch scratch_;
-  HeldRows held_;                   // of the model, between its layers
-  std::vector<float> logits_copy_;  // for all samples of a row but the last
+  std::vector<Sampler> samplers_;  // one a thread
+  HeldRows held_;                  // of the model, between its layers
   // Flat arrays of the current step, kept to reuse their memory.
   std::vector<int32_t> tokens_, positions_;
   std::vector<BatchSlice> slices_;
   std::vector<WantedRows> wanted_;
+  struct Sampled {
+    const SeqSlice* slice;
+    std::span<float> rows;
+  };
+  std::vector<Sampled> sampled_;
 };
 
 }  // namespace kvasir

@@ -45,6 +45,7 @@ class Model {
                              const Backend& backend);
 
   const ModelConfig& config() const { return config_; }
+  Backend& backend() { return *backend_; }
   const Backend& backend() const { return *backend_; }
 
   /// Computes the rows of `batch`: appends their K and V to the cache, and returns the logits of

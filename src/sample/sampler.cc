@@ -83,21 +83,20 @@ void KeepTopK(std::vector<Candidate>* c, size_t k) {
   c->resize(k);
 }
 
-/// How many of `items`, put so that these are first, are the smallest set of the first by `before`
-/// whose weights reach `wanted`; all, where all do not. Nothing is sorted but a few around where it
-/// ends: a flat distribution over 128,256 tokens took 29 ms when all were, which is longer than a
-/// step (2026-11-24).
-template <typename T, typename Before, typename Weight>
-size_t SmallestSet(std::vector<T>* items, double wanted, Before before, Weight weight) {
-  const auto at = [items](size_t i) { return items->begin() + static_cast<ptrdiff_t>(i); };
+/// Keeps the smallest set of the first by `before` whose weights reach `wanted`; all, where all do
+/// not. Nothing is sorted but a few around where it ends: a flat distribution over 128,256 tokens
+/// took 29 ms when all were, which is longer than a step (2026-11-24).
+template <typename Before>
+void KeepSmallestSet(std::vector<Candidate>* c, double wanted, Before before) {
+  const auto at = [c](size_t i) { return c->begin() + static_cast<ptrdiff_t>(i); };
   double reached = 0;  // by those before `begin`, all of which are kept; `end` and on are not
-  size_t begin = 0, end = items->size();
+  size_t begin = 0, end = c->size();
   constexpr size_t kFew = 64;
   while (end - begin > kFew) {
     const size_t middle = begin + (end - begin) / 8;  // most distributions are steep
     std::nth_element(at(begin), at(middle), at(end), before);
     double sum = 0;
-    for (size_t i = begin; i < middle; ++i) sum += weight((*items)[i]);
+    for (size_t i = begin; i < middle; ++i) sum += (*c)[i].weight;
     if (reached + sum >= wanted) {
       end = middle;
     } else {
@@ -106,13 +105,8 @@ size_t SmallestSet(std::vector<T>* items, double wanted, Before before, Weight w
     }
   }
   std::sort(at(begin), at(end), before);
-  while (begin < end && reached < wanted) reached += weight((*items)[begin++]);
-  return std::max<size_t>(begin, 1);
-}
-
-/// The smallest set of the most likely whose weights reach `wanted`.
-void KeepMostLikely(std::vector<Candidate>* c, double wanted) {
-  c->resize(SmallestSet(c, wanted, MoreLikely, [](const Candidate& x) { return x.weight; }));
+  while (begin < end && reached < wanted) reached += (*c)[begin++].weight;
+  c->resize(std::max<size_t>(begin, 1));
 }
 
 /// The smallest set of those whose surprise is closest to the entropy and whose probability reaches
@@ -127,17 +121,11 @@ void KeepTypical(std::vector<Candidate>* c, float top, const SamplingParams& par
   for (const Candidate& x : *c) {
     if (x.weight > 0) entropy += x.weight / sum * surprise(x);
   }
-  std::vector<std::pair<double, Candidate>> order;
-  order.reserve(c->size());
-  for (const Candidate& x : *c) order.emplace_back(std::abs(surprise(x) - entropy), x);
-  const size_t kept = SmallestSet(
-      &order, params.typical_p * sum,
-      [](const auto& a, const auto& b) {
-        return a.first != b.first ? a.first < b.first : a.second.token < b.second.token;
-      },
-      [](const auto& x) { return x.second.weight; });
-  c->clear();
-  for (size_t i = 0; i < kept; ++i) c->push_back(order[i].second);
+  const auto more_typical = [&](const Candidate& a, const Candidate& b) {
+    const double x = std::abs(surprise(a) - entropy), y = std::abs(surprise(b) - entropy);
+    return x != y ? x < y : a.token < b.token;
+  };
+  KeepSmallestSet(c, params.typical_p * sum, more_typical);
 }
 
 void KeepMinP(std::vector<Candidate>* c, float p) {
@@ -204,7 +192,7 @@ int32_t Choose(std::span<const float> logits, int32_t most_likely, const Samplin
     KeepTypical(&c, top, p);
     sum = Sum(c);
   }
-  if (p.top_p < 1.0f) KeepMostLikely(&c, p.top_p * sum);
+  if (p.top_p < 1.0f) KeepSmallestSet(&c, p.top_p * sum, MoreLikely);
   KeepMinP(&c, p.min_p);
   return Draw(c, uniform);
 }
@@ -232,6 +220,13 @@ std::vector<TokenLogprob> MostLikely(std::span<const float> logits, double log_s
 }
 
 }  // namespace
+
+size_t SamplerScratch::Bytes(size_t vocab) {
+  const size_t each = sizeof(Candidate) + sizeof(tokens[0]) + sizeof(distribution.weights[0]) +
+                      sizeof(raw[0]) + sizeof(counts[0]);
+  const size_t block = sizeof(largest[0]) + sizeof(distribution.sums[0]);
+  return vocab * each + vocab / kLogitBlock * block;
+}
 
 Result<SampledToken> Score(std::span<const float> logits, int32_t token, int32_t most_likely,
                            SamplerScratch& scratch) {

@@ -31,6 +31,9 @@ struct SampleContext {
 
 /// Memory that Sample and Score keep between calls, to save allocations.
 struct SamplerScratch {
+  /// What it grows to at most.
+  static size_t Bytes(size_t vocab);
+
   struct Candidate {
     float logit, weight;  ///< weight: probability, up to a common factor
     int32_t token;

@@ -143,6 +143,8 @@ class CpuBackend final : public Backend {
     ForRows(rows, [&](int32_t r) { kernel(gate + r * stride, up + r * stride, dim); });
   }
 
+  void OnThreads(WorkerFn fn) override { pool_.Run(fn); }
+
   OpCounters counters() const override { return counters_; }
 
   MachineLimits MeasureLimits(DType weights, size_t buffer_bytes) override {
