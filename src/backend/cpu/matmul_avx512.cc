@@ -10,13 +10,6 @@ namespace {
 #include "backend/cpu/matmul_avx512-inl.h"
 #include "backend/cpu/matmul_blocks_avx512-inl.h"
 
-template <PackFormat F>
-void Panels(const PanelArgs& a) {
-  for (int32_t p = 0; p < a.panels; ++p) {
-    VnniPanel<F>(a, a.weights + static_cast<size_t>(p) * a.panel_bytes, p * 16, 0);
-  }
-}
-
 uint64_t Int8Peak(int64_t rounds) {
   PeakLoop(rounds, _mm512_setzero_si512(), _mm512_set1_epi8(1), _mm512_set1_epi8(2),
            [](__m512i v, __m512i a, __m512i b) { return _mm512_dpbusd_epi32(v, a, b); });
@@ -29,10 +22,10 @@ const MatMulKernels kMatMul = {
     avx2::QuantizeRow,
     nullptr,
     {FloatPanels<PackFormat::kF32>, FloatPanels<PackFormat::kF16>, FloatPanels<PackFormat::kBF16>,
-     Panels<PackFormat::kQ4>, Panels<PackFormat::kQ4M>, Panels<PackFormat::kQ4K>,
-     Panels<PackFormat::kQ5K>, Panels<PackFormat::kQ6K>, Panels<PackFormat::kQ8>,
-     Panels<PackFormat::kQ8M>, Panels<PackFormat::kQ8F>, Panels<PackFormat::kQ8F2>,
-     Panels<PackFormat::kQ8FM2>, BlockPanels<PackFormat::kI4>, BlockPanels<PackFormat::kI8>},
+     VnniPanels<PackFormat::kQ4>, VnniPanels<PackFormat::kQ4M>, VnniPanels<PackFormat::kQ4K>,
+     VnniPanels<PackFormat::kQ5K>, VnniPanels<PackFormat::kQ6K>, VnniPanels<PackFormat::kQ8>,
+     VnniPanels<PackFormat::kQ8M>, VnniPanels<PackFormat::kQ8F>, VnniPanels<PackFormat::kQ8F2>,
+     VnniPanels<PackFormat::kQ8FM2>, BlockPanels<PackFormat::kI4>, BlockPanels<PackFormat::kI8>},
     Int8Peak,
     FloatPeak,
     nullptr,
