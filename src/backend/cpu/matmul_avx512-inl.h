@@ -267,45 +267,67 @@ void VnniPanels(const PanelArgs& a) {
   for (; p < a.panels; ++p) AllRows<F, 8, 1>(a, p);
 }
 
-template <PackFormat F, int R>
-KV_INLINE void FloatRows(const PanelArgs& a, const uint8_t* panel, int64_t r, int64_t first) {
-  __m512 acc[R];
-  for (int i = 0; i < R; ++i) acc[i] = _mm512_setzero_ps();
+/// Rows [r, r + R) of panels [p, p + N).
+template <PackFormat F, int R, int N>
+KV_INLINE void FloatRows(const PanelArgs& a, int64_t p, int64_t r) {
+  __m512 acc[R][N];
+  for (auto& row : acc) {
+    for (__m512& v : row) v = _mm512_setzero_ps();
+  }
   const float* x = a.x + r * a.x_stride;
+  const uint8_t* panel[N];
+  for (int n = 0; n < N; ++n) panel[n] = a.weights + static_cast<size_t>(p + n) * a.panel_bytes;
+  const auto add = [&](const __m512(&w)[N], int64_t k) __attribute__((always_inline)) {
+    for (int i = 0; i < R; ++i) {
+      const __m512 v = _mm512_set1_ps(x[i * a.x_stride + k]);
+      for (int n = 0; n < N; ++n) acc[i][n] = _mm512_fmadd_ps(w[n], v, acc[i][n]);
+    }
+  };
   constexpr int64_t kStep = F == PackFormat::kBF16 ? 2 : 1;
   for (int64_t k = 0; k < a.k; k += kStep) {
-    __m512 w, odd = _mm512_setzero_ps();
-    if constexpr (F == PackFormat::kF32) {
-      w = _mm512_loadu_ps(panel + k * 64);
-    } else if constexpr (F == PackFormat::kF16) {
-      w = HalfToFloat(panel + k * 32);
-    } else {
-      const __m512i v = _mm512_loadu_si512(panel + k * 32);
-      w = _mm512_castsi512_ps(_mm512_slli_epi32(v, 16));
-      odd = _mm512_castsi512_ps(
-          _mm512_and_si512(v, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
-    }
-    for (int i = 0; i < R; ++i) {
-      acc[i] = _mm512_fmadd_ps(w, _mm512_set1_ps(x[i * a.x_stride + k]), acc[i]);
-    }
-    if (kStep == 2 && k + 1 < a.k) {
-      for (int i = 0; i < R; ++i) {
-        acc[i] = _mm512_fmadd_ps(odd, _mm512_set1_ps(x[i * a.x_stride + k + 1]), acc[i]);
+    __m512 w[N], odd[N];
+    for (int n = 0; n < N; ++n) {
+      if constexpr (F == PackFormat::kF32) {
+        w[n] = _mm512_loadu_ps(panel[n] + k * 64);
+      } else if constexpr (F == PackFormat::kF16) {
+        w[n] = HalfToFloat(panel[n] + k * 32);
+      } else {
+        const __m512i v = _mm512_loadu_si512(panel[n] + k * 32);
+        w[n] = _mm512_castsi512_ps(_mm512_slli_epi32(v, 16));
+        odd[n] = _mm512_castsi512_ps(
+            _mm512_and_si512(v, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
       }
     }
+    add(w, k);
+    if (kStep == 2 && k + 1 < a.k) add(odd, k + 1);
   }
-  for (int i = 0; i < R; ++i) StoreRow(a, r + i, first, acc[i]);
+  for (int i = 0; i < R; ++i) {
+    for (int n = 0; n < N; ++n) StoreRow(a, r + i, (p + n) * 16, acc[i][n]);
+  }
+}
+
+/// Six rows through four panels load 10 operands for 24 products, twelve through one 13 for 12; of
+/// one row, four panels are as many chains of additions, of which one takes longer than its weights
+/// take to come. bf16: 512 rows 80 ms instead of 107, 2 rows 0.49 instead of 1.2, 1 row 0.51
+/// instead of 0.58, the speed of memory (2048 x 8192, 2 threads, EPYC with AVX-512, 2026-11-27).
+template <PackFormat F, int N>
+KV_INLINE void AllFloatRows(const PanelArgs& a, int64_t p) {
+  constexpr int R = N == 1 ? 12 : 6;
+  int64_t r = 0;
+  for (; r + R <= a.rows; r += R) FloatRows<F, R, N>(a, p, r);
+  if constexpr (R > 4) {
+    for (; r + 4 <= a.rows; r += 4) FloatRows<F, 4, N>(a, p, r);
+  }
+  for (; r + 2 <= a.rows; r += 2) FloatRows<F, 2, N>(a, p, r);
+  for (; r < a.rows; ++r) FloatRows<F, 1, N>(a, p, r);
 }
 
 template <PackFormat F>
 void FloatPanels(const PanelArgs& a) {
-  for (int32_t p = 0; p < a.panels; ++p) {
-    const uint8_t* panel = a.weights + static_cast<size_t>(p) * a.panel_bytes;
-    int64_t r = 0;
-    for (; r + 12 <= a.rows; r += 12) FloatRows<F, 12>(a, panel, r, p * 16);
-    for (; r + 4 <= a.rows; r += 4) FloatRows<F, 4>(a, panel, r, p * 16);
-    for (; r < a.rows; ++r) FloatRows<F, 1>(a, panel, r, p * 16);
-  }
+  constexpr int N = 4;
+  int64_t p = 0;
+  for (; p + N <= a.panels; p += N) AllFloatRows<F, N>(a, p);
+  for (; p < a.panels; ++p) AllFloatRows<F, 1>(a, p);
 }
 
 /// Sixteen independent chains of `step` on registers alone. Registers that an asm statement claims
