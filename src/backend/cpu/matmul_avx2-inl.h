@@ -1,0 +1,245 @@
+// Products in registers of 256 bits, shared by the avx2 and the avxvnni kernels, which are compiled
+// with different flags: included once in each, inside their own namespace. No include guard.
+//
+// A panel's 16 columns are two registers. How integers are multiplied is the includer's.
+
+#define KV_INLINE inline __attribute__((always_inline))
+
+KV_INLINE __m256 HalfToFloat(const uint8_t* p) {
+  return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+KV_INLINE __m256 ByteToFloat(const uint8_t* p) {
+  return _mm256_cvtepi32_ps(
+      _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+}
+
+KV_INLINE __m256 SignedByteToFloat(const uint8_t* p) {
+  return _mm256_cvtepi32_ps(
+      _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+}
+
+/// Scales and minima of a group: [half of the group][half of the columns].
+struct Scales {
+  __m256 d[2][2], m[2][2];
+};
+
+template <PackFormat F>
+KV_INLINE const uint8_t* GroupOf(const uint8_t* panel, int64_t g, Scales* s) {
+  if constexpr (kSuper<F>) {
+    const uint8_t* record = panel + static_cast<size_t>(g / 8) * kSuperBytes<F>;
+    const uint8_t* scales = record + kSubScalesAt<F> + g % 8 * kHalves<F> * 16;
+    const __m256 sign = _mm256_set1_ps(-0.0f);
+    for (int c = 0; c < 2; ++c) {
+      const __m256 d = HalfToFloat(record + kSuperScalesAt + c * 16);
+      if constexpr (kHasMin<F>) {
+        const uint8_t* mins = record + kSubMinsAt<F> + g % 8 * 16;
+        s->d[0][c] = _mm256_mul_ps(d, ByteToFloat(scales + c * 8));
+        s->m[0][c] =
+            _mm256_xor_ps(sign, _mm256_mul_ps(HalfToFloat(record + kSuperMinsAt<F> + c * 16),
+                                              ByteToFloat(mins + c * 8)));
+      } else {
+        for (int h = 0; h < kHalves<F>; ++h)
+          s->d[h][c] = _mm256_mul_ps(d, SignedByteToFloat(scales + h * 16 + c * 8));
+      }
+    }
+    return record + kSuperWeightsAt<F> + g % 8 * kWeightBytes<F>;
+  } else {
+    const uint8_t* record = panel + static_cast<size_t>(g) * kGroupStep<F>;
+    for (int part = 0; part < kScaleParts<F>; ++part) {
+      for (int c = 0; c < 2; ++c) {
+        const uint8_t* at =
+            record + kWeightBytes<F> + (static_cast<size_t>(part) * 16 + c * 8) * kScaleBytes<F>;
+        const __m256 v =
+            kHalfScales<F> ? HalfToFloat(at) : _mm256_loadu_ps(reinterpret_cast<const float*>(at));
+        if (part < kHalves<F>)
+          s->d[part][c] = v;
+        else
+          s->m[part - kHalves<F>][c] = v;
+      }
+    }
+    return record;
+  }
+}
+
+/// Adds a (half) group's integer dot of one row to its accumulators.
+template <PackFormat F>
+KV_INLINE void Accumulate(const Scales& s, int h, float d, int32_t sum, __m256i dot0, __m256i dot1,
+                          __m256 acc[2]) {
+  const __m256 scale = _mm256_set1_ps(d);
+  acc[0] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot0), _mm256_mul_ps(s.d[h][0], scale), acc[0]);
+  acc[1] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot1), _mm256_mul_ps(s.d[h][1], scale), acc[1]);
+  if constexpr (kHasMin<F>) {
+    const __m256 total = _mm256_set1_ps(d * static_cast<float>(sum));
+    acc[0] = _mm256_fmadd_ps(s.m[h][0], total, acc[0]);
+    acc[1] = _mm256_fmadd_ps(s.m[h][1], total, acc[1]);
+  }
+}
+
+KV_INLINE __m256i Quad(const int8_t* q) {
+  int32_t bytes;
+  __builtin_memcpy(&bytes, q, 4);
+  return _mm256_set1_epi32(bytes);
+}
+
+/// Half C of the columns of unsigned weights of five or six bits: quad j (of 4) of a group, P = 0
+/// of its first 16 inputs.
+template <PackFormat F, int J, int P>
+KV_INLINE __m256i UnsignedWeights(const uint8_t* group, int c) {
+  constexpr int kBit = HighBitsAt<F>(J, P), kShift = kBit % 8;
+  const auto load = [](const uint8_t* p) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  };
+  const __m256i v = load(group + J * 64 + c * 32), b = load(group + 256 + kBit / 8 * 64 + c * 32);
+  const __m256i mask = _mm256_set1_epi8(static_cast<char>(((1 << (kBits<F> - 4)) - 1) << 4));
+  const __m256i high =
+      kShift < 4 ? _mm256_slli_epi16(b, (4 - kShift) & 7) : _mm256_srli_epi16(b, (kShift - 4) & 7);
+  return _mm256_or_si256(
+      _mm256_and_si256(P == 0 ? v : _mm256_srli_epi16(v, 4), _mm256_set1_epi8(15)),
+      _mm256_and_si256(high, mask));
+}
+
+KV_INLINE void StoreRow(const PanelArgs& a, int64_t row, int64_t first, __m256 acc[2]) {
+  float* out = a.out + row * a.out_stride + first;
+  if (first + 16 <= a.columns) {
+    for (int c = 0; c < 2; ++c) {
+      __m256 v = acc[c];
+      if (a.bias != nullptr) v = _mm256_add_ps(v, _mm256_loadu_ps(a.bias + first + c * 8));
+      if (a.add) v = _mm256_add_ps(_mm256_loadu_ps(out + c * 8), v);
+      _mm256_storeu_ps(out + c * 8, v);
+    }
+    return;
+  }
+  float values[16];
+  _mm256_storeu_ps(values, acc[0]);
+  _mm256_storeu_ps(values + 8, acc[1]);
+  for (int64_t n = 0; first + n < a.columns; ++n) {
+    float v = values[n];
+    if (a.bias != nullptr) v += a.bias[first + n];
+    out[n] = a.add ? out[n] + v : v;
+  }
+}
+
+/// Products::Group<F, R> adds a group of R rows to their sums.
+template <class Products, PackFormat F, int R>
+KV_INLINE void PanelRows(const PanelArgs& a, const uint8_t* panel, int64_t r, int64_t first) {
+  __m256 acc[R][2];
+  for (int i = 0; i < R; ++i) acc[i][0] = acc[i][1] = _mm256_setzero_ps();
+  for (int64_t g = 0; g < a.k / 32; ++g) {
+    Scales s;
+    const uint8_t* group = GroupOf<F>(panel, g, &s);
+    if constexpr (R == 1) {
+      // One row streams the weights from memory: ask for them ahead of the hardware prefetcher,
+      // which stops at page ends.
+      const uint8_t* ahead = panel + static_cast<size_t>(g) * kGroupStep<F> + 4096;
+      for (size_t line = 0; line < kGroupStep<F>; line += 64)
+        _mm_prefetch(reinterpret_cast<const char*>(ahead + line), _MM_HINT_T0);
+    }
+    Products::template Group<F, R>(group, s, a, r, g, acc);
+  }
+  for (int i = 0; i < R; ++i) StoreRow(a, r + i, first, acc[i]);
+}
+
+/// Products::kTile<F> rows share the unpacking of a group.
+template <class Products, PackFormat F>
+void Panels(const PanelArgs& a) {
+  constexpr int kTile = Products::template kTile<F>;
+  for (int32_t p = 0; p < a.panels; ++p) {
+    const uint8_t* panel = a.weights + static_cast<size_t>(p) * a.panel_bytes;
+    int64_t r = 0;
+    for (; r + kTile <= a.rows; r += kTile) PanelRows<Products, F, kTile>(a, panel, r, p * 16);
+    for (; r < a.rows; ++r) PanelRows<Products, F, 1>(a, panel, r, p * 16);
+  }
+}
+
+/// Weights of input k (bf16: k must be even; gives k and k + 1) for 16 columns.
+template <PackFormat F>
+KV_INLINE void LoadFloats(const uint8_t* panel, int64_t k, __m256 w[2]) {
+  if constexpr (F == PackFormat::kF32) {
+    const float* at = reinterpret_cast<const float*>(panel) + k * 16;
+    w[0] = _mm256_loadu_ps(at);
+    w[1] = _mm256_loadu_ps(at + 8);
+  } else {
+    w[0] = HalfToFloat(panel + k * 32);
+    w[1] = HalfToFloat(panel + k * 32 + 16);
+  }
+}
+
+/// Rows [r, r + R) of panels [p, p + N).
+template <PackFormat F, int R, int N>
+KV_INLINE void FloatRows(const PanelArgs& a, int64_t p, int64_t r) {
+  __m256 acc[R][N][2];
+  for (int i = 0; i < R; ++i) {
+    for (int n = 0; n < N; ++n) acc[i][n][0] = acc[i][n][1] = _mm256_setzero_ps();
+  }
+  const float* x = a.x + r * a.x_stride;
+  const uint8_t* panel[N];
+  for (int n = 0; n < N; ++n) panel[n] = a.weights + static_cast<size_t>(p + n) * a.panel_bytes;
+  const auto add = [&](int64_t k, int n, __m256 w0, __m256 w1) __attribute__((always_inline)) {
+    for (int i = 0; i < R; ++i) {
+      const __m256 v = _mm256_set1_ps(x[i * a.x_stride + k]);
+      acc[i][n][0] = _mm256_fmadd_ps(w0, v, acc[i][n][0]);
+      acc[i][n][1] = _mm256_fmadd_ps(w1, v, acc[i][n][1]);
+    }
+  };
+  if constexpr (F == PackFormat::kBF16) {
+    const __m256i high = _mm256_set1_epi32(static_cast<int>(0xffff0000u));
+    for (int64_t k = 0; k < a.k; k += 2) {
+      for (int n = 0; n < N; ++n) {
+        const auto* at = reinterpret_cast<const __m256i*>(panel[n] + k * 32);
+        const __m256i v0 = _mm256_loadu_si256(at), v1 = _mm256_loadu_si256(at + 1);
+        add(k, n, _mm256_castsi256_ps(_mm256_slli_epi32(v0, 16)),
+            _mm256_castsi256_ps(_mm256_slli_epi32(v1, 16)));
+        if (k + 1 < a.k) {
+          add(k + 1, n, _mm256_castsi256_ps(_mm256_and_si256(v0, high)),
+              _mm256_castsi256_ps(_mm256_and_si256(v1, high)));
+        }
+      }
+    }
+  } else {
+    for (int64_t k = 0; k < a.k; ++k) {
+      for (int n = 0; n < N; ++n) {
+        __m256 w[2];
+        LoadFloats<F>(panel[n], k, w);
+        add(k, n, w[0], w[1]);
+      }
+    }
+  }
+  for (int i = 0; i < R; ++i) {
+    for (int n = 0; n < N; ++n) StoreRow(a, r + i, (p + n) * 16, acc[i][n]);
+  }
+}
+
+/// Six rows of a panel are twelve chains of additions; fewer go through as many panels as make
+/// enough chains, since one takes longer than its weights take to come.
+template <PackFormat F>
+void FloatPanels(const PanelArgs& a) {
+  constexpr int N = 4;
+  int64_t p = 0;
+  for (; p + N <= a.panels; p += N) {
+    int64_t r = 0;
+    for (; r + 6 <= a.rows; r += 6) {
+      for (int n = 0; n < N; ++n) FloatRows<F, 6, 1>(a, p + n, r);
+    }
+    for (; r + 2 <= a.rows; r += 2) {
+      for (int n = 0; n < N; n += 2) FloatRows<F, 2, 2>(a, p + n, r);
+    }
+    for (; r < a.rows; ++r) FloatRows<F, 1, N>(a, p, r);
+  }
+  for (; p < a.panels; ++p) {
+    int64_t r = 0;
+    for (; r + 6 <= a.rows; r += 6) FloatRows<F, 6, 1>(a, p, r);
+    for (; r < a.rows; ++r) FloatRows<F, 1, 1>(a, p, r);
+  }
+}
+
+uint64_t FloatPeak(int64_t rounds) {
+  __m256 acc[8];
+  for (__m256& v : acc) v = _mm256_setzero_ps();
+  __m256 a = _mm256_set1_ps(0.5f), b = _mm256_set1_ps(2);
+  for (int64_t i = 0; i < rounds; ++i) {
+    for (__m256& v : acc) v = _mm256_fmadd_ps(a, b, v);
+    asm volatile("" : "+x"(a), "+x"(b));
+  }
+  for (__m256& v : acc) asm volatile("" : "+x"(v));
+  return static_cast<uint64_t>(rounds) * 8 * 8 * 2;
+}
