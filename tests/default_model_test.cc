@@ -87,7 +87,7 @@ TEST_F(DefaultModel, TheFasterModeIsExactInItselfAndNearTheOther) {
   };
   for (const Isa isa : AvailableIsas()) {
     LoadOptions refused{.path = DefaultModelPath(), .cpu = {.isa = isa, .fast = true}};
-    if (isa == Isa::kAvx2 || isa == Isa::kNeon) {
+    if (isa == Isa::kAvx2 || isa == Isa::kAvxVnni || isa == Isa::kNeon) {
       const auto model = LoadedModel::Load(refused);
       ASSERT_FALSE(model.ok());
       EXPECT_NE(model.error().message.find("--fast"), std::string::npos);

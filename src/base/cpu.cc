@@ -47,8 +47,8 @@ uint64_t EnabledStates() {
 }
 
 struct X86Features {
-  bool avx2 = false, fma = false, f16c = false, avx512 = false, vnni = false, bf16 = false,
-       fp16 = false, amx_tile = false, amx_int8 = false, amx_bf16 = false;
+  bool avx2 = false, fma = false, f16c = false, avx_vnni = false, avx512 = false, vnni = false,
+       bf16 = false, fp16 = false, amx_tile = false, amx_int8 = false, amx_bf16 = false;
 };
 
 X86Features DetectX86() {
@@ -61,6 +61,7 @@ X86Features DetectX86() {
   f.fma = ymm && bit(one.ecx, 12);
   f.f16c = ymm && bit(one.ecx, 29);
   f.avx2 = ymm && bit(seven.ebx, 5);
+  f.avx_vnni = ymm && bit(seven1.eax, 4);
   f.avx512 = zmm && bit(seven.ebx, 16) && bit(seven.ebx, 17) && bit(seven.ebx, 28) &&
              bit(seven.ebx, 30) && bit(seven.ebx, 31);  // F, DQ, CD, BW, VL
   f.vnni = f.avx512 && bit(seven.ecx, 11);
@@ -130,6 +131,8 @@ std::string_view NameOf(Isa isa) {
       return "neon";
     case Isa::kAvx2:
       return "avx2";
+    case Isa::kAvxVnni:
+      return "avxvnni";
     case Isa::kAvx512:
       return "avx512";
     case Isa::kAmx:
@@ -144,6 +147,7 @@ std::vector<Isa> AvailableIsas() {
   const X86Features f = DetectX86();
   if (f.avx2 && f.fma && f.f16c) {
     isas.push_back(Isa::kAvx2);
+    if (f.avx_vnni) isas.push_back(Isa::kAvxVnni);
     if (f.vnni) {
       isas.push_back(Isa::kAvx512);
       // All processors with AMX have FP16 and BF16 vectors too; the kernels use them.
@@ -182,10 +186,10 @@ CpuInfo ReadCpuInfo() {
 #if defined(__x86_64__)
   const X86Features f = DetectX86();
   const std::pair<const char*, bool> features[] = {
-      {"avx2", f.avx2},        {"fma", f.fma},           {"f16c", f.f16c},
-      {"avx512", f.avx512},    {"avx512_vnni", f.vnni},  {"avx512_bf16", f.bf16},
-      {"avx512_fp16", f.fp16}, {"amx_tile", f.amx_tile}, {"amx_int8", f.amx_int8},
-      {"amx_bf16", f.amx_bf16}};
+      {"avx2", f.avx2},         {"fma", f.fma},          {"f16c", f.f16c},
+      {"avx_vnni", f.avx_vnni}, {"avx512", f.avx512},    {"avx512_vnni", f.vnni},
+      {"avx512_bf16", f.bf16},  {"avx512_fp16", f.fp16}, {"amx_tile", f.amx_tile},
+      {"amx_int8", f.amx_int8}, {"amx_bf16", f.amx_bf16}};
   for (const auto& [name, has] : features) {
     if (has) info.features.emplace_back(name);
   }

@@ -20,6 +20,7 @@ const VectorKernels& VectorKernelsFor(Isa isa) {
   switch (isa) {
 #if defined(__x86_64__)
     case Isa::kAvx2:
+    case Isa::kAvxVnni:
       return avx2::kVector;
     case Isa::kAvx512:
     case Isa::kAmx:

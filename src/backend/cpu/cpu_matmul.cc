@@ -67,6 +67,8 @@ const MatMulKernels& MatMulKernelsFor(Isa isa) {
 #if defined(__x86_64__)
     case Isa::kAvx2:
       return avx2::kMatMul;
+    case Isa::kAvxVnni:
+      return avxvnni::kMatMul;
     case Isa::kAvx512:
       return avx512::kMatMul;
     case Isa::kAmx:

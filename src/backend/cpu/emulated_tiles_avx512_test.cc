@@ -2,7 +2,7 @@
 
 #include <type_traits>
 
-#include "backend/cpu/emulated_tiles.h"
+#include "backend/cpu/emulated_kernels.h"
 #include "backend/cpu/matmul_kernels.h"
 #include "backend/cpu/pack.h"
 
@@ -139,11 +139,11 @@ void ToTiles(const float* x, int64_t x_stride, int64_t rows, int64_t k, TileOrde
 
 }  // namespace
 
-constinit const MatMulKernels kMatMul = WithPanels({.quantize = nullptr,
-                                                    .to_tiles = ToTiles,
-                                                    .int8_peak = nullptr,
-                                                    .float_peak = FloatPeak,
-                                                    .tile_peak = nullptr,
-                                                    .quantize_blocks = QuantizeBlocks});
+constinit const MatMulKernels kTiles = WithPanels({.quantize = nullptr,
+                                                   .to_tiles = ToTiles,
+                                                   .int8_peak = nullptr,
+                                                   .float_peak = FloatPeak,
+                                                   .tile_peak = nullptr,
+                                                   .quantize_blocks = QuantizeBlocks});
 
 }  // namespace kvasir::emulated

@@ -146,6 +146,9 @@ extern const MatMulKernels kMatMul;
 /// Shared with the wider sets: a row is quantized once, at the speed of memory.
 void QuantizeRow(const float* x, int64_t k, int8_t* q, int16_t* q16, float* d, int32_t* sum);
 }  // namespace avx2
+namespace avxvnni {
+extern const MatMulKernels kMatMul;
+}
 namespace avx512 {
 extern const MatMulKernels kMatMul;
 }

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "backend/cpu/cpu_matmul.h"
-#include "backend/cpu/emulated_tiles.h"
+#include "backend/cpu/emulated_kernels.h"
 #include "backend/cpu/matmul_kernels.h"
 #include "backend/cpu/pack.h"
 #include "base/cpu.h"
@@ -85,16 +85,18 @@ struct NamedKernels {
   bool in_tiles() const { return twin == &scalar::kMatMulTiles; }
 };
 
-/// Those of all instruction sets here, the scalar ones first; AMX's also where there is no AMX.
+/// Those of all instruction sets here, the scalar ones first; AMX's and AVX-VNNI's also where there
+/// is neither.
 std::vector<NamedKernels> AllKernels() {
   std::vector<NamedKernels> out;
   for (const Isa isa : AvailableIsas()) {
     out.push_back({std::string(NameOf(isa)), &MatMulKernelsFor(isa),
                    isa == Isa::kAmx ? &scalar::kMatMulTiles : &scalar::kMatMul});
 #if defined(__x86_64__)
+    if (isa != Isa::kAvx512) continue;
+    out.push_back({"AVX-VNNI by AVX-512", &emulated::kVnni256, &scalar::kMatMul});
     // There is one set of emulated tiles.
-    if (isa == Isa::kAvx512)
-      out.push_back({"emulated tiles", &emulated::kMatMul, &scalar::kMatMulTiles, true});
+    out.push_back({"emulated tiles", &emulated::kTiles, &scalar::kMatMulTiles, true});
 #endif
   }
   return out;
