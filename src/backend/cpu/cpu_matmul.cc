@@ -23,22 +23,18 @@ constexpr int64_t kShareTaken = 2;
 /// tiles; then each thread's own scratch.
 struct Scratch {
   int8_t* q;
-  int16_t* q16;
   float* d;
   int32_t* sum;
 
   Scratch(uint8_t* base, int32_t rows, int64_t k) {
     const size_t n = static_cast<size_t>(rows) * k;
     q = reinterpret_cast<int8_t*>(base);
-    q16 = reinterpret_cast<int16_t*>(base + RoundUp(n, 64));
-    d = reinterpret_cast<float*>(base + RoundUp(n, 64) + RoundUp(2 * n, 64));
-    sum = reinterpret_cast<int32_t*>(base + RoundUp(n, 64) + RoundUp(2 * n, 64) +
-                                     RoundUp(n / kGroup * 4, 64));
+    d = reinterpret_cast<float*>(base + RoundUp(n, 64));
+    sum = reinterpret_cast<int32_t*>(base + RoundUp(n, 64) + RoundUp(n / kGroup * 4, 64));
   }
   static size_t Bytes(int32_t rows, int64_t k) {
     const size_t n = static_cast<size_t>(rows) * RoundUp(static_cast<size_t>(k), kGroup);
-    return RoundUp(n, 64) + RoundUp(2 * n, 64) + RoundUp(n / kGroup * 4, 64) +
-           RoundUp(n / kGroup * 8, 64);
+    return RoundUp(n, 64) + RoundUp(n / kGroup * 4, 64) + RoundUp(n / kGroup * 8, 64);
   }
 };
 
@@ -219,7 +215,7 @@ CpuMatMul::Prepared CpuMatMul::Prepare(Input input, const float* x, int64_t x_st
     if (input == Input::kByteBlocks) {
       kernels_->quantize_blocks(x + i * x_stride, k, i, blocks);
     } else if (input == Input::kInt8) {
-      kernels_->quantize(x + i * x_stride, k, s.q + i * k, s.q16 + i * k, s.d + i * groups,
+      kernels_->quantize(x + i * x_stride, k, s.q + i * k, s.d + i * groups,
                          s.sum + i * groups * 2);
     } else {
       kernels_->to_tiles(x, x_stride, rows, k,
@@ -286,7 +282,6 @@ void CpuMatMul::Multiply(const Prepared& in, std::span<const MatMulOutput> outpu
         a.columns = o.weight->rows - from * kPanel;
         a.rows = block_rows;
         a.q = s.q + row0 * k;
-        a.q16 = s.q16 + row0 * k;
         a.d = s.d + row0 * groups;
         a.sum = s.sum + row0 * groups * 2;
         a.first_block = row0 / kTileRows;

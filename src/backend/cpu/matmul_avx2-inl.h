@@ -127,9 +127,9 @@ KV_INLINE void PanelRows(const PanelArgs& a, const uint8_t* panel, int64_t r, in
   for (int64_t g = 0; g < a.k / 32; ++g) {
     Scales s;
     const uint8_t* group = GroupOf<F>(panel, g, &s);
-    if constexpr (R == 1) {
-      // One row streams the weights from memory: ask for them ahead of the hardware prefetcher,
-      // which stops at page ends.
+    if (r == 0) {
+      // The first rows stream the weights from memory: ask for them ahead of the hardware
+      // prefetcher, which stops at page ends.
       const uint8_t* ahead = panel + static_cast<size_t>(g) * kGroupStep<F> + 4096;
       for (size_t line = 0; line < kGroupStep<F>; line += 64)
         _mm_prefetch(reinterpret_cast<const char*>(ahead + line), _MM_HINT_T0);
@@ -147,6 +147,7 @@ void Panels(const PanelArgs& a) {
     const uint8_t* panel = a.weights + static_cast<size_t>(p) * a.panel_bytes;
     int64_t r = 0;
     for (; r + kTile <= a.rows; r += kTile) PanelRows<Products, F, kTile>(a, panel, r, p * 16);
+    for (; r + 2 <= a.rows; r += 2) PanelRows<Products, F, 2>(a, panel, r, p * 16);
     for (; r < a.rows; ++r) PanelRows<Products, F, 1>(a, panel, r, p * 16);
   }
 }

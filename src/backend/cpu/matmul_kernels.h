@@ -55,7 +55,6 @@ struct PanelArgs {
   int64_t rows = 0;
   // Quantized formats: the activations as QuantizeRow made them, consecutive rows.
   const int8_t* q = nullptr;     ///< [rows][k]
-  const int16_t* q16 = nullptr;  ///< the same, widened
   const float* d = nullptr;      ///< [rows][k / 32]
   const int32_t* sum = nullptr;  ///< [rows][k / 32][2]
   // Formats in tiles: the activations as `to_tiles` made them, of which these rows begin with block
@@ -98,8 +97,7 @@ struct PanelArgs {
 ///
 /// Then acc + bias, then (what was there) + that.
 struct MatMulKernels {
-  using Quantize = void (*)(const float* x, int64_t k, int8_t* q, int16_t* q16, float* d,
-                            int32_t* sum);
+  using Quantize = void (*)(const float* x, int64_t k, int8_t* q, float* d, int32_t* sum);
   using Panels = void (*)(const PanelArgs&);
   /// Block `block` of 16 rows of x [rows][x_stride], k inputs each, as tiles in `out`.
   using ToTiles = void (*)(const float* x, int64_t x_stride, int64_t rows, int64_t k,
@@ -144,7 +142,7 @@ extern const MatMulKernels kMatMul, kMatMulTiles;
 namespace avx2 {
 extern const MatMulKernels kMatMul;
 /// Shared with the wider sets: a row is quantized once, at the speed of memory.
-void QuantizeRow(const float* x, int64_t k, int8_t* q, int16_t* q16, float* d, int32_t* sum);
+void QuantizeRow(const float* x, int64_t k, int8_t* q, float* d, int32_t* sum);
 }  // namespace avx2
 namespace avxvnni {
 extern const MatMulKernels kMatMul;

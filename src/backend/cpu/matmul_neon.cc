@@ -11,8 +11,8 @@ namespace {
 #define KV_INLINE inline __attribute__((always_inline))
 
 /// Quantizing is a few percent of a step: the scalar kernel, which the compiler vectorizes in part.
-void QuantizeRow(const float* x, int64_t k, int8_t* q, int16_t* q16, float* d, int32_t* sum) {
-  scalar::kMatMul.quantize(x, k, q, q16, d, sum);
+void QuantizeRow(const float* x, int64_t k, int8_t* q, float* d, int32_t* sum) {
+  scalar::kMatMul.quantize(x, k, q, d, sum);
 }
 
 KV_INLINE float32x4_t HalfToFloat(const uint8_t* p) {

@@ -11,7 +11,7 @@ namespace {
 
 #include "backend/cpu/matmul_scalar-inl.h"
 
-void QuantizeRow(const float* x, int64_t k, int8_t* q, int16_t* q16, float* d, int32_t* sum) {
+void QuantizeRow(const float* x, int64_t k, int8_t* q, float* d, int32_t* sum) {
   for (int64_t g = 0; g < k / kGroup; ++g) {
     const float* in = x + g * kGroup;
     const ByteScale scale = ByteScaleOf(in, kGroup);
@@ -20,7 +20,6 @@ void QuantizeRow(const float* x, int64_t k, int8_t* q, int16_t* q16, float* d, i
     for (int i = 0; i < kGroup; ++i) {
       const int32_t value = ToByte(in[i], scale.inverse);
       q[g * kGroup + i] = static_cast<int8_t>(value);
-      q16[g * kGroup + i] = static_cast<int16_t>(value);
       sum[2 * g + i / 16] += value;
     }
   }
