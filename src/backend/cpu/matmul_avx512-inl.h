@@ -254,14 +254,16 @@ KV_INLINE void AllRows(const PanelArgs& a, int64_t p) {
 
 /// Of so many rows, four go through two panels together, which loads half as many activations as
 /// eight through one. 512 rows of Q4_0 51.4 ms instead of 54.5, Q6_K 66.1 instead of 70, Q8_0 54
-/// instead of 58.7; 32 rows the same, 8 rows 1.02 instead of 0.91; six rows through two panels are
-/// no better (2048 x 8192, 1 thread, EPYC with AVX-512, 2026-11-27).
-constexpr int64_t kRowsForTwo = 32;
+/// instead of 58.7; 8 rows 1.02 instead of 0.91, 32 rows the same, but of five and six bits, whose
+/// 16 and 24 rows take 0.9 times as long; six rows through two panels are no better (2048 x 8192, 1
+/// thread, EPYC with AVX-512, 2026-11-27).
+template <PackFormat F>
+constexpr int64_t kRowsForTwo = kBits<F> == 5 || kBits<F> == 6 ? 16 : 32;
 
 template <PackFormat F>
 void VnniPanels(const PanelArgs& a) {
   int64_t p = 0;
-  if (a.rows >= kRowsForTwo) {
+  if (a.rows >= kRowsForTwo<F>) {
     for (; p + 2 <= a.panels; p += 2) AllRows<F, 4, 2>(a, p);
   }
   for (; p < a.panels; ++p) AllRows<F, 8, 1>(a, p);
