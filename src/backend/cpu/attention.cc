@@ -315,23 +315,21 @@ void CpuAttention::Begin(const Item& item, const State& state) const {
 }
 
 /// Adds a split's result to the running one; the formula is the same for every way here.
-void CpuAttention::Merge(int32_t rows, int32_t padded, const State& from, const State& to) {
+void CpuAttention::Merge(int32_t rows, int32_t padded, const State& from, const State& to) const {
   constexpr float kNone = -std::numeric_limits<float>::infinity();
   for (int32_t r = 0; r < rows; ++r) {
     if (from.l[r] == 0 && from.m[r] == kNone) continue;  // attends to nothing of the split
-    float* to_acc = to.acc + static_cast<size_t>(r) * padded;
-    const float* acc = from.acc + static_cast<size_t>(r) * padded;
+    const size_t at = static_cast<size_t>(r) * padded;
     if (to.l[r] == 0 && to.m[r] == kNone) {
       to.m[r] = from.m[r];
       to.l[r] = from.l[r];
-      std::memcpy(to_acc, acc, static_cast<size_t>(padded) * sizeof(float));
+      std::memcpy(to.acc + at, from.acc + at, static_cast<size_t>(padded) * sizeof(float));
       continue;
     }
-    const float most = from.m[r] > to.m[r] ? from.m[r] : to.m[r];
-    const float keep = scalar::Exp(to.m[r] - most), take = scalar::Exp(from.m[r] - most);
-    to.m[r] = most;
-    to.l[r] = to.l[r] * keep + from.l[r] * take;
-    for (int32_t c = 0; c < padded; ++c) to_acc[c] = to_acc[c] * keep + acc[c] * take;
+    RowState merged{to.m[r], to.l[r], to.acc + at};
+    vector_->merge({from.m[r], from.l[r], from.acc + at}, padded, &merged);
+    to.m[r] = merged.m;
+    to.l[r] = merged.l;
   }
 }
 

@@ -86,7 +86,7 @@ class CpuAttention {
   void RunWhole(const Call& call, std::span<const Item> items, Worker& worker);
   void Begin(const Item& item, const State& state) const;
   void Copy(const State& from, size_t rows, const State& to) const;
-  static void Merge(int32_t rows, int32_t padded, const State& from, const State& to);
+  void Merge(int32_t rows, int32_t padded, const State& from, const State& to) const;
   void Finish(const Call& call, const Item& item, const State& state);
   static State StateAt(uint8_t* memory);
   State SharedAt(int32_t row) const;

@@ -252,6 +252,18 @@ void Softmax(float* s, int32_t begin, int32_t end, float* m, float* l) {
   *l = lanes[0];
 }
 
+void Merge(const RowState& from, int32_t n, RowState* to) {
+  const DF d;
+  const float most = from.m > to->m ? from.m : to->m;
+  const V keep = Exp(hn::Set(d, to->m - most)), take = Exp(hn::Set(d, from.m - most));
+  to->m = most;
+  to->l = hn::GetLane(hn::Add(hn::Mul(hn::Set(d, to->l), keep), hn::Mul(hn::Set(d, from.l), take)));
+  for (int32_t c = 0; c < n; c += kLanes) {
+    const V kept = hn::Mul(hn::LoadU(d, to->acc + c), keep);
+    hn::StoreU(hn::Add(kept, hn::Mul(hn::LoadU(d, from.acc + c), take)), d, to->acc + c);
+  }
+}
+
 HWY_INLINE V SiluOf(V x, V up) {
   const DF d;
   const V denominator = hn::Add(hn::Set(d, 1.0f), Exp(hn::Neg(x)));

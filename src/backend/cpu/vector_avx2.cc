@@ -16,6 +16,7 @@ const VectorKernels kVector = {
     {Score<KvDType::kF32>, Score<KvDType::kF16>, Score<KvDType::kBF16>, Score<KvDType::kInt8>},
     {Value<KvDType::kF32>, Value<KvDType::kF16>, Value<KvDType::kBF16>, Value<KvDType::kInt8>},
     Softmax,
+    Merge,
     Silu,
     Gelu};
 

@@ -34,6 +34,13 @@ struct ValueArgs {
   float* acc = nullptr;  ///< [rows][head_dim_padded]
 };
 
+/// Softmax-weighted values of some positions, before the division by l.
+struct RowState {
+  float m = 0;           ///< largest score
+  float l = 0;           ///< sum of Exp(score - m)
+  float* acc = nullptr;  ///< [head_dim_padded]
+};
+
 /// Kernels of one instruction set for everything that is not a matrix product with weights. One
 /// arithmetic, which the scalar kernels define and every other set repeats bit for bit.
 struct VectorKernels {
@@ -47,6 +54,10 @@ struct VectorKernels {
   /// Indices count from the split's first position; those outside [begin, end) do not take part,
   /// and s may be overwritten there, in the lanes that begin or end share.
   void (*softmax)(float* s, int32_t begin, int32_t end, float* m, float* l) = nullptr;
+  /// Adds the state of other positions, n a multiple of 16: m = max(to.m, from.m); keep = Exp(to.m
+  /// - m), take = Exp(from.m - m); l and acc = to * keep + from * take, rounded after each
+  /// operation.
+  void (*merge)(const RowState& from, int32_t n, RowState* to) = nullptr;
   /// gate[i] = gate[i] / (1 + Exp(-gate[i])) * up[i].
   void (*silu)(float* gate, const float* up, int64_t n) = nullptr;
   /// gate[i] = gate[i] / (1 + Exp(-2 u)) * up[i], u = sqrt(2 / pi) (x + 0.044715 x^3): GELU by

@@ -98,6 +98,14 @@ void Softmax(float* s, int32_t begin, int32_t end, float* m, float* l) {
   *l = lanes[0];
 }
 
+void Merge(const RowState& from, int32_t n, RowState* to) {
+  const float most = from.m > to->m ? from.m : to->m;
+  const float keep = Exp(to->m - most), take = Exp(from.m - most);
+  to->m = most;
+  to->l = to->l * keep + from.l * take;
+  for (int32_t c = 0; c < n; ++c) to->acc[c] = to->acc[c] * keep + from.acc[c] * take;
+}
+
 void Silu(float* gate, const float* up, int64_t n) {
   for (int64_t i = 0; i < n; ++i) gate[i] = gate[i] / (1.0f + Exp(-gate[i])) * up[i];
 }
@@ -116,6 +124,7 @@ const VectorKernels kVector = {
     {Score<KvDType::kF32>, Score<KvDType::kF16>, Score<KvDType::kBF16>, Score<KvDType::kInt8>},
     {Value<KvDType::kF32>, Value<KvDType::kF16>, Value<KvDType::kBF16>, Value<KvDType::kInt8>},
     Softmax,
+    Merge,
     Silu,
     Gelu};
 

@@ -39,6 +39,42 @@ TEST(Vector, ExpIsWithinItsPromisedError) {
   EXPECT_TRUE(std::isnan(scalar::Exp(NAN)));
 }
 
+TEST(Vector, StatesMergeToThatOfAllPositionsWithTheSameBitsInEverySet) {
+  std::mt19937 random(3);
+  std::normal_distribution<float> normal(0, 4);
+  const float kNone = -INFINITY;
+  for (const int32_t n : {16, 64, 80, 256}) {
+    for (int round = 0; round < 50; ++round) {
+      std::vector<float> a(n), b(n);
+      for (float& x : a) x = normal(random);
+      for (float& x : b) x = normal(random);
+      float m[] = {normal(random), 30 * normal(random)};
+      if (round == 1) m[0] = m[1];
+      if (round == 2) m[0] = kNone;
+      if (round == 3) m[1] = kNone;
+      if (round == 4) m[0] = NAN;
+      const float l[] = {std::abs(normal(random)), std::abs(normal(random))};
+      std::vector<float> expected;
+      for (const VectorKernels* set : Available()) {
+        std::vector<float> to = a, from = b;
+        RowState state{m[0], l[0], to.data()};
+        set->merge({m[1], l[1], from.data()}, n, &state);
+        to.push_back(state.m);
+        to.push_back(state.l);
+        if (expected.empty()) expected = to;
+        EXPECT_EQ(std::memcmp(expected.data(), to.data(), to.size() * sizeof(float)), 0)
+            << n << " " << round;
+      }
+      if (std::isnan(m[0]) || round == 2 || round == 3) continue;
+      const double most = std::max(m[0], m[1]);
+      const double keep = std::exp(m[0] - most), take = std::exp(m[1] - most);
+      EXPECT_EQ(expected[n], most);
+      EXPECT_NEAR(expected[n + 1], l[0] * keep + l[1] * take, 1e-5);
+      for (int32_t c = 0; c < n; ++c) EXPECT_NEAR(expected[c], a[c] * keep + b[c] * take, 1e-5);
+    }
+  }
+}
+
 std::vector<float> Inputs(size_t n) {
   std::mt19937 random(static_cast<uint32_t>(n));
   std::normal_distribution<float> normal(0, 8);
