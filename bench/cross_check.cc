@@ -28,9 +28,9 @@ template <typename F>
 double Best(const F& run) {
   double best = std::numeric_limits<double>::infinity();
   for (int i = 0; i < kRuns; ++i) {
-    const int64_t begin = SystemClock().NowNs();
+    const int64_t begin = SteadyClock().NowNs();
     run();
-    best = std::min(best, SecondsBetween(begin, SystemClock().NowNs()));
+    best = std::min(best, SecondsBetween(begin, SteadyClock().NowNs()));
   }
   return best;
 }
@@ -86,9 +86,9 @@ int Main() {
   const Result<Isa> isa = ChooseIsa();
   CHECK(isa.ok());
   ThreadPool pool(static_cast<int>(PhysicalCpus().size()));
-  const Result<double> bandwidth = ReadBandwidthProbe(&pool, &SystemClock(), size_t{2} << 30);
+  const Result<double> bandwidth = ReadBandwidthProbe(&pool, &SteadyClock(), size_t{2} << 30);
   CHECK(bandwidth.ok());
-  const PeakRates peak = PeakProbe(*isa, &pool, &SystemClock());
+  const PeakRates peak = PeakProbe(*isa, &pool, &SteadyClock());
   fmt::print(
       "probes, {} threads, {}: reads {:.1f} GB/s, int8 {:.0f}, f32 {:.0f}, bf16 tiles {:.0f} "
       "GOP/s\n",

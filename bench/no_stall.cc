@@ -73,12 +73,12 @@ Run Measure(LoadedModel* model, int32_t prompt, int32_t count, double target_s) 
   for (int32_t i = 0; i < count; ++i) ask(i, kAnswer * (i + 1) / count);
   for (int32_t step = 0; out.ttft == 0; ++step) {
     if (step == (count == 0 ? 0 : kQuietSteps)) {
-      submitted = SystemClock().NowNs();
+      submitted = SteadyClock().NowNs();
       long_id = submit(Ask(Tokens(*model, prompt, 1), 1));
     }
     events.clear();
     engine->Step(&events);
-    const int64_t now = SystemClock().NowNs();
+    const int64_t now = SteadyClock().NowNs();
     for (const Event& e : events) {
       if (e.request == long_id) {
         if (e.kind == Event::Kind::kToken) out.ttft = SecondsBetween(submitted, now);

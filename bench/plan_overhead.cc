@@ -25,16 +25,16 @@ int main() {
     }
     int64_t plan_ns = 0, commit_ns = 0, steps = 0;
     for (int step = 0; step < 260; ++step) {
-      const int64_t a = SystemClock().NowNs();
+      const int64_t a = SteadyClock().NowNs();
       const StepPlan& plan = scheduler.Plan();
-      const int64_t b = SystemClock().NowNs();
+      const int64_t b = SteadyClock().NowNs();
       executor.Submit(plan);
       const StepResult result = executor.Collect();
-      const int64_t c = SystemClock().NowNs();
+      const int64_t c = SteadyClock().NowNs();
       scheduler.Commit(result);
       if (static_cast<int>(plan.slices.size()) > running || step < 60) continue;
       plan_ns += b - a;
-      commit_ns += SystemClock().NowNs() - c;
+      commit_ns += SteadyClock().NowNs() - c;
       ++steps;
     }
     std::printf("%5d sequences: plan %7.1f us, commit %7.1f us\n", running,

@@ -425,7 +425,7 @@ TEST(CommandLine, CompletionsNameEverySubcommandAndAreValidShell) {
 
 TEST(CommandLine, TheInstructionSetIsForcedByTheEnvironment) {
   EXPECT_EQ(Kvasir(Quiet("doctor --json --no-probe"), "KVASIR_ISA=scalar").json()["isa"], "scalar");
-  EXPECT_EQ(Kvasir(Quiet("doctor --no-probe"), "KVASIR_ISA=abacus").code, 1);
+  EXPECT_EQ(Kvasir(Quiet("doctor --no-probe"), "KVASIR_ISA=abacus").code, 2);
 }
 
 TEST(CommandLine, APoolThatCannotFitIsRefusedWithTheNumbers) {

@@ -144,7 +144,7 @@ TEST_F(DefaultModel, ABatchOfEightGivesEachSequenceTheBitsItHasAlone) {
 TEST_F(DefaultModel, ExplainFindsEqualLogitsAndADamagedKey) {
   const auto model = LoadTestModel(DefaultModelPath(), {.logit_rows = 1, .context = 64});
   ASSERT_NE(model, nullptr);
-  Explainer explainer(model.get(), SomeTokens(*model, 50), &SystemClock());
+  Explainer explainer(model.get(), SomeTokens(*model, 50), &SteadyClock());
   const auto whole = explainer.Step(50);
   ASSERT_TRUE(whole.ok()) << whole.error().message;
   EXPECT_TRUE(whole->logits_equal);

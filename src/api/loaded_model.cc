@@ -121,7 +121,7 @@ std::unique_ptr<Engine> LoadedModel::MakeEngine(const EngineTuning& tuning) {
       .max_waiting = tuning.max_waiting,
       .end_of_generation = s.end_of_generation};
   return std::make_unique<Engine>(std::move(options), s.plan.layout, s.plan.kv_blocks, &*s.executor,
-                                  s.opened.tokenizer.get(), &SystemClock());
+                                  s.opened.tokenizer.get(), &SteadyClock());
 }
 
 }  // namespace kvasir

@@ -154,7 +154,7 @@ class BatchRun {
         model_name_(std::move(model_name)) {}
 
   Result<BatchSummary> Run(const std::function<void(size_t, size_t)>& progress) {
-    const int64_t start = SystemClock().NowNs();
+    const int64_t start = SteadyClock().NowNs();
     const InterruptScope interrupts;
     std::vector<Event> events;
     while (next_ < lines_.size() || !open_.empty()) {
@@ -168,7 +168,7 @@ class BatchRun {
       engine_->Step(&events);
       for (Event& e : events) KV_RETURN_IF_ERROR(Take(std::move(e)));
     }
-    summary_.seconds = SecondsBetween(start, SystemClock().NowNs());
+    summary_.seconds = SecondsBetween(start, SteadyClock().NowNs());
     return summary_;
   }
 

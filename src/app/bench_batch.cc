@@ -42,14 +42,14 @@ class StepMeter final : public Executor {
       if (!has_prompt_ || s.first_pos < s.prompt_tokens) phase.tokens += s.count;
     }
     before_ = model_->backend().counters();
-    begin_ns_ = SystemClock().NowNs();
+    begin_ns_ = SteadyClock().NowNs();
     model_->executor().Submit(plan);
   }
 
   StepResult Collect() override {
     StepResult result = model_->executor().Collect();
     Phase& phase = has_prompt_ ? prompt : decode;
-    phase.seconds += SecondsBetween(begin_ns_, SystemClock().NowNs());
+    phase.seconds += SecondsBetween(begin_ns_, SteadyClock().NowNs());
     phase.work += model_->backend().counters() - before_;
     return result;
   }
@@ -90,7 +90,7 @@ Result<BatchBenchRow> RunRow(LoadedModel* model, const BatchBenchOptions& o, int
                  .max_step_tokens = model->max_step_tokens(),
                  .max_sequences = batch},
                 model->plan().layout, model->plan().kv_blocks, &meter, &model->tokenizer(),
-                &SystemClock());
+                &SteadyClock());
   // One token more than is decoded: the first comes with the prompt.
   KV_RETURN_IF_ERROR(Serve(&engine, *model, o, batch, o.tg + 1));
   BatchBenchRow row{.pp = o.pp, .tg = o.tg, .batch = batch};
@@ -106,9 +106,9 @@ Result<BatchBenchRow> RunRow(LoadedModel* model, const BatchBenchOptions& o, int
   row.pp_limit_pct = Rate(static_cast<double>(p.matmul_flops + p.attention_flops), row.pp_s);
   row.tg_limit_pct = Rate(static_cast<double>(d.weight_bytes + d.kv_bytes_read), row.tg_s);
   if (o.again) {
-    const int64_t begin = SystemClock().NowNs();
+    const int64_t begin = SteadyClock().NowNs();
     KV_RETURN_IF_ERROR(Serve(&engine, *model, o, batch, 1));
-    row.again_s = SecondsBetween(begin, SystemClock().NowNs());
+    row.again_s = SecondsBetween(begin, SteadyClock().NowNs());
   }
   return row;
 }
@@ -117,8 +117,8 @@ Result<BatchBenchRow> RunRow(LoadedModel* model, const BatchBenchOptions& o, int
 
 Result<std::vector<BatchBenchRow>> RunBatchBench(LoadedModel* model,
                                                  const BatchBenchOptions& options) {
-  KV_ASSIGN(const double bandwidth, ReadBandwidthProbe(model->threads(), &SystemClock()));
-  const double compute = ComputeProbe(model, &SystemClock());
+  KV_ASSIGN(const double bandwidth, ReadBandwidthProbe(model->threads(), &SteadyClock()));
+  const double compute = ComputeProbe(model, &SteadyClock());
   std::vector<BatchBenchRow> out;
   for (const int32_t batch : options.batches) {
     KV_ASSIGN(BatchBenchRow row, RunRow(model, options, batch));
@@ -144,9 +144,9 @@ Result<MachineProfile> MeasureProfile(LoadedModel* model) {
     double best = std::numeric_limits<double>::infinity();
     for (int i = 0; i < kRepeats; ++i) {
       if (i > 0) s.Truncate(before);
-      const int64_t begin = SystemClock().NowNs();
+      const int64_t begin = SteadyClock().NowNs();
       KV_RETURN_IF_ERROR(s.Compute(count, 1));
-      best = std::min(best, SecondsBetween(begin, SystemClock().NowNs()));
+      best = std::min(best, SecondsBetween(begin, SteadyClock().NowNs()));
     }
     return best;
   };

@@ -28,8 +28,8 @@ class Bench {
   Result<KernelBench> Run() {
     out_.backend = backend_->description();
     KV_ASSIGN(out_.bandwidth_gb_s,
-              ReadBandwidthProbe(backend_->threads(), &SystemClock(), size_t{2} << 30));
-    out_.peak = PeakProbe(isa_, backend_->threads(), &SystemClock());
+              ReadBandwidthProbe(backend_->threads(), &SteadyClock(), size_t{2} << 30));
+    out_.peak = PeakProbe(isa_, backend_->threads(), &SteadyClock());
     if (o_.probes_only) return std::move(out_);
     const int32_t most = *std::max_element(o_.rows.begin(), o_.rows.end());
     const int64_t longest = *std::max_element(o_.contexts.begin(), o_.contexts.end()) + kChunk;
@@ -55,9 +55,9 @@ class Bench {
   static double Best(const F& run) {
     double best = std::numeric_limits<double>::infinity(), all = 0;
     for (int i = 0; i < kLeastRuns || all < kLeastSeconds; ++i) {
-      const int64_t begin = SystemClock().NowNs();
+      const int64_t begin = SteadyClock().NowNs();
       run();
-      const double seconds = SecondsBetween(begin, SystemClock().NowNs());
+      const double seconds = SecondsBetween(begin, SteadyClock().NowNs());
       best = std::min(best, seconds);
       all += seconds;
     }

@@ -32,7 +32,7 @@ Result<int> Doctor(const DoctorFlags& flags) {
   const Result<std::string> model = FindModel("");
   double bandwidth = 0;
   if (!flags.no_probe) {
-    KV_ASSIGN(bandwidth, ReadBandwidthProbe(static_cast<int>(cores.size()), &SystemClock()));
+    KV_ASSIGN(bandwidth, ReadBandwidthProbe(static_cast<int>(cores.size()), &SteadyClock()));
   }
   if (flags.json) {
     PrintJson({{"version", KVASIR_VERSION},

@@ -221,7 +221,7 @@ Result<int> Explain(ExplainFlags flags) {
       model->tokenizer().Encode(text, {.add_special = true, .parse_special = true});
   if (tokens.empty()) return MakeError(ErrorCode::kInvalid, "the prompt has no tokens");
   const auto prompt_tokens = static_cast<int32_t>(tokens.size());
-  Explainer explainer(model.get(), std::move(tokens), &SystemClock());
+  Explainer explainer(model.get(), std::move(tokens), &SteadyClock());
   KV_RETURN_IF_ERROR(explainer.Extend(longest));
   KV_ASSIGN(const ExplainStep step, explainer.Step(flags.step));
   std::vector<ExplainStep> table;

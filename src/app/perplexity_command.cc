@@ -36,12 +36,12 @@ Result<int> RunPerplexity(PerplexityFlags flags) {
     const std::vector<int32_t> tokens =
         model->tokenizer().Encode(text, {.add_special = flags.bos, .parse_special = false});
     ProgressBar progress("scoring");
-    const int64_t start = SystemClock().NowNs();
+    const int64_t start = SteadyClock().NowNs();
     KV_ASSIGN(const PerplexityResult r,
               Perplexity(model.get(), tokens, flags.window,
                          [&](uint64_t done, uint64_t total) { progress.Update(done, total); }));
     progress.Clear();
-    const double seconds = SecondsBetween(start, SystemClock().NowNs());
+    const double seconds = SecondsBetween(start, SteadyClock().NowNs());
     if (flags.json) {
       PrintJson({{"perplexity", r.perplexity()},
                  {"mean_nll", r.mean_nll()},

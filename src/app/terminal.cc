@@ -79,12 +79,12 @@ void PrintError(std::string_view message) {
 }
 
 ProgressBar::ProgressBar(std::string label)
-    : label_(std::move(label)), start_ns_(SystemClock().NowNs()) {}
+    : label_(std::move(label)), start_ns_(SteadyClock().NowNs()) {}
 ProgressBar::~ProgressBar() { Clear(); }
 
 void ProgressBar::Update(uint64_t done, uint64_t total) {
   if (!StderrIsTerminal() || total == 0) return;
-  const int64_t now = SystemClock().NowNs();
+  const int64_t now = SteadyClock().NowNs();
   if (now - start_ns_ < kShowAfterNs || now - last_ns_ < kRefreshNs) return;
   last_ns_ = now;
   shown_ = true;

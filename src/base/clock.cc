@@ -5,7 +5,7 @@
 namespace kvasir {
 namespace {
 
-class MonotonicClock final : public Clock {
+class StdSteadyClock final : public Clock {
  public:
   int64_t NowNs() const override {
     return std::chrono::duration_cast<std::chrono::nanoseconds>(
@@ -16,8 +16,8 @@ class MonotonicClock final : public Clock {
 
 }  // namespace
 
-const Clock& SystemClock() {
-  static const MonotonicClock clock;
+const Clock& SteadyClock() {
+  static const StdSteadyClock clock;
   return clock;
 }
 

@@ -12,8 +12,8 @@ class Clock {
   virtual int64_t NowNs() const = 0;
 };
 
-/// The machine's monotonic clock.
-const Clock& SystemClock();
+/// The machine's clock that never goes back, whatever is done to its date.
+const Clock& SteadyClock();
 
 inline double SecondsBetween(int64_t from_ns, int64_t to_ns) {
   return static_cast<double>(to_ns - from_ns) * 1e-9;

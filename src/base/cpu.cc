@@ -171,7 +171,7 @@ Result<Isa> ChooseIsa() {
     if (!have.empty()) have += ", ";
     have += NameOf(isa);
   }
-  return MakeError(ErrorCode::kInvalid, "KVASIR_ISA is '{}'; this machine has {}",
+  return FlagError("KVASIR_ISA is '{}'; this machine has {}",
                    std::string_view(wanted).substr(0, 40), have);
 }
 

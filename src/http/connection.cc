@@ -72,7 +72,7 @@ HttpSocket& HttpConnection::socket() {
 
 void HttpConnection::SetPhase(Phase phase, double seconds) {
   phase_ = phase;
-  deadline_ns_ = seconds > 0 ? SystemClock().NowNs() + static_cast<int64_t>(seconds * 1e9) : 0;
+  deadline_ns_ = seconds > 0 ? SteadyClock().NowNs() + static_cast<int64_t>(seconds * 1e9) : 0;
 }
 
 void HttpConnection::Start() {
@@ -425,7 +425,7 @@ void HttpConnection::Flush() {
   pending_.clear();
   written_ = progress_ = 0;
   write_under_way_ = true;
-  progress_ns_ = SystemClock().NowNs();
+  progress_ns_ = SteadyClock().NowNs();
   OnWritten({}, 0);
 }
 
@@ -436,7 +436,7 @@ void HttpConnection::OnWritten(error_code error, size_t bytes) {
   shared_->counters.bytes_out += static_cast<int64_t>(bytes);
   if (written_ - progress_ >= kLeastProgress) {
     progress_ = written_;
-    progress_ns_ = SystemClock().NowNs();
+    progress_ns_ = SteadyClock().NowNs();
   }
   if (written_ < writing_.size()) {
     auto done = [self = shared_from_this()](error_code e, size_t n) { self->OnWritten(e, n); };

@@ -236,7 +236,7 @@ void HttpServer::Core::TickSoon() {
 }
 
 void HttpServer::Core::Tick() {
-  const int64_t now = SystemClock().NowNs();
+  const int64_t now = SteadyClock().NowNs();
   for (Periodic& p : periodic) {
     if (now < p.next_ns) continue;
     p.next_ns = now + p.period_ns;
@@ -339,7 +339,7 @@ void HttpServer::After(double seconds, std::function<void()> fn) {
 
 void HttpServer::Every(double seconds, std::function<void()> fn) {
   const int64_t period = Nanoseconds(seconds).count();
-  core_->periodic.push_back({period, SystemClock().NowNs() + period, std::move(fn)});
+  core_->periodic.push_back({period, SteadyClock().NowNs() + period, std::move(fn)});
 }
 
 void HttpServer::OnSignal(const std::vector<int>& signals, const std::function<void(int)>& fn) {

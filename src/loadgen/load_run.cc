@@ -89,7 +89,7 @@ class Run {
     }
     MakeSessions();
     all_ = sessions_.size() * static_cast<size_t>(std::max(1, o_.turns));
-    start_ns_ = SystemClock().NowNs();
+    start_ns_ = SteadyClock().NowNs();
     WatchForStop();
     if (o_.concurrency > 0 && o_.trace.empty()) {
       for (int32_t i = 0; i < o_.concurrency; ++i) NextSession();
@@ -100,7 +100,7 @@ class Run {
       next_ = sessions_.size();
     }
     client_.Run();
-    result_.duration_s = SecondsBetween(start_ns_, SystemClock().NowNs());
+    result_.duration_s = SecondsBetween(start_ns_, SteadyClock().NowNs());
     return std::move(result_);
   }
 
@@ -109,7 +109,7 @@ class Run {
     Status error;
     int64_t prompt_tokens = 0;
   };
-  double Now() const { return SecondsBetween(start_ns_, SystemClock().NowNs()); }
+  double Now() const { return SecondsBetween(start_ns_, SteadyClock().NowNs()); }
 
   Status FindModel() {
     Status status;
@@ -395,7 +395,7 @@ class Run {
   size_t next_ = 0, all_ = 0;
   int64_t open_ = 0;
   bool over_ = false;
-  int64_t start_ns_ = SystemClock().NowNs();
+  int64_t start_ns_ = SteadyClock().NowNs();
   LoadResult result_;
 };
 

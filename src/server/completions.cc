@@ -41,7 +41,7 @@ ApiError TooLong(int64_t context, size_t tokens) {
           .code = "context_length_exceeded"};
 }
 
-double NowSeconds() { return static_cast<double>(SystemClock().NowNs()) * 1e-9; }
+double NowSeconds() { return static_cast<double>(SteadyClock().NowNs()) * 1e-9; }
 
 std::string LimitMessage(const RateLimiter::Refusal& limit) {
   return fmt::format("your limit of {} is reached; try again in {:.0f} s", limit.limit,
@@ -103,7 +103,7 @@ bool Completions::Admit(Body* body) {
 
 void Completions::Begin(Endpoint endpoint, const Tenant& caller, HttpRequest&& request,
                         const std::shared_ptr<HttpReply>& reply) {
-  Body from = {.caller = caller, .received_ns = SystemClock().NowNs(), .reply = reply, .place = {}};
+  Body from = {.caller = caller, .received_ns = SteadyClock().NowNs(), .reply = reply, .place = {}};
   if (!Admit(&from)) return;
   if (request.body.empty()) {
     return SendError(reply.get(),

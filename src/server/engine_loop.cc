@@ -128,7 +128,7 @@ void EngineLoop::Run() {
       out.push_back({.ticket = ticket, .prompt = prompt, .event = std::move(e), .error = {}});
     }
     events.clear();
-    if (!out.empty()) outbox_(std::exchange(out, {}), SystemClock().NowNs());
+    if (!out.empty()) outbox_(std::exchange(out, {}), SteadyClock().NowNs());
   }
 }
 

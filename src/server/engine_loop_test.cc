@@ -59,7 +59,7 @@ TEST(EngineLoop, WhicheverAllocationOfASubmissionFailsItIsRefusedAndOthersGoOn) 
     constexpr uint64_t kOthers = 4, kShort = 9;
     EngineLoop own(std::make_unique<Engine>(
                        EngineOptions{.context = 512, .max_step_tokens = 64, .max_sequences = 16},
-                       *layout, 60, &executor, tokenizer.get(), &SystemClock()),
+                       *layout, 60, &executor, tokenizer.get(), &SteadyClock()),
                    [&](std::vector<Delivery>&& deliveries, int64_t) {
                      for (const Delivery& d : deliveries) {
                        if (d.kind != Delivery::Kind::kEvent) {

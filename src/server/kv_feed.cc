@@ -25,7 +25,7 @@ constexpr size_t kBehindBytes = 512 << 10;
 
 /// The engine's thread reads, and hands over to the I/O thread.
 void KvFeed::Ask(std::function<void(const Look&)> then) {
-  const int64_t now = SystemClock().NowNs();
+  const int64_t now = SteadyClock().NowNs();
   // Pages are counted one by one: not for every look.
   const bool count_bytes = ledger_ == nullptr || now - ledger_ns_ > kLedgerNs;
   if (count_bytes) ledger_ns_ = now;
@@ -42,7 +42,7 @@ void KvFeed::Ask(std::function<void(const Look&)> then) {
 
 /// What a viewer sees beside the snapshot.
 KvView KvFeed::ViewOf(const Look& look, uint64_t after_step) const {
-  const int64_t now = SystemClock().NowNs();
+  const int64_t now = SteadyClock().NowNs();
   KvView view{.model = state_->options.model_name,
               .tenant_names = {},
               .after_step = after_step,
@@ -126,7 +126,7 @@ void KvFeed::Tick() {
   ticking_ = false;
   if (viewers_.empty()) return;
   TickSoon();
-  const int64_t now = SystemClock().NowNs();
+  const int64_t now = SteadyClock().NowNs();
   const bool due = std::any_of(viewers_.begin(), viewers_.end(),
                                [now](const Viewer& v) { return v.due_ns <= now; });
   if (!due || asked_) return;
@@ -139,7 +139,7 @@ void KvFeed::Tick() {
 
 void KvFeed::Send(const Look& look) {
   const std::vector<StepRecord>& steps = look.snapshot->steps;
-  const int64_t now = SystemClock().NowNs();
+  const int64_t now = SteadyClock().NowNs();
   for (Viewer& v : viewers_) {
     if (v.due_ns > now || v.reply->gone() || v.reply->pending() > kBehindBytes) continue;
     v.due_ns = now + v.interval_ns;

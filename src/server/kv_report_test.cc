@@ -28,7 +28,7 @@ class KvReport : public ::testing::Test {
     executor_ = std::make_unique<FakeExecutor>(*layout, blocks, 256);
     engine_ = std::make_unique<Engine>(
         EngineOptions{.context = 512, .max_step_tokens = 64, .max_sequences = sequences}, *layout,
-        blocks, executor_.get(), tokenizer_.get(), &SystemClock());
+        blocks, executor_.get(), tokenizer_.get(), &SteadyClock());
   }
   RequestId Submit(std::vector<int32_t> prompt, int32_t tokens, uint64_t tenant = 0) {
     Request request{.prompt = std::move(prompt), .max_tokens = tokens};

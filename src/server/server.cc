@@ -73,7 +73,7 @@ Result<std::unique_ptr<Server>> Server::Listen(ServerOptions options) {
   s->workers = std::make_unique<TextWorkers>();
   s->completions = std::make_unique<Completions>(state);
   s->kv_feed = std::make_unique<KvFeed>(state);
-  s->http->Every(kPingEvery, [state] { state->completions->Ping(SystemClock().NowNs()); });
+  s->http->Every(kPingEvery, [state] { state->completions->Ping(SteadyClock().NowNs()); });
   s->http->OnSignal({SIGTERM, SIGINT, SIGHUP}, [state](int signal) { state->Signal(signal); });
   return std::unique_ptr<Server>(new Server(std::move(s)));
 }
@@ -108,7 +108,7 @@ void Server::State::BeginDrain() {
   if (draining) return;
   draining = true;
   ending = true;
-  draining_since_ns = SystemClock().NowNs();
+  draining_since_ns = SteadyClock().NowNs();
   kv_feed->End();
   http->Drain();
   WatchDrain();
@@ -116,7 +116,7 @@ void Server::State::BeginDrain() {
 
 void Server::State::WatchDrain() {
   http->After(kLookForTheEnd, [this] {
-    const double waited = SecondsBetween(draining_since_ns, SystemClock().NowNs());
+    const double waited = SecondsBetween(draining_since_ns, SteadyClock().NowNs());
     if (waited < options.drain_timeout_s) return WatchDrain();
     LogWarning(fmt::format("event=stop open={}: the deadline of the drain has passed",
                            completions->open()));

@@ -121,18 +121,18 @@ class Simulator {
   static int64_t Ns(double seconds) { return static_cast<int64_t>(seconds * 1e9); }
 
   bool Step() {
-    const int64_t begin = SystemClock().NowNs();
+    const int64_t begin = SteadyClock().NowNs();
     const StepPlan& plan = scheduler_.Plan(Ns(now_));
-    scheduling_s_ += SecondsBetween(begin, SystemClock().NowNs());
+    scheduling_s_ += SecondsBetween(begin, SteadyClock().NowNs());
     if (plan.slices.empty()) return false;
     executor_.Submit(plan);
     const StepResult computed = executor_.Collect();
     now_ += executor_.seconds();
     CountWaste(plan);
-    const int64_t commit = SystemClock().NowNs();
+    const int64_t commit = SteadyClock().NowNs();
     scheduler_.Measured(executor_.seconds());
     std::vector<Scheduler::Progress> progress = scheduler_.Commit(computed, Ns(now_));
-    scheduling_s_ += SecondsBetween(commit, SystemClock().NowNs());
+    scheduling_s_ += SecondsBetween(commit, SteadyClock().NowNs());
     for (const Scheduler::Progress& p : progress) Deliver(*p.sequence, !p.tokens.empty());
     Sample();
     return true;

@@ -51,10 +51,10 @@ constexpr int32_t kRowsToShare = 8;
 class OpTimer {
  public:
   OpTimer(OpCounters* counters, Op op)
-      : ns_(&counters->op_ns[static_cast<int>(op)]), begin_(SystemClock().NowNs()) {}
+      : ns_(&counters->op_ns[static_cast<int>(op)]), begin_(SteadyClock().NowNs()) {}
   OpTimer(const OpTimer&) = delete;
   OpTimer& operator=(const OpTimer&) = delete;
-  ~OpTimer() { *ns_ += SystemClock().NowNs() - begin_; }
+  ~OpTimer() { *ns_ += SteadyClock().NowNs() - begin_; }
 
  private:
   int64_t* ns_;
@@ -150,8 +150,8 @@ class CpuBackend final : public Backend {
 
   MachineLimits MeasureLimits(DType weights, size_t buffer_bytes) override {
     constexpr double kGiga = 1e9;
-    const Result<double> bandwidth = ReadBandwidthProbe(&pool_, &SystemClock(), buffer_bytes);
-    const PeakRates peak = PeakProbe(isa_, &pool_, &SystemClock());
+    const Result<double> bandwidth = ReadBandwidthProbe(&pool_, &SteadyClock(), buffer_bytes);
+    const PeakRates peak = PeakProbe(isa_, &pool_, &SteadyClock());
     return {.bytes_per_s = bandwidth.ok() ? *bandwidth * kGiga : 0,
             .flops_per_s = peak.Products(weights, fast_) * kGiga};
   }
