@@ -89,6 +89,7 @@ int32_t FirstOfLargest(std::span<const float> logits, std::span<const float> lar
 void CollectLargest(std::span<const float> logits, std::span<const float> largest, size_t k,
                     std::vector<int32_t>* tokens) {
   tokens->clear();
+  tokens->reserve(logits.size());
   if (k == 0) return;
   // As many blocks have a logit that reaches the k-th of `largest`: so do k tokens.
   float least = kNever;
@@ -155,6 +156,7 @@ int32_t DrawFrom(const LogitWeights& w, double wanted) {
 
 void CollectHeaviest(const LogitWeights& w, double least, std::vector<int32_t>* tokens) {
   tokens->clear();
+  tokens->reserve(w.weights.size());
   const double rounded = 0.999 * least;  // a sum may be a little less than a weight in it
   for (size_t block = 0; block < w.sums.size(); ++block) {
     if (w.sums[block] < rounded) continue;

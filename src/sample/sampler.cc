@@ -154,6 +154,7 @@ double CollectCandidates(std::span<const float> logits, float top, const Samplin
                          SamplerScratch* scratch) {
   std::vector<Candidate>& c = scratch->candidates;
   c.clear();
+  c.reserve(logits.size());  // not as much again as it happens to need
   const auto collect = [&] {
     for (const int32_t t : scratch->tokens)
       c.push_back({logits[t], WeightOf(logits[t], top, p.temperature), t});
@@ -225,7 +226,7 @@ size_t SamplerScratch::Bytes(size_t vocab) {
   const size_t each = sizeof(Candidate) + sizeof(tokens[0]) + sizeof(distribution.weights[0]) +
                       sizeof(raw[0]) + sizeof(counts[0]);
   const size_t block = sizeof(largest[0]) + sizeof(distribution.sums[0]);
-  return vocab * each + vocab / kLogitBlock * block;
+  return (vocab + kLogitBlock) * each + (vocab / kLogitBlock + 1) * block;
 }
 
 Result<SampledToken> Score(std::span<const float> logits, int32_t token, int32_t most_likely,
