@@ -11,8 +11,6 @@
 namespace kvasir {
 namespace {
 
-constexpr float kNever = -std::numeric_limits<float>::infinity();
-
 // Registers that every machine has, as compilers' own type: for x86-64 without more flags Highway
 // 1.0 has nothing but scalar code. Sixteen lanes are kRegs of them.
 constexpr size_t kRegs = 4, kLanes = 16;
@@ -54,7 +52,7 @@ size_t BlocksOf(size_t count) { return (count + kLogitBlock - 1) / kLogitBlock; 
 const float* BlockAt(std::span<const float> logits, size_t block, float (&padded)[kLogitBlock]) {
   logits = logits.subspan(block * kLogitBlock);
   if (logits.size() >= kLogitBlock) return logits.data();
-  std::fill(std::copy(logits.begin(), logits.end(), padded), std::end(padded), kNever);
+  std::fill(std::copy(logits.begin(), logits.end(), padded), std::end(padded), kNoLogit);
   return padded;
 }
 
@@ -67,7 +65,7 @@ bool FindLargest(std::span<const float> logits, std::vector<float>* largest) {
   for (size_t block = 0; block < largest->size(); ++block) {
     const float* at = BlockAt(logits, block, padded);
     Floats most, x;
-    for (Float4& m : most) m = Float4{} + kNever;
+    for (Float4& m : most) m = Float4{} + kNoLogit;
     for (size_t i = 0; i < kLogitBlock; i += kLanes) {
       std::memcpy(&x, at + i, sizeof(x));
       for (size_t j = 0; j < kRegs; ++j) {
@@ -92,7 +90,7 @@ void CollectLargest(std::span<const float> logits, std::span<const float> larges
   tokens->reserve(logits.size());
   if (k == 0) return;
   // As many blocks have a logit that reaches the k-th of `largest`: so do k tokens.
-  float least = kNever;
+  float least = kNoLogit;
   if (k <= largest.size()) {
     std::vector<float> order(largest.begin(), largest.end());
     const auto last = order.begin() + static_cast<ptrdiff_t>(k) - 1;

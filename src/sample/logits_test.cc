@@ -11,7 +11,6 @@
 namespace kvasir {
 namespace {
 
-constexpr float kNever = -std::numeric_limits<float>::infinity();
 // Whole blocks, parts of one, and less than a block.
 constexpr size_t kSizes[] = {1, 15, 63, 64, 65, 200, 1000, 4096};
 
@@ -47,7 +46,7 @@ TEST(Logits, WhatIsNoNumberIsFoundWhereverItIs) {
         std::vector<float> logits = MakeLogits(n, 1), largest;
         logits[at] = bad;
         EXPECT_FALSE(FindLargest(logits, &largest)) << bad << " at " << at << " of " << n;
-        logits[at] = kNever;
+        logits[at] = kNoLogit;
         EXPECT_TRUE(FindLargest(logits, &largest));
       }
     }
@@ -78,13 +77,13 @@ TEST(Logits, WeightsAreExponentials) {
   for (const float temperature : {0.01f, 0.7f, 1.0f, 5.0f}) {
     for (const size_t n : kSizes) {
       std::vector<float> logits = MakeLogits(n, 4);
-      logits[n / 2] = kNever;
+      logits[n / 2] = kNoLogit;
       logits[0] = 20;
       LogitWeights w;
       Weigh(logits, 20, temperature, &w);
       double sum = 0;
       for (size_t i = 0; i < w.weights.size(); ++i) {
-        const double x = i < n ? (static_cast<double>(logits[i]) - 20) / temperature : kNever;
+        const double x = i < n ? (static_cast<double>(logits[i]) - 20) / temperature : kNoLogit;
         sum += w.weights[i];
         if (x < -87.2) {
           EXPECT_LE(w.weights[i], 2e-38);
@@ -105,7 +104,7 @@ TEST(Logits, WeightsAreExponentials) {
 TEST(Logits, ADrawIsTheTokenThatReachesIt) {
   for (const size_t n : kSizes) {
     std::vector<float> logits = MakeLogits(n, 5);
-    logits[n - 1] = kNever;
+    logits[n - 1] = kNoLogit;
     if (n > 1) logits[0] = 20;
     LogitWeights w;
     Weigh(logits, 20, 8.0f, &w);
@@ -126,7 +125,7 @@ TEST(Logits, ADrawIsTheTokenThatReachesIt) {
 TEST(Logits, TheHeaviestAreThoseThatReachALimit) {
   for (const size_t n : kSizes) {
     std::vector<float> logits = MakeLogits(n, 6);
-    logits[n / 2] = kNever;
+    logits[n / 2] = kNoLogit;
     LogitWeights w;
     Weigh(logits, 10, 3.0f, &w);
     for (const double least : {0.0, 1e-3, 0.02, 0.5}) {

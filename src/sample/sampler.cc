@@ -10,7 +10,6 @@ namespace kvasir {
 namespace {
 
 using Candidate = SamplerScratch::Candidate;
-constexpr float kNever = -std::numeric_limits<float>::infinity();
 
 bool MoreLikely(const Candidate& a, const Candidate& b) {
   return a.logit != b.logit ? a.logit > b.logit : a.token < b.token;
@@ -66,7 +65,7 @@ bool ApplyPenalties(std::span<float> logits, const SamplingParams& p, const Samp
   ApplyRepetitionPenalty(logits, p, context.tokens, &scratch->counts);
   ApplyOutputPenalties(logits, p, output, &scratch->counts);
   if (must_go_on) {
-    for (const int32_t t : context.end_of_generation) logits[t] = kNever;
+    for (const int32_t t : context.end_of_generation) logits[t] = kNoLogit;
   }
   return true;
 }
@@ -252,7 +251,7 @@ Result<SampledToken> Sample(std::span<float> logits, const SamplingParams& param
     KV_RETURN_IF_ERROR(CheckLogits(logits, &scratch.largest));
   }
   const int32_t most_likely = FirstOfLargest(logits, scratch.largest);
-  if (logits[most_likely] == kNever) {
+  if (logits[most_likely] == kNoLogit) {
     return MakeError(ErrorCode::kInvalid, "no token can follow: all {} have probability 0",
                      logits.size());
   }
