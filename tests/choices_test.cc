@@ -85,6 +85,36 @@ Request Sampled(int32_t prompt, int32_t max_tokens) {
   return r;
 }
 
+TEST(Choices, ManySequencesSampledOnManyThreadsHaveTheTokensOfEachAlone) {
+  const auto model = LoadTestModel(Tiny("llama"), {.block_tokens = 16,
+                                                   .step_tokens = 64,
+                                                   .logit_rows = 32,
+                                                   .context = 128,
+                                                   .kv_bytes = 16 << 20,
+                                                   .threads = 4});
+  ASSERT_NE(model, nullptr);
+  std::vector<Request> requests;
+  for (uint32_t i = 0; i < 24; ++i) {
+    requests.push_back(Sampled(5, 100));
+    SamplingParams& p = requests.back().sampling;
+    p.seed = i;
+    p.top_p = i % 3 == 0 ? 1.0f : 0.9f;
+    p.top_k = i % 4 == 0 ? 30 : 0;
+    p.repetition_penalty = i % 2 == 0 ? 1.0f : 1.2f;
+    p.logprobs = 3;
+  }
+  const auto engine = model->MakeEngine();
+  std::vector<RequestId> ids;
+  for (const Request& r : requests) ids.push_back(*engine->Submit(r));
+  const auto together = RunAll(engine.get());
+  for (size_t i = 0; i < requests.size(); ++i) {
+    const auto quiet = model->MakeEngine();
+    const Answer alone = RunOne(quiet.get(), requests[i]).choices[0];
+    EXPECT_EQ(together.at(ids[i]).choices.at(0).tokens, alone.tokens) << i;
+    EXPECT_EQ(together.at(ids[i]).choices.at(0).logprob_bits, alone.logprob_bits) << i;
+  }
+}
+
 TEST(Choices, EachOfNIsTheSampleThatItsStreamGivesAlone) {
   for (const char* name : {"llama", "gemma3"}) {
     for (const int32_t prompt : {20, 32}) {  // the second ends with a block
