@@ -95,7 +95,7 @@ TEST(Choices, ManySequencesSampledOnManyThreadsHaveTheTokensOfEachAlone) {
   ASSERT_NE(model, nullptr);
   std::vector<Request> requests;
   for (uint32_t i = 0; i < 24; ++i) {
-    requests.push_back(Sampled(5, 100));
+    requests.push_back(Sampled(5, 40));
     SamplingParams& p = requests.back().sampling;
     p.seed = i;
     p.top_p = i % 3 == 0 ? 1.0f : 0.9f;
@@ -103,15 +103,21 @@ TEST(Choices, ManySequencesSampledOnManyThreadsHaveTheTokensOfEachAlone) {
     p.repetition_penalty = i % 2 == 0 ? 1.0f : 1.2f;
     p.logprobs = 3;
   }
-  const auto engine = model->MakeEngine();
-  std::vector<RequestId> ids;
-  for (const Request& r : requests) ids.push_back(*engine->Submit(r));
-  const auto together = RunAll(engine.get());
-  for (size_t i = 0; i < requests.size(); ++i) {
+  std::vector<Answer> alone;
+  for (const Request& r : requests) {
     const auto quiet = model->MakeEngine();
-    const Answer alone = RunOne(quiet.get(), requests[i]).choices[0];
-    EXPECT_EQ(together.at(ids[i]).choices.at(0).tokens, alone.tokens) << i;
-    EXPECT_EQ(together.at(ids[i]).choices.at(0).logprob_bits, alone.logprob_bits) << i;
+    alone.push_back(RunOne(quiet.get(), r).choices[0]);
+  }
+  // Threads that get in each other's way do so not every time.
+  for (int round = 0; round < 20; ++round) {
+    const auto engine = model->MakeEngine();
+    std::vector<RequestId> ids;
+    for (const Request& r : requests) ids.push_back(*engine->Submit(r));
+    const auto together = RunAll(engine.get());
+    for (size_t i = 0; i < requests.size(); ++i) {
+      EXPECT_EQ(together.at(ids[i]).choices.at(0).tokens, alone[i].tokens) << i;
+      EXPECT_EQ(together.at(ids[i]).choices.at(0).logprob_bits, alone[i].logprob_bits) << i;
+    }
   }
 }
 
