@@ -16,4 +16,4 @@ else
 fi
 # Kernels of other processors are not in the compilation database.
 echo "$files" | tr ' ' '\n' | grep -v -E '_neon\.cc$|^$' |
-  xargs -P 2 -n 2 clang-tidy -p $build --quiet $checks --extra-arg=-Wno-unknown-warning-option 2> /dev/null
+  xargs -r -P 2 -n 2 clang-tidy -p $build --quiet $checks --extra-arg=-Wno-unknown-warning-option 2> /dev/null
