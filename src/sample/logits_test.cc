@@ -14,7 +14,7 @@ namespace {
 // Whole blocks, parts of one, and less than a block.
 constexpr size_t kSizes[] = {1, 15, 63, 64, 65, 200, 1000, 4096};
 
-/// About normal, with `ties` values that occur twice or more.
+/// About normal.
 std::vector<float> MakeLogits(size_t count, uint32_t seed) {
   std::vector<float> logits(count);
   for (size_t i = 0; i < count; ++i) {

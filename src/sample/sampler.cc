@@ -111,7 +111,6 @@ void KeepSmallestSet(std::vector<Candidate>* c, double wanted, Before before) {
 /// The smallest set of those whose surprise is closest to the entropy and whose probability reaches
 /// `p`.
 void KeepTypical(std::vector<Candidate>* c, float top, const SamplingParams& params) {
-  if (params.typical_p >= 1.0f) return;
   const double sum = Sum(*c), log_sum = std::log(sum);
   const auto surprise = [&](const Candidate& x) {
     return log_sum + (static_cast<double>(top) - x.logit) / params.temperature;

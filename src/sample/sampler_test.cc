@@ -37,12 +37,13 @@ std::vector<double> Only(const std::vector<double>& p, const std::vector<int>& k
   return out;
 }
 
-std::vector<double> Draw(const SamplingParams& params, int draws) {
+/// How often each token comes, a position each.
+std::vector<double> Draw(const std::vector<float>& from, const SamplingParams& params, int draws) {
   const std::vector<int32_t> tokens(draws, 0);
   SamplerScratch scratch;
-  std::vector<double> count(kLogits.size(), 0.0);
+  std::vector<double> count(from.size(), 0.0);
   for (int i = 0; i < draws; ++i) {
-    std::vector<float> logits = kLogits;
+    std::vector<float> logits = from;
     const SampleContext context{.tokens = {tokens.data(), static_cast<size_t>(i)},
                                 .prompt_tokens = i};
     const auto token = Sample(logits, params, context, scratch);
@@ -56,7 +57,7 @@ std::vector<double> Draw(const SamplingParams& params, int draws) {
 /// approximation); what has no probability is never drawn.
 void ExpectDistribution(const SamplingParams& params, const std::vector<double>& expected) {
   constexpr int kDraws = 40'000;
-  const std::vector<double> count = Draw(params, kDraws);
+  const std::vector<double> count = Draw(kLogits, params, kDraws);
   double statistic = 0;
   int degrees = -1;
   for (size_t i = 0; i < expected.size(); ++i) {
@@ -157,19 +158,14 @@ TEST(Sampler, TypicalOfManyTokensKeepsWhatSortingAllOfThemWould) {
         kept[order[i]] = true;
         reached += p[order[i]];
       }
-      std::vector<bool> drawn(logits.size(), false);
-      SamplerScratch scratch;
-      const std::vector<int32_t> tokens(2000, 0);
-      for (size_t i = 0; i < tokens.size(); ++i) {
-        std::vector<float> copy = logits;
-        const SampleContext context{.tokens = {tokens.data(), i},
-                                    .prompt_tokens = static_cast<int32_t>(i)};
-        const SamplingParams params{.temperature = 1, .typical_p = limit, .seed = 8};
-        const int32_t token = Sample(copy, params, context, scratch)->token;
-        ASSERT_TRUE(kept[token]) << token << " " << limit << " " << scale;
-        drawn[token] = true;
+      const SamplingParams params{.temperature = 1, .typical_p = limit, .seed = 8};
+      const std::vector<double> drawn = Draw(logits, params, 2000);
+      size_t different = 0;
+      for (size_t t = 0; t < drawn.size(); ++t) {
+        if (drawn[t] == 0) continue;
+        ++different;
+        ASSERT_TRUE(kept[t]) << t << " " << limit << " " << scale;
       }
-      const auto different = static_cast<size_t>(std::count(drawn.begin(), drawn.end(), true));
       if (count < 10) {
         EXPECT_EQ(different, count);
       } else {
@@ -218,24 +214,18 @@ TEST(Sampler, FiltersOfManyTokensKeepWhatSortingAllOfThemWould) {
       SamplingParams params = base;
       params.temperature = 0.9f;
       const std::vector<bool> kept = KeptBySorting(logits, params);
-      std::vector<bool> drawn(kVocab, false);
-      SamplerScratch scratch;
-      const std::vector<int32_t> tokens(3000, 0);
-      for (size_t i = 0; i < tokens.size(); ++i) {
-        std::vector<float> copy = logits;
-        const SampleContext context{.tokens = {tokens.data(), i},
-                                    .prompt_tokens = static_cast<int32_t>(i)};
-        const int32_t token = Sample(copy, params, context, scratch)->token;
-        ASSERT_TRUE(kept[token]) << token << " scale " << scale << " top_k " << params.top_k
-                                 << " top_p " << params.top_p << " min_p " << params.min_p;
-        drawn[token] = true;
+      const std::vector<double> drawn = Draw(logits, params, 3000);
+      for (size_t t = 0; t < kVocab; ++t) {
+        ASSERT_TRUE(drawn[t] == 0 || kept[t])
+            << t << " scale " << scale << " top_k " << params.top_k << " top_p " << params.top_p
+            << " min_p " << params.min_p;
       }
       // Whatever should come 20 times comes at least once.
       const auto p = Probabilities(logits, params.temperature);
       double sum = 0;
       for (size_t i = 0; i < kVocab; ++i) sum += kept[i] ? p[i] : 0;
       for (size_t i = 0; i < kVocab; ++i) {
-        EXPECT_TRUE(drawn[i] || !kept[i] || p[i] / sum * 3000 < 20) << i;
+        EXPECT_TRUE(drawn[i] > 0 || !kept[i] || p[i] / sum * 3000 < 20) << i;
       }
     }
   }

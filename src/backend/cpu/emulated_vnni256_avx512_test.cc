@@ -19,6 +19,6 @@ KV_INLINE __m256i Dpbusd(__m256i sum, __m256i u, __m256i s) {
 
 }  // namespace
 
-constinit const MatMulKernels kVnni256 = VnniKernels(avx2::QuantizeRow);
+constinit const MatMulKernels kVnni256 = VnniKernels();
 
 }  // namespace kvasir::emulated

@@ -3,7 +3,7 @@
 //
 // A panel's 16 columns are two registers. How integers are multiplied is the includer's.
 
-#define KV_INLINE inline __attribute__((always_inline))
+#include "backend/cpu/matmul_quads-inl.h"
 
 KV_INLINE __m256 HalfToFloat(const uint8_t* p) {
   return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
@@ -81,21 +81,29 @@ KV_INLINE __m256i Quad(const int8_t* q) {
   return _mm256_set1_epi32(bytes);
 }
 
-/// Half C of the columns of unsigned weights of five or six bits: quad j (of 4) of a group, P = 0
-/// of its first 16 inputs.
+/// Half C of the columns of weights as unsigned bytes, kTakenOff too large: quad J (of 4) of a
+/// group, P = 0 of its first 16 inputs.
 template <PackFormat F, int J, int P>
 KV_INLINE __m256i UnsignedWeights(const uint8_t* group, int c) {
-  constexpr int kBit = HighBitsAt<F>(J, P), kShift = kBit % 8;
   const auto load = [](const uint8_t* p) {
     return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
   };
-  const __m256i v = load(group + J * 64 + c * 32), b = load(group + 256 + kBit / 8 * 64 + c * 32);
-  const __m256i mask = _mm256_set1_epi8(static_cast<char>(((1 << (kBits<F> - 4)) - 1) << 4));
-  const __m256i high =
-      kShift < 4 ? _mm256_slli_epi16(b, (4 - kShift) & 7) : _mm256_srli_epi16(b, (kShift - 4) & 7);
-  return _mm256_or_si256(
-      _mm256_and_si256(P == 0 ? v : _mm256_srli_epi16(v, 4), _mm256_set1_epi8(15)),
-      _mm256_and_si256(high, mask));
+  if constexpr (kBits<F> == 8) {
+    return _mm256_xor_si256(load(group + (P * 4 + J) * 64 + c * 32), _mm256_set1_epi8(-128));
+  }
+  const __m256i v = load(group + J * 64 + c * 32);
+  const __m256i nibbles =
+      _mm256_and_si256(P == 0 ? v : _mm256_srli_epi16(v, 4), _mm256_set1_epi8(15));
+  if constexpr (kBits<F> == 4) {
+    return nibbles;
+  } else {
+    constexpr int kBit = HighBitsAt<F>(J, P), kShift = kBit % 8;
+    const __m256i b = load(group + 256 + kBit / 8 * 64 + c * 32);
+    const __m256i mask = _mm256_set1_epi8(static_cast<char>(((1 << (kBits<F> - 4)) - 1) << 4));
+    const __m256i high = kShift < 4 ? _mm256_slli_epi16(b, (4 - kShift) & 7)
+                                    : _mm256_srli_epi16(b, (kShift - 4) & 7);
+    return _mm256_or_si256(nibbles, _mm256_and_si256(high, mask));
+  }
 }
 
 KV_INLINE void StoreRow(const PanelArgs& a, int64_t row, int64_t first, __m256 acc[2]) {
@@ -139,10 +147,11 @@ KV_INLINE void PanelRows(const PanelArgs& a, const uint8_t* panel, int64_t r, in
   for (int i = 0; i < R; ++i) StoreRow(a, r + i, first, acc[i]);
 }
 
-/// Products::kTile<F> rows share the unpacking of a group.
+/// So many rows share the unpacking of a group: as many as fit the 16 registers.
+constexpr int kTile = 4;
+
 template <class Products, PackFormat F>
 void Panels(const PanelArgs& a) {
-  constexpr int kTile = Products::template kTile<F>;
   for (int32_t p = 0; p < a.panels; ++p) {
     const uint8_t* panel = a.weights + static_cast<size_t>(p) * a.panel_bytes;
     int64_t r = 0;

@@ -73,7 +73,7 @@ KV_INLINE void Group4(const uint8_t* group, const Scales& s, const PanelArgs& a,
   }
   for (int i = 0; i < R; ++i) {
     const int64_t at = (r + i) * (a.k / 32) + g;
-    const int32_t sum = a.sum[2 * at] + a.sum[2 * at + 1];
+    const int32_t sum = SumOfHalf<F>(a, at, 0);
     __m256i dot0 = _mm256_madd_epi16(sums[i][0], ones), dot1 = _mm256_madd_epi16(sums[i][1], ones);
     if constexpr (F == PackFormat::kQ4) {
       const __m256i offset = _mm256_set1_epi32(8 * sum);
@@ -116,7 +116,7 @@ KV_INLINE void Group6(const uint8_t* group, const Scales& s, const PanelArgs& a,
     }
     for (int i = 0; i < R; ++i) {
       const int64_t at = (r + i) * (a.k / 32) + g;
-      const int32_t sum = kHalves<F> == 2 ? a.sum[2 * at + h] : a.sum[2 * at] + a.sum[2 * at + 1];
+      const int32_t sum = SumOfHalf<F>(a, at, h);
       const __m256i offset = _mm256_set1_epi32(kOffset<F> * sum);
       Accumulate<F>(s, h, a.d[at], sum, _mm256_sub_epi32(dot[i][0], offset),
                     _mm256_sub_epi32(dot[i][1], offset), acc[i]);
@@ -150,17 +150,13 @@ KV_INLINE void Group8(const uint8_t* group, const Scales& s, const PanelArgs& a,
     }
     for (int i = 0; i < R; ++i) {
       const int64_t at = (r + i) * (a.k / 32) + g;
-      const int32_t sum = kHalves<F> == 2 ? a.sum[2 * at + h] : a.sum[2 * at] + a.sum[2 * at + 1];
+      const int32_t sum = SumOfHalf<F>(a, at, h);
       Accumulate<F>(s, h, a.d[at], sum, dot[i][0], dot[i][1], acc[i]);
     }
   }
 }
 
 struct ByteProducts {
-  /// As many rows as fit the 16 registers.
-  template <PackFormat F>
-  static constexpr int kTile = 4;
-
   template <PackFormat F, int R>
   static KV_INLINE void Group(const uint8_t* group, const Scales& s, const PanelArgs& a, int64_t r,
                               int64_t g, __m256 acc[R][2]) {

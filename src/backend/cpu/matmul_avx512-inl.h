@@ -5,7 +5,7 @@
 // up to six bits are unsigned; eight-bit ones get 128 added (a flip of the top bit), which is taken
 // off again as 128 * sum of the activations.
 
-#define KV_INLINE inline __attribute__((always_inline))
+#include "backend/cpu/matmul_quads-inl.h"
 
 KV_INLINE __m512 HalfToFloat(const uint8_t* p) {
   return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
@@ -83,8 +83,6 @@ KV_INLINE void StoreRow(const PanelArgs& a, int64_t row, int64_t first, __m512 v
 
 /// Weights as vpdpbusd takes them, kTakenOff too large: quad J (of 4) of a group, P = 0 of its
 /// first 16 inputs.
-template <PackFormat F>
-constexpr int32_t kTakenOff = kBits<F> == 8 ? 128 : kOffset<F>;
 template <PackFormat F, int J, int P>
 KV_INLINE __m512i UnsignedWeights(const uint8_t* group) {
   if constexpr (kBits<F> == 8) {
@@ -107,18 +105,6 @@ KV_INLINE __m512i UnsignedWeights(const uint8_t* group) {
   }
 }
 
-template <typename Quad>
-KV_INLINE void EachQuad(const Quad& quad) {
-  quad.template operator()<0, 0>();
-  quad.template operator()<0, 1>();
-  quad.template operator()<1, 0>();
-  quad.template operator()<1, 1>();
-  quad.template operator()<2, 0>();
-  quad.template operator()<2, 1>();
-  quad.template operator()<3, 0>();
-  quad.template operator()<3, 1>();
-}
-
 /// acc += half H (where halves have scales of their own, else all) of group g of R rows from r on,
 /// for N panels: an activation is loaded once for all of them. kUnpacked: `groups` hold what
 /// UnsignedWeights gives, [P][J].
@@ -131,7 +117,7 @@ KV_INLINE void HalfRows(const uint8_t* const (&groups)[N], const Scales (&s)[N],
   const int8_t* q[R];
   for (int i = 0; i < R; ++i) {
     const int64_t at = (r + i) * (a.k / 32) + g;
-    sum[i] = kHalves<F> == 2 ? a.sum[2 * at + H] : a.sum[2 * at] + a.sum[2 * at + 1];
+    sum[i] = SumOfHalf<F>(a, at, H);
     for (int n = 0; n < N; ++n) dot[i][n] = _mm512_set1_epi32(-kTakenOff<F> * sum[i]);
     q[i] = a.q + (r + i) * a.k + g * 32;
   }
@@ -195,6 +181,8 @@ KV_INLINE void PanelRows(const PanelArgs& a, int64_t p, int64_t r) {
 /// for this many rows at once, some groups at a time. Q6_K, 256 rows: 35 ms instead of 54, 8 bits
 /// with float scales 41; weights of four and eight bits are slower so (Q4_0: 31 ms instead of 28;
 /// 2048 x 8192, 1 thread, EPYC with AVX-512, 2026-11-27).
+template <PackFormat F>
+constexpr bool kUnpackedFirst = kBits<F> == 5 || kBits<F> == 6;
 constexpr int64_t kUnpackedRows = 64, kUnpackedGroups = 8;
 
 /// Rows [r0, r0 + rows): at most kUnpackedRows, a multiple of R.
@@ -239,7 +227,7 @@ KV_INLINE void UnpackedRows(const PanelArgs& a, int64_t p, int64_t r0, int64_t r
 template <PackFormat F, int R, int N>
 KV_INLINE void AllRows(const PanelArgs& a, int64_t p) {
   int64_t r = 0;
-  while ((kBits<F> == 5 || kBits<F> == 6) && r + 16 <= a.rows) {
+  while (kUnpackedFirst<F> && r + 16 <= a.rows) {
     const int64_t rows = (a.rows - r < kUnpackedRows ? a.rows - r : kUnpackedRows) / R * R;
     UnpackedRows<F, R, N>(a, p, r, rows);
     r += rows;
@@ -258,7 +246,7 @@ KV_INLINE void AllRows(const PanelArgs& a, int64_t p) {
 /// 16 and 24 rows take 0.9 times as long; six rows through two panels are no better (2048 x 8192, 1
 /// thread, EPYC with AVX-512, 2026-11-27).
 template <PackFormat F>
-constexpr int64_t kRowsForTwo = kBits<F> == 5 || kBits<F> == 6 ? 16 : 32;
+constexpr int64_t kRowsForTwo = kUnpackedFirst<F> ? 16 : 32;
 
 template <PackFormat F>
 void VnniPanels(const PanelArgs& a) {
@@ -317,9 +305,7 @@ KV_INLINE void AllFloatRows(const PanelArgs& a, int64_t p) {
   constexpr int R = N == 1 ? 12 : 6;
   int64_t r = 0;
   for (; r + R <= a.rows; r += R) FloatRows<F, R, N>(a, p, r);
-  if constexpr (R > 4) {
-    for (; r + 4 <= a.rows; r += 4) FloatRows<F, 4, N>(a, p, r);
-  }
+  for (; r + 4 <= a.rows; r += 4) FloatRows<F, 4, N>(a, p, r);
   for (; r + 2 <= a.rows; r += 2) FloatRows<F, 2, N>(a, p, r);
   for (; r < a.rows; ++r) FloatRows<F, 1, N>(a, p, r);
 }

@@ -2,34 +2,10 @@
 // avxvnni kernels, and of their test on machines that have it in AVX-512 only. `Dpbusd` is the
 // includer's. No include guard.
 
-/// vpdpbusd multiplies unsigned by signed bytes: eight-bit weights get 128 added, as in
-/// matmul_avx512-inl.h, and all are kTakenOff too large.
-template <PackFormat F>
-constexpr int32_t kTakenOff = kBits<F> == 8 ? 128 : kOffset<F>;
-
-/// Half C of the columns: quad J (of 4) of a group, P = 0 of its first 16 inputs.
-template <PackFormat F, int J, int P>
-KV_INLINE __m256i VnniWeights(const uint8_t* group, int c) {
-  const auto load = [](const uint8_t* p) {
-    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
-  };
-  if constexpr (kBits<F> == 8) {
-    return _mm256_xor_si256(load(group + (P * 4 + J) * 64 + c * 32), _mm256_set1_epi8(-128));
-  } else if constexpr (kBits<F> == 4) {
-    const __m256i v = load(group + J * 64 + c * 32);
-    return _mm256_and_si256(P == 0 ? v : _mm256_srli_epi16(v, 4), _mm256_set1_epi8(15));
-  } else {
-    return UnsignedWeights<F, J, P>(group, c);
-  }
-}
-
+/// Of 512 rows this takes 0.55 (Q4_0), 0.6 (Q4_K, Q6_K) and 0.3 (Q8_0) of the time of the avx2
+/// kernels; with three or six rows to a tile it is 0.95 to 1.02 times as fast (by AVX-512's
+/// instruction of 256 bits, 2 threads of a Zen 4, 2026-11-27).
 struct VnniProducts {
-  /// Three rows or six were 0.95 to 1.02 times as fast. Of 512 rows this takes 0.55 (Q4_0), 0.6
-  /// (Q4_K, Q6_K) and 0.3 (Q8_0) of the time of the avx2 kernels (by AVX-512's instruction of 256
-  /// bits, 2 threads of a Zen 4, 2026-11-27).
-  template <PackFormat F>
-  static constexpr int kTile = 4;
-
   /// acc += half H of the group (where halves have scales of their own, else all).
   template <PackFormat F, int R, int H>
   static KV_INLINE void Half(const uint8_t* group, const Scales& s, const PanelArgs& a, int64_t r,
@@ -38,28 +14,21 @@ struct VnniProducts {
     int32_t sum[R];
     for (int i = 0; i < R; ++i) {
       const int64_t at = (r + i) * (a.k / 32) + g;
-      sum[i] = kHalves<F> == 2 ? a.sum[2 * at + H] : a.sum[2 * at] + a.sum[2 * at + 1];
+      sum[i] = SumOfHalf<F>(a, at, H);
       dot[i][0] = dot[i][1] = _mm256_set1_epi32(-kTakenOff<F> * sum[i]);
     }
     const int8_t* q = a.q + r * a.k + g * 32;
-    const auto quad = [&]<int J, int P>() __attribute__((always_inline)) {
+    EachQuad([&]<int J, int P>() __attribute__((always_inline)) {
       if constexpr (kHalves<F> == 1 || P == H) {
-        const __m256i w0 = VnniWeights<F, J, P>(group, 0), w1 = VnniWeights<F, J, P>(group, 1);
+        const __m256i w0 = UnsignedWeights<F, J, P>(group, 0),
+                      w1 = UnsignedWeights<F, J, P>(group, 1);
         for (int i = 0; i < R; ++i) {
           const __m256i x = Quad(q + i * a.k + P * 16 + J * 4);
           dot[i][0] = Dpbusd(dot[i][0], w0, x);
           dot[i][1] = Dpbusd(dot[i][1], w1, x);
         }
       }
-    };
-    quad.template operator()<0, 0>();
-    quad.template operator()<0, 1>();
-    quad.template operator()<1, 0>();
-    quad.template operator()<1, 1>();
-    quad.template operator()<2, 0>();
-    quad.template operator()<2, 1>();
-    quad.template operator()<3, 0>();
-    quad.template operator()<3, 1>();
+    });
     for (int i = 0; i < R; ++i) {
       const int64_t at = (r + i) * (a.k / 32) + g;
       Accumulate<F>(s, H, a.d[at], sum[i], dot[i][0], dot[i][1], acc[i]);
@@ -87,9 +56,9 @@ uint64_t Int8Peak(int64_t rounds) {
 }
 
 /// The kernels of one set.
-constexpr MatMulKernels VnniKernels(MatMulKernels::Quantize quantize) {
+constexpr MatMulKernels VnniKernels() {
   return {
-      quantize,
+      avx2::QuantizeRow,
       nullptr,
       {FloatPanels<PackFormat::kF32>, FloatPanels<PackFormat::kF16>, FloatPanels<PackFormat::kBF16>,
        Panels<VnniProducts, PackFormat::kQ4>, Panels<VnniProducts, PackFormat::kQ4M>,

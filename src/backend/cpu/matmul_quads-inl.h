@@ -1,0 +1,29 @@
+// What the x86 kernels of integers share but for their registers: included in each of them, inside
+// their own namespace, before the rest. No include guard.
+
+#define KV_INLINE inline __attribute__((always_inline))
+
+/// What a weight is too large by where vpdpbusd takes it, which multiplies unsigned by signed
+/// bytes: eight-bit ones get 128 added.
+template <PackFormat F>
+constexpr int32_t kTakenOff = kBits<F> == 8 ? 128 : kOffset<F>;
+
+/// Sum of the activations of half H (where halves have scales of their own, else all) of a group;
+/// `at` counts groups from the first row's first one.
+template <PackFormat F>
+KV_INLINE int32_t SumOfHalf(const PanelArgs& a, int64_t at, int h) {
+  return kHalves<F> == 2 ? a.sum[2 * at + h] : a.sum[2 * at] + a.sum[2 * at + 1];
+}
+
+/// quad<J, P>() for each quad J (of 4) of a group, P = 0 of its first 16 inputs.
+template <typename Quad>
+KV_INLINE void EachQuad(const Quad& quad) {
+  quad.template operator()<0, 0>();
+  quad.template operator()<0, 1>();
+  quad.template operator()<1, 0>();
+  quad.template operator()<1, 1>();
+  quad.template operator()<2, 0>();
+  quad.template operator()<2, 1>();
+  quad.template operator()<3, 0>();
+  quad.template operator()<3, 1>();
+}
