@@ -13,6 +13,7 @@
 #include "app/settings.h"
 #include "app/terminal.h"
 #include "base/mapped_file.h"
+#include "base/memory_limits.h"
 
 namespace kvasir {
 namespace {
@@ -100,6 +101,7 @@ int Run(int argc, char** argv) {
 int RunCommandLine(int argc, char** argv) {
   signal(SIGPIPE, SIG_IGN);  // a closed pipe is a failed write
   MappedFile::EndProcessWhereLost();
+  ShareHeapWhereAddressesAreLimited();
   try {
     const int code = Run(argc, argv);
     if (OutputError() == 0) return code;

@@ -87,6 +87,12 @@ void ApplyHierarchy(MemoryLimits* limits, const std::string& mount, std::string 
   }
 }
 
+std::optional<uint64_t> AddressLimit() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return std::nullopt;
+  return limit.rlim_cur;
+}
+
 }  // namespace
 
 MemoryLimits ReadMemoryLimits(const std::string& root) {
@@ -100,16 +106,19 @@ MemoryLimits ReadMemoryLimits(const std::string& root) {
   if (const auto group = GroupPath(root, "memory")) {
     ApplyHierarchy(&limits, root + "/sys/fs/cgroup/memory", *group, false);
   }
-  rlimit address_space{};
-  if (root.empty() && ::getrlimit(RLIMIT_AS, &address_space) == 0 &&
-      address_space.rlim_cur != RLIM_INFINITY) {
+  const std::optional<uint64_t> addresses = AddressLimit();
+  if (root.empty() && addresses) {
     std::ifstream in("/proc/self/statm");
     uint64_t pages = 0;
     in >> pages;
     const uint64_t used = pages * static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
-    Limit(&limits, address_space.rlim_cur > used ? address_space.rlim_cur - used : 0, "RLIMIT_AS");
+    Limit(&limits, *addresses > used ? *addresses - used : 0, "RLIMIT_AS");
   }
   return limits;
+}
+
+void ShareHeapWhereAddressesAreLimited() {
+  if (AddressLimit()) ::mallopt(M_ARENA_MAX, 1);
 }
 
 uint64_t HeapInUse() {

@@ -167,6 +167,12 @@ class Server:
         with open(f"/proc/{self.process.pid}/status") as status:
             return int(re.search(r"VmRSS:\s+(\d+)", status.read())[1])
 
+    def reserved_kib(self):
+        """Addresses that are taken and may not be touched."""
+        with open(f"/proc/{self.process.pid}/maps") as maps:
+            ends = re.findall(r"^(\w+)-(\w+) ---p .* 0 *$", maps.read(), re.M)
+        return sum(int(end, 16) - int(begin, 16) for begin, end in ends) >> 10
+
     def idle(self):
         """True when nobody holds a block or waits."""
         kv = self.kv()
