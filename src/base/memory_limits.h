@@ -20,9 +20,9 @@ MemoryLimits ReadMemoryLimits(const std::string& root = "");
 /// Resident bytes of this process now (/proc/self/statm).
 uint64_t ResidentBytes();
 
-/// To be called before the first thread. Where RLIMIT_AS is set, all threads allocate from one heap:
-/// each heap of its own reserves 64 MiB of addresses, and a thread that gets none takes a page for
-/// every allocation, for as long as it lives.
+/// To be called before the first thread. Where RLIMIT_AS is set, all threads allocate from one
+/// heap: each heap of its own reserves 64 MiB of addresses, and a thread that gets none takes a
+/// page for every allocation, for as long as it lives.
 void ShareHeapWhereAddressesAreLimited();
 
 /// Bytes of the heap that the program holds, with the allocator's own headers; what it has given
