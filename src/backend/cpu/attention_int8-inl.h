@@ -3,8 +3,6 @@
 // include guard.
 
 constexpr int kUnit = 4;  // tiles of 16 tokens in a product of weights and values
-constexpr int kTiles = kStepTokens / 16;
-constexpr size_t kQueryGroup = 16 * kTileRow, kQueryChunk = kSplitRows * kTileRow;
 
 /// Scratch of a split beyond what all kernels have.
 struct Rest {

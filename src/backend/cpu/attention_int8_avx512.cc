@@ -39,14 +39,6 @@ KV_INLINE void ForRows(int rows, const F& f) {
   for (; r < rows; ++r) f.template operator()<1>(r);
 }
 
-/// Into the second level cache, as in the vector kernels: a step ahead, and the scales with it,
-/// whose lines lie alone. Decoding 8 sequences after 8,192 tokens takes 3.7 to 4.2 ms, without
-/// those of the scales 4.6, in f32 5.1 (2 threads, EPYC with AVX-512, 2026-11-27; 512 tokens there
-/// 135 ms instead of 222).
-KV_INLINE void Prefetch(const uint8_t* p) {
-  _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T1);
-}
-
 template <int R>
 KV_INLINE void ScoreRows(const Split& s, int tile, int row, const uint8_t* soon) {
   const SplitArgs& a = s.a;
@@ -70,20 +62,6 @@ KV_INLINE void ScoreRows(const Split& s, int tile, int row, const uint8_t* soon)
   for (int i = 0; i < R; ++i) {
     StoreScore(s, tile, row + i, Together(_mm512_sub_epi32(highs[i], taken_off), lows[i]), k_scale);
   }
-}
-
-/// Where a tile of the split, or of the next one, lies in its block; null where the block is not
-/// known: of the next split it is the first.
-struct Soon {
-  const uint8_t* block;
-  size_t in_block;  // tokens
-};
-KV_INLINE Soon SoonAt(const SplitArgs& a, int tile) {
-  const int t = tile * 16;
-  const auto in_block = static_cast<size_t>(t % a.block_tokens);
-  if (t < a.most) return {a.blocks[t / a.block_tokens], in_block};
-  const bool next = t >= kSplitTokens && t - kSplitTokens < a.block_tokens;
-  return {next ? a.soon : nullptr, in_block};
 }
 
 void Scores(const Split& s, const Step& step) {
