@@ -90,14 +90,14 @@ int Main() {
   CHECK(bandwidth.ok());
   const PeakRates peak = PeakProbe(*isa, &pool, &SteadyClock());
   fmt::print(
-      "probes, {} threads, {}: reads {:.1f} GB/s, int8 {:.0f}, f32 {:.0f}, bf16 tiles {:.0f} "
+      "probes, {} threads, {}: reads {:.1f} GB/s, int8 {:.0f}, f32 {:.0f}, bf16 {:.0f} "
       "GOP/s\n",
-      pool.size(), NameOf(*isa), *bandwidth, peak.int8_gops, peak.float_gops, peak.tile_gops);
+      pool.size(), NameOf(*isa), *bandwidth, peak.int8_gops, peak.float_gops, peak.bf16_gops);
   Stream(&pool);
   using Type = dnnl::memory::data_type;
   Product("int8", Type::u8, Type::s8, Type::s32);
   Product("f32", Type::f32, Type::f32, Type::f32);
-  if (peak.tile_gops > 0) Product("bf16", Type::bf16, Type::bf16, Type::f32);
+  if (peak.bf16_gops > 0) Product("bf16", Type::bf16, Type::bf16, Type::f32);
   return 0;
 }
 

@@ -6,7 +6,7 @@ set -eu
 build=$1
 [ "$(uname -m)" = x86_64 ] || exit 0
 bad=0
-find "$build/src" -name '*.o' | grep -v -E '_(avx2|avxvnni|avx512|amx)(_test)?\.cc\.o$' > "$build/isa_objects.txt"
+find "$build/src" -name '*.o' | grep -v -E '_(avx2|avxvnni|avx512|avx512bf16|amx)(_test)?\.cc\.o$' > "$build/isa_objects.txt"
 while read -r object; do
   if objdump -d --no-show-raw-insn "$object" | grep -q -E '%[yz]mm|%tmm'; then
     echo "check_isa: $object uses vector registers that not every machine has" >&2
@@ -15,7 +15,7 @@ while read -r object; do
 done < "$build/isa_objects.txt"
 # And no function that the linker may merge with another file's copy is compiled with the flags of an
 # instruction set.
-find "$build/src" -name '*.o' | grep -E '_(avx2|avxvnni|avx512|amx)(_test)?\.cc\.o$' > "$build/isa_objects.txt"
+find "$build/src" -name '*.o' | grep -E '_(avx2|avxvnni|avx512|avx512bf16|amx)(_test)?\.cc\.o$' > "$build/isa_objects.txt"
 while read -r object; do
   weak=$(nm --defined-only -C "$object" | grep -E ' [WVu] ' || true)
   if [ -n "$weak" ]; then

@@ -162,7 +162,7 @@ std::string KernelText(const KernelBench& b) {
       "{}: reads {:.1f} GB/s, int8 {:.0f} GOP/s, f32 {:.0f} GFLOP/s{}\n\n{:<19} {:<20} {:>5} "
       "{:>11} {:>9} {:>8} {:>7}\n",
       b.backend, b.bandwidth_gb_s, b.peak.int8_gops, b.peak.float_gops,
-      b.peak.tile_gops > 0 ? fmt::format(", bf16 tiles {:.0f} GFLOP/s", b.peak.tile_gops) : "",
+      b.peak.bf16_gops > 0 ? fmt::format(", bf16 {:.0f} GFLOP/s", b.peak.bf16_gops) : "",
       "op", "of", "rows", "us", "GOP/s", "GB/s", "limit%");
   for (const KernelBenchRow& r : b.rows) {
     out += fmt::format("{:<19} {:<20} {:>5} {:>11.1f} {:>9.1f} {:>8.1f} {:>7.1f}\n", r.op, r.what,
@@ -186,7 +186,7 @@ nlohmann::ordered_json KernelJson(const KernelBench& b) {
           {"bandwidth_gb_s", b.bandwidth_gb_s},
           {"int8_gops", b.peak.int8_gops},
           {"float_gflops", b.peak.float_gops},
-          {"bf16_tile_gflops", b.peak.tile_gops},
+          {"bf16_gflops", b.peak.bf16_gops},
           {"rows", std::move(rows)}};
 }
 

@@ -135,6 +135,8 @@ std::string_view NameOf(Isa isa) {
       return "avxvnni";
     case Isa::kAvx512:
       return "avx512";
+    case Isa::kAvx512Bf16:
+      return "avx512bf16";
     case Isa::kAmx:
       return "amx";
   }
@@ -150,6 +152,7 @@ std::vector<Isa> AvailableIsas() {
     if (f.avx_vnni) isas.push_back(Isa::kAvxVnni);
     if (f.vnni) {
       isas.push_back(Isa::kAvx512);
+      if (f.bf16) isas.push_back(Isa::kAvx512Bf16);
       // All processors with AMX have FP16 and BF16 vectors too; the kernels use them.
       const bool amx = f.amx_tile && f.amx_int8 && f.amx_bf16 && f.bf16 && f.fp16;
       if (amx && AmxPermitted()) isas.push_back(Isa::kAmx);

@@ -11,14 +11,16 @@ namespace kvasir {
 
 /// Instruction sets for which there are kernels, the faster ones behind the others.
 enum class Isa {
-  kScalar,   ///< plain C++: what every other one is compared with
-  kNeon,     ///< AArch64
-  kAvx2,     ///< AVX2, FMA, F16C
-  kAvxVnni,  ///< AVX2's and AVX-VNNI
-  kAvx512,   ///< AVX2's and AVX-512 F, BW, DQ, VL, VNNI
-  kAmx,      ///< AVX-512's, AVX512-BF16, AMX-TILE, -INT8 and -BF16, permitted by the kernel
+  kScalar,      ///< plain C++: what every other one is compared with
+  kNeon,        ///< AArch64
+  kAvx2,        ///< AVX2, FMA, F16C
+  kAvxVnni,     ///< AVX2's and AVX-VNNI
+  kAvx512,      ///< AVX2's and AVX-512 F, BW, DQ, VL, VNNI
+  kAvx512Bf16,  ///< AVX-512's and AVX512-BF16
+  kAmx,         ///< AVX-512's, AVX512-BF16, AMX-TILE, -INT8 and -BF16, permitted by the kernel
 };
-std::string_view NameOf(Isa isa);  ///< "scalar", "neon", "avx2", "avxvnni", "avx512", "amx"
+std::string_view NameOf(
+    Isa isa);  ///< "scalar", "neon", "avx2", "avxvnni", "avx512", "avx512bf16", "amx"
 
 /// What this machine's processor and operating system allow (CPUID and XGETBV; AMX asked of the
 /// kernel by arch_prctl). Sorted, scalar first.

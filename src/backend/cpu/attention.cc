@@ -272,15 +272,16 @@ void CpuAttention::ComputeSplit(const Call& call, const Item& item, int32_t spli
   }
   s.begin = begin;
   s.end = end;
-  const uint8_t* blocks[kMostBlocks];
-  const int32_t first_block = split * (kSplit / l.block_tokens) - table.first_block;
-  for (int32_t i = 0; i < kSplit / l.block_tokens; ++i) {
+  const uint8_t* blocks[2 * kMostBlocks];
+  const int32_t of_split = kSplit / l.block_tokens;
+  const int32_t first_block = split * of_split - table.first_block;
+  const int32_t known = split + 1 < item.last_split ? 2 * of_split : of_split;
+  for (int32_t i = 0; i < 2 * of_split; ++i) {
     const int32_t block = first_block + i;
-    blocks[i] = block >= 0 && block < table.count ? a.kv->block(table.blocks[block]) : nullptr;
+    const bool held = i < known && block >= 0 && block < table.count;
+    blocks[i] = held ? a.kv->block(table.blocks[block]) : nullptr;
   }
   s.blocks = blocks;
-  const int32_t after = first_block + kSplit / l.block_tokens;
-  if (split + 1 < item.last_split) s.soon = a.kv->block(table.blocks[after]);
   s.k_offset = l.KOffset(a.layer, item.kv_head);
   s.v_offset = l.VOffset(a.layer, item.kv_head);
   s.k_scale_offset = l.KScaleOffset(a.layer, item.kv_head);

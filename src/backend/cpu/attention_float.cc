@@ -65,9 +65,10 @@ void AddValues(const SplitArgs& a, const float* p, int32_t row, int32_t count, i
     const uint8_t* block = a.blocks[t / a.block_tokens];
     v.v = block + a.v_offset;
     // After the last of V comes the first K of another split, which is as large.
-    v.soon = next < to           ? a.blocks[next / a.block_tokens] + a.v_offset
-             : a.soon != nullptr ? a.soon + a.k_offset
-                                 : nullptr;
+    const uint8_t* after = a.blocks[kSplitTokens / a.block_tokens];
+    v.soon = next < to          ? a.blocks[next / a.block_tokens] + a.v_offset
+             : after != nullptr ? after + a.k_offset
+                                : nullptr;
     if constexpr (T == KvDType::kInt8)
       v.v_scale = reinterpret_cast<const float*>(block + a.v_scale_offset);
     v.begin = in_block;

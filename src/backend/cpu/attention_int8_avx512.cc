@@ -124,7 +124,9 @@ void Values(const Split& s, const Step& step) {
   }
 }
 
-void Queries(const float* q, int32_t rows, int32_t head_dim_padded, uint8_t* to) {
+}  // namespace
+
+void Int8Queries(const float* q, int32_t rows, int32_t head_dim_padded, uint8_t* to) {
   PackQueries(q, rows, head_dim_padded, to, 0x80);
 }
 
@@ -134,8 +136,6 @@ void Int8Split(const SplitArgs& a) {
       s, [&](const Step& step) { Scores(s, step); }, [&](const Step& step) { Values(s, step); });
 }
 
-}  // namespace
-
-const AttentionKernels kAttention = {{{}, {}, {}, {Queries, Int8Split}}};
+const AttentionKernels kAttention = {{{}, {}, {}, {Int8Queries, Int8Split}}};
 
 }  // namespace kvasir::avx512

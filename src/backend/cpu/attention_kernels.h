@@ -24,10 +24,11 @@ inline constexpr size_t kSplitScratchBytes = (size_t{kSplitRows} * kSplitTokens 
 /// Attention of some rows to one split of a sequence, before the division by l.
 struct SplitArgs {
   // The cache: the layer and head at hand within each block of the split.
-  const uint8_t* const* blocks = nullptr;  ///< [kSplitTokens / block_tokens], null where none is
-  size_t k_offset = 0, v_offset = 0;       ///< of K and V within a block
+  /// [2 kSplitTokens / block_tokens]: of the split, null where none is; then of what is computed
+  /// after it, to be prefetched, null where nothing is known of it.
+  const uint8_t* const* blocks = nullptr;
+  size_t k_offset = 0, v_offset = 0;              ///< of K and V within a block
   size_t k_scale_offset = 0, v_scale_offset = 0;  ///< int8: of the scales
-  const uint8_t* soon = nullptr;  ///< the block that will be read after this split; may be null
   int32_t block_tokens = 0;
   int32_t head_dim_padded = 0;
   int32_t channels = 0;  ///< head_dim, rounded up to KvLayout::pack()
@@ -75,8 +76,9 @@ extern const AttentionKernels kFloatAttention;
 /// positions, 2^t is the polynomial of kPow2a, and l is summed in 16 lanes (index % 16) of
 /// ascending order, then lanes in halves.
 ///
-/// bf16: q is rounded to bf16. Products are those of TDPBF16PS (TileDotBf16 in
-/// attention_tiles_scalar.cc) over 32 channels (the last may be 16), added up in f32. m is the
+/// bf16: q is rounded to bf16. Products are added up in f32: of kTileAttention those of TDPBF16PS
+/// (TileDotBf16) over 32 channels (the last may be 16), of kPairAttention those of VDPBF16PS
+/// (PairDotBf16), pairs of channels or tokens in order. m is the
 /// maximum of the first step that the row attends to; where a later one's is above m + kRaise, m
 /// becomes that, and l and acc are taken times 2^t(m before). t(s) = fma(s, log2 e, -(m log2 e)),
 /// without m while it is -inf; p = 2^t(s), 0 outside [begin, end). Values: p rounded to bf16,
@@ -88,13 +90,19 @@ extern const AttentionKernels kFloatAttention;
 /// in the step; their products with v are exact. Steps merge as splits do: the running l and acc
 /// times 2^((m - new m) log2 e), plus the step's times 2^((its m - new m) log2 e).
 namespace scalar {
-extern const AttentionKernels kTileAttention;
+extern const AttentionKernels kTileAttention, kPairAttention;
 }
 #if defined(__x86_64__)
 namespace avx512 {
 /// int8 alone.
 extern const AttentionKernels kAttention;
+void Int8Queries(const float* q, int32_t rows, int32_t head_dim_padded, uint8_t* to);
+void Int8Split(const SplitArgs& a);
 }  // namespace avx512
+namespace avx512bf16 {
+/// bf16 and int8.
+extern const AttentionKernels kAttention;
+}  // namespace avx512bf16
 namespace amx {
 extern const AttentionKernels kTileAttention;
 void Int8Queries(const float* q, int32_t rows, int32_t head_dim_padded, uint8_t* to);

@@ -255,10 +255,11 @@ double Nmse(const std::vector<float>& got, const std::vector<float>& expected) {
   return error / all;
 }
 
-/// Whether the set computes this type with matrix instructions, in their own arithmetic.
-bool HasTiles(Isa isa, KvDType dtype) {
-  return (isa == Isa::kAmx && (dtype == KvDType::kBF16 || dtype == KvDType::kInt8)) ||
-         (isa == Isa::kAvx512 && dtype == KvDType::kInt8);
+/// Whether the set computes this type with instructions for it, in an arithmetic of their own.
+bool HasOwnArithmetic(Isa isa, KvDType dtype) {
+  if (dtype == KvDType::kBF16) return isa == Isa::kAmx || isa == Isa::kAvx512Bf16;
+  if (dtype != KvDType::kInt8) return false;
+  return isa == Isa::kAmx || isa == Isa::kAvx512Bf16 || isa == Isa::kAvx512;
 }
 
 double WorstDifference(const std::vector<float>& a, const std::vector<float>& b) {
@@ -272,7 +273,7 @@ double WorstDifference(const std::vector<float>& a, const std::vector<float>& b)
 
 void ExpectClose(Isa isa, const Shape& s, const std::vector<float>& got,
                  const std::vector<float>& expected) {
-  if (HasTiles(isa, s.dtype)) {
+  if (HasOwnArithmetic(isa, s.dtype)) {
     EXPECT_LE(Nmse(got, expected), 1e-5) << Describe(s);
   } else {
     EXPECT_LE(WorstDifference(got, expected), 2e-5) << Describe(s);
@@ -302,7 +303,7 @@ TEST(Attention, ChunksThreadsBlocksAndInstructionSetsOfOneArithmeticDoNotChangeA
     const std::vector<float> expected =
         Cache(s, Isa::kScalar, 1, kTokens).InChunks(in.q, in.k, in.v, kTokens, kTokens);
     for (const Isa isa : AvailableIsas()) {
-      const bool tiles = HasTiles(isa, s.dtype);
+      const bool tiles = HasOwnArithmetic(isa, s.dtype);
       const std::vector<float> own =
           tiles ? Cache(s, isa, 1, kTokens).InChunks(in.q, in.k, in.v, kTokens, kTokens) : expected;
       for (const int32_t chunk : {1, 7, 64, kTokens}) {
@@ -328,7 +329,7 @@ TEST(Attention, LongContextsAreSplitAtFixedPlaces) {
       const std::vector<float> expected = Reference(s, in.q, in.k, in.v, kTokens);
       std::vector<float> whole;
       for (const Isa isa : AvailableIsas()) {
-        if (whole.empty() || HasTiles(isa, dtype)) {
+        if (whole.empty() || HasOwnArithmetic(isa, dtype)) {
           const Isa by =
               isa == Isa::kScalar && AvailableIsas().size() > 1 ? AvailableIsas()[1] : isa;
           whole = Cache(s, by, 2, kTokens).InChunks(in.q, in.k, in.v, kTokens, kTokens);

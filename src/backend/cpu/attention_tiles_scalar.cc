@@ -62,7 +62,11 @@ void Bf16Queries(const float* q, int32_t rows, int32_t head_dim_padded, uint8_t*
   }
 }
 
+/// TileDotBf16 or PairDotBf16.
+using DotBf16 = float(float sum, const float* a, const float* b, int32_t pairs);
+
 /// The score of token t of the split.
+template <DotBf16* kDot>
 float Bf16Score(const SplitArgs& a, int32_t row, int32_t t) {
   const uint8_t* k = a.blocks[t / a.block_tokens] + a.k_offset;
   const int32_t in_block = t % a.block_tokens;
@@ -80,13 +84,14 @@ float Bf16Score(const SplitArgs& a, int32_t row, int32_t t) {
                             2 +
                         c % 2);
     }
-    sum = TileDotBf16(sum, q, key, channels / 2);
+    sum = kDot(sum, q, key, channels / 2);
   }
   return sum;
 }
 
 /// Adds a step's p v to channel c; `p` [kSplitTokens] is rounded already, and 0 outside [begin,
 /// end), which lie within one step.
+template <DotBf16* kDot>
 float Bf16Value(const SplitArgs& a, const float* p, int32_t begin, int32_t end, int32_t c,
                 float sum) {
   for (int32_t first = begin / 32 * 32; first < end; first += 32) {
@@ -99,11 +104,12 @@ float Bf16Value(const SplitArgs& a, const float* p, int32_t begin, int32_t end, 
           static_cast<size_t>((c / 16 * (a.block_tokens / 2) + in_block / 2) * 16 + c % 16) * 2 +
               in_block % 2);
     }
-    sum = TileDotBf16(sum, p + first, value, kPairs);
+    sum = kDot(sum, p + first, value, kPairs);
   }
   return sum;
 }
 
+template <DotBf16* kDot>
 void Bf16Row(const SplitArgs& a, int32_t row) {
   constexpr float kNone = -std::numeric_limits<float>::infinity();
   float* acc = a.acc + static_cast<size_t>(row) * a.head_dim_padded;
@@ -115,7 +121,7 @@ void Bf16Row(const SplitArgs& a, int32_t row) {
     if (end > a.end[row]) end = a.end[row];
     float most = kNone;
     for (int32_t t = begin; t < end; ++t) {
-      p[t] = Bf16Score(a, row, t);
+      p[t] = Bf16Score<kDot>(a, row, t);
       most = p[t] > most ? p[t] : most;
     }
     if (most > m + kRaise) {
@@ -132,14 +138,16 @@ void Bf16Row(const SplitArgs& a, int32_t row) {
       lanes[t % 16] += weight;
       p[t] = RoundToBf16(weight);
     }
-    for (int32_t c = 0; c < a.head_dim_padded; ++c) acc[c] = Bf16Value(a, p, begin, end, c, acc[c]);
+    for (int32_t c = 0; c < a.head_dim_padded; ++c)
+      acc[c] = Bf16Value<kDot>(a, p, begin, end, c, acc[c]);
   }
   a.m[row] = m;
   a.l[row] = SumOfLanes(lanes);
 }
 
+template <DotBf16* kDot>
 void Bf16Split(const SplitArgs& a) {
-  for (int32_t r = 0; r < a.rows; ++r) Bf16Row(a, r);
+  for (int32_t r = 0; r < a.rows; ++r) Bf16Row<kDot>(a, r);
 }
 
 void Int8Queries(const float* q, int32_t rows, int32_t head_dim_padded, uint8_t* to) {
@@ -264,6 +272,8 @@ void Int8Split(const SplitArgs& a) {
 }  // namespace
 
 const AttentionKernels kTileAttention = {
-    {{}, {}, {Bf16Queries, Bf16Split}, {Int8Queries, Int8Split}}};
+    {{}, {}, {Bf16Queries, Bf16Split<TileDotBf16>}, {Int8Queries, Int8Split}}};
+const AttentionKernels kPairAttention = {
+    {{}, {}, {Bf16Queries, Bf16Split<PairDotBf16>}, {Int8Queries, Int8Split}}};
 
 }  // namespace kvasir::scalar

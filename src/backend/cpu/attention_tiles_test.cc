@@ -65,6 +65,7 @@ class SplitUnderTest {
                                                     layout_.block_bytes
                              : nullptr);
     }
+    blocks_.resize(2 * blocks_.size());  // nothing is known of what comes after the split
     Fill();
     const auto rows = static_cast<int32_t>(c.begin.size());
     q_.resize(static_cast<size_t>(rows) * layout_.head_dim_padded);
@@ -165,24 +166,31 @@ bool Same(const std::vector<float>& a, const std::vector<float>& b) {
   return a.size() == b.size();
 }
 
-/// The kernels of this arithmetic that this machine can run.
-std::vector<std::pair<Isa, SplitKernel>> KernelsOf(KvDType dtype) {
-  std::vector<std::pair<Isa, SplitKernel>> out;
+struct NamedKernel {
+  Isa isa;
+  SplitKernel kernel;
+  SplitKernel twin;  ///< the scalar code that defines its arithmetic
+};
+
+/// The kernels of such an arithmetic that this machine can run.
+std::vector<NamedKernel> KernelsOf(KvDType dtype) {
+  std::vector<NamedKernel> out;
+  const auto type = static_cast<size_t>(dtype);
+  const auto add = [&](Isa isa, const AttentionKernels& kernels, const AttentionKernels& twins) {
+    if (kernels.of[type].split != nullptr) out.push_back({isa, kernels.of[type], twins.of[type]});
+  };
   for (const Isa isa : AvailableIsas()) {
-    const AttentionKernels* kernels = isa == Isa::kAmx      ? &amx::kTileAttention
-                                      : isa == Isa::kAvx512 ? &avx512::kAttention
-                                                            : nullptr;
-    const auto type = static_cast<size_t>(dtype);
-    if (kernels != nullptr && kernels->of[type].split != nullptr)
-      out.emplace_back(isa, kernels->of[type]);
+    if (isa == Isa::kAmx) add(isa, amx::kTileAttention, scalar::kTileAttention);
+    if (isa == Isa::kAvx512Bf16) add(isa, avx512bf16::kAttention, scalar::kPairAttention);
+    if (isa == Isa::kAvx512) add(isa, avx512::kAttention, scalar::kTileAttention);
   }
   return out;
 }
 
 void ExpectSameAsScalar(const Case& c) {
   const SplitUnderTest split(c);
-  const Result3 expected = split.Run(scalar::kTileAttention.of[static_cast<size_t>(c.dtype)]);
-  for (const auto& [isa, kernel] : KernelsOf(c.dtype)) {
+  for (const auto& [isa, kernel, twin] : KernelsOf(c.dtype)) {
+    const Result3 expected = split.Run(twin);
     const Result3 got = split.Run(kernel);
     EXPECT_TRUE(Same(got.m, expected.m)) << NameOf(isa) << " " << Describe(c);
     EXPECT_TRUE(Same(got.l, expected.l)) << NameOf(isa) << " " << Describe(c);
@@ -266,7 +274,7 @@ TEST(TileAttention, OnlyRowsThatAttendToAValueThatIsNotFiniteShowIt) {
     if (KernelsOf(dtype).empty()) continue;
     Case c = Rows(dtype, 64, 32, 4, 32, 90, 0, 0);
     c.bad_token = 87;
-    for (const auto& [isa, kernel] : KernelsOf(dtype)) {
+    for (const auto& [isa, kernel, twin] : KernelsOf(dtype)) {
       const Result3 got = SplitUnderTest(c).Run(kernel);
       for (size_t r = 0; r < c.begin.size(); ++r) {
         for (size_t i = 0; i < 64; ++i)

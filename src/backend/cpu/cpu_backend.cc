@@ -23,6 +23,7 @@ const VectorKernels& VectorKernelsFor(Isa isa) {
     case Isa::kAvxVnni:
       return avx2::kVector;
     case Isa::kAvx512:
+    case Isa::kAvx512Bf16:
     case Isa::kAmx:
       return avx512::kVector;
 #elif defined(__aarch64__)
@@ -37,6 +38,7 @@ const VectorKernels& VectorKernelsFor(Isa isa) {
 const AttentionKernels& AttentionKernelsFor(Isa isa) {
 #if defined(__x86_64__)
   if (isa == Isa::kAmx) return amx::kTileAttention;
+  if (isa == Isa::kAvx512Bf16) return avx512bf16::kAttention;
   if (isa == Isa::kAvx512) return avx512::kAttention;
 #endif
   (void)isa;

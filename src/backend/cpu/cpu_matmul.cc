@@ -56,6 +56,15 @@ ByteBlocks BlocksIn(uint8_t* base, int32_t rows, int64_t k) {
 
 PackFormat FormatOf(const Matrix& m) { return static_cast<PackFormat>(m.format); }
 
+#if defined(__x86_64__)
+MatMulKernels WithPairs(MatMulKernels kernels) {
+  kernels.panels[static_cast<int>(PackFormat::kBF16)] = avx512bf16::Panels;
+  kernels.to_pairs = avx512bf16::ToPairs;
+  kernels.bf16_peak = avx512bf16::Bf16Peak;
+  return kernels;
+}
+#endif
+
 }  // namespace
 
 const MatMulKernels& MatMulKernelsFor(Isa isa) {
@@ -67,6 +76,10 @@ const MatMulKernels& MatMulKernelsFor(Isa isa) {
       return avxvnni::kMatMul;
     case Isa::kAvx512:
       return avx512::kMatMul;
+    case Isa::kAvx512Bf16: {
+      static const MatMulKernels kernels = WithPairs(avx512::kMatMul);
+      return kernels;
+    }
     case Isa::kAmx:
       return amx::kMatMul;
 #elif defined(__aarch64__)
@@ -168,7 +181,10 @@ size_t CpuMatMul::ActivationBytes(int32_t max_rows, int64_t max_cols) const {
   const size_t blocks = fast_ ? BlockOffsets(max_rows, max_cols).end : 0;
   const size_t usual = kernels_->to_tiles != nullptr ? TilesBytes(max_rows, max_cols)
                                                      : Scratch::Bytes(max_rows, max_cols);
-  return std::max(blocks, usual);
+  const size_t pairs = kernels_->to_pairs != nullptr
+                           ? RoundUp(static_cast<size_t>(max_rows) * PairBytes(max_cols), 64)
+                           : 0;
+  return std::max({blocks, usual, pairs});
 }
 
 size_t CpuMatMul::ScratchBytes(int32_t max_rows, int64_t max_cols) const {
@@ -198,7 +214,9 @@ CpuMatMul::Input CpuMatMul::InputOf(const Matrix& m) const {
   const bool tiles = kernels_->to_tiles != nullptr;
   if (IsBlocked(format)) return Input::kByteBlocks;
   if (IsQuantized(format)) return tiles ? Input::kPackedTiles : Input::kInt8;
-  return tiles && format == PackFormat::kBF16 ? Input::kAscendingTiles : Input::kFloats;
+  if (format != PackFormat::kBF16) return Input::kFloats;
+  if (kernels_->to_pairs != nullptr) return Input::kPairs;
+  return tiles ? Input::kAscendingTiles : Input::kFloats;
 }
 
 CpuMatMul::Prepared CpuMatMul::Prepare(Input input, const float* x, int64_t x_stride, int32_t rows,
@@ -210,13 +228,17 @@ CpuMatMul::Prepared CpuMatMul::Prepare(Input input, const float* x, int64_t x_st
   const int64_t groups = k / kGroup;
   const Scratch s(scratch_.data(), rows, k);
   const ByteBlocks blocks = fast_ ? BlocksIn(scratch_.data(), rows, k) : ByteBlocks{};
-  const bool by_rows = input == Input::kInt8 || input == Input::kByteBlocks;
+  const bool by_rows =
+      input == Input::kInt8 || input == Input::kPairs || input == Input::kByteBlocks;
   const auto convert = [&](int64_t i) {
     if (input == Input::kByteBlocks) {
       kernels_->quantize_blocks(x + i * x_stride, k, i, blocks);
     } else if (input == Input::kInt8) {
       kernels_->quantize(x + i * x_stride, k, s.q + i * k, s.d + i * groups,
                          s.sum + i * groups * 2);
+    } else if (input == Input::kPairs) {
+      kernels_->to_pairs(x + i * x_stride, k,
+                         scratch_.data() + static_cast<size_t>(i) * PairBytes(k));
     } else {
       kernels_->to_tiles(x, x_stride, rows, k,
                          input == Input::kPackedTiles ? TileOrder::kPacked : TileOrder::kAscending,
@@ -243,6 +265,7 @@ void CpuMatMul::Multiply(const Prepared& in, std::span<const MatMulOutput> outpu
   const int64_t scales = (k + kBlock - 1) / kBlock;  // of a row, in blocks
   const bool bytes = in.input == Input::kByteBlocks;
   const bool tiles = kernels_->to_tiles != nullptr && in.input != Input::kFloats;
+  const int64_t element_bytes = in.input == Input::kFloats ? 4 : in.input == Input::kPairs ? 2 : 1;
   int64_t panels = 0;  // of all outputs
   for (const MatMulOutput& o : outputs) {
     if (InputOf(*o.weight) == in.input)
@@ -252,8 +275,7 @@ void CpuMatMul::Multiply(const Prepared& in, std::span<const MatMulOutput> outpu
   const auto tile_blocks = static_cast<int64_t>(DivUp(rows, kMostTileRows));
   const int64_t row_block =
       tiles ? static_cast<int64_t>(RoundUp(DivUp(rows, tile_blocks), 2 * kTileRows))
-            : std::clamp<int64_t>(
-                  kRowBlockBytes / (in.input == Input::kFloats ? 4 * k : k) / 16 * 16, 16, 1 << 20);
+            : std::clamp<int64_t>(kRowBlockBytes / (element_bytes * k) / 16 * 16, 16, 1 << 20);
   const int64_t row_blocks = (rows + row_block - 1) / row_block;
   // Tile kernels take two panels together, and of many rows so many at most that their sums fit.
   const int64_t unit = tiles ? 2 : 1;
@@ -284,6 +306,8 @@ void CpuMatMul::Multiply(const Prepared& in, std::span<const MatMulOutput> outpu
         a.q = s.q + row0 * k;
         a.d = s.d + row0 * groups;
         a.sum = s.sum + row0 * groups * 2;
+        if (in.input == Input::kPairs)
+          a.pairs = scratch_.data() + static_cast<size_t>(row0) * PairBytes(k);
         a.first_block = row0 / kTileRows;
         if (bytes) {
           a.byte_tiles = blocks.q;
@@ -330,7 +354,7 @@ void CpuMatMul::Run(const float* x, int64_t x_stride, int32_t rows,
         2 * static_cast<uint64_t>(rows) * static_cast<uint64_t>(o.weight->rows * k);
     counters.weight_bytes += o.weight->bytes();
   }
-  for (const Input input : {Input::kFloats, Input::kInt8, Input::kAscendingTiles,
+  for (const Input input : {Input::kFloats, Input::kInt8, Input::kPairs, Input::kAscendingTiles,
                             Input::kPackedTiles, Input::kByteBlocks}) {
     const bool wanted = std::any_of(outputs.begin(), outputs.end(), [&](const MatMulOutput& o) {
       return InputOf(*o.weight) == input;

@@ -34,7 +34,7 @@ class CpuMatMul {
            OpCounters& counters);
 
  private:
-  enum class Input { kFloats, kInt8, kAscendingTiles, kPackedTiles, kByteBlocks };
+  enum class Input { kFloats, kInt8, kPairs, kAscendingTiles, kPackedTiles, kByteBlocks };
   struct Prepared;
 
   int32_t FormatFor(DType dtype) const;

@@ -143,7 +143,7 @@ constinit const MatMulKernels kTiles = WithPanels({.quantize = nullptr,
                                                    .to_tiles = ToTiles,
                                                    .int8_peak = nullptr,
                                                    .float_peak = FloatPeak,
-                                                   .tile_peak = nullptr,
+                                                   .bf16_peak = nullptr,
                                                    .quantize_blocks = QuantizeBlocks});
 
 }  // namespace kvasir::emulated

@@ -69,7 +69,7 @@ constinit const MatMulKernels kMatMul = WithPanels({.quantize = avx2::QuantizeRo
                                                     .to_tiles = ToTiles,
                                                     .int8_peak = TilePeak<true>,
                                                     .float_peak = FloatPeak,
-                                                    .tile_peak = TilePeak<false>,
+                                                    .bf16_peak = TilePeak<false>,
                                                     .quantize_blocks = QuantizeBlocks});
 
 }  // namespace kvasir::amx

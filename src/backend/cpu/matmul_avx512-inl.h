@@ -332,7 +332,7 @@ KV_INLINE void PeakLoop(int64_t rounds, V acc, V a, V b, const F& step) {
   for (V& v : chains) asm volatile("" : "+v"(v));
 }
 
-uint64_t FloatPeak(int64_t rounds) {
+[[maybe_unused]] uint64_t FloatPeak(int64_t rounds) {
   PeakLoop(rounds, _mm512_setzero_ps(), _mm512_set1_ps(0.5f), _mm512_set1_ps(2),
            [](__m512 v, __m512 a, __m512 b) { return _mm512_fmadd_ps(a, b, v); });
   return static_cast<uint64_t>(rounds) * 16 * 16 * 2;

@@ -62,6 +62,8 @@ struct PanelArgs {
   const uint8_t* tiles = nullptr;
   int64_t first_block = 0, tile_blocks = 0;
   uint8_t* scratch = nullptr;  ///< of this thread: TileScratchBytes, 64-byte aligned
+  // bf16 weights in pairs: the activations as `to_pairs` made them, consecutive rows of PairBytes.
+  const uint8_t* pairs = nullptr;
   // Formats of the faster mode: tiles of bytes with `d` [rows][blocks] and `sum` [rows][k / 32], of
   // which these rows begin with block `first_block`.
   const int8_t* byte_tiles = nullptr;
@@ -75,7 +77,11 @@ struct PanelArgs {
   bool add = false;
 };
 
-/// The kernels of one instruction set, in one of two arithmetics, each of which a scalar table
+/// Activations of a row as bf16, rounded to nearest even, subnormal ones as zero; to an odd number
+/// of inputs comes a zero.
+constexpr size_t PairBytes(int64_t k) { return static_cast<size_t>((k + 1) / 2) * 4; }
+
+/// The kernels of one instruction set, in one of three arithmetics, each of which a scalar table
 /// defines and the others repeat bit for bit.
 ///
 /// Integers (scalar::kMatMul): activations are int8 in groups of 32. acc = 0; for each group of 32
@@ -83,6 +89,11 @@ struct PanelArgs {
 /// fma(float(sum of q_w * q_x), d_w * d_x, acc), and with a minimum then acc = fma(m_w, d_x *
 /// float(sum of q_x), acc). The inner sums are exact integers. Floats: acc = 0; for each input in
 /// order acc = fma(w, x, acc).
+///
+/// Pairs (scalar::kMatMulPairs, and AVX512-BF16): as in integers, but for bf16 weights, whose
+/// activations are bf16 too: acc = 0; for each pair of inputs in order acc = fma(w[1], x[1], acc),
+/// acc = fma(w[0], x[0], acc), as VDPBF16PS has it (Intel SDM vol. 2); all subnormal numbers are
+/// zero.
 ///
 /// Tiles (scalar::kMatMulTiles, and AMX): quantized and bf16 weights are products of bf16 numbers
 /// in the order of TDPBF16PS (Intel SDM vol. 2): acc = 0; for each group of 32 inputs in order:
@@ -92,7 +103,7 @@ struct PanelArgs {
 /// bits, halves away from zero); see TileWeight in matmul_tiles_scalar.cc. f16 and f32 weights are
 /// computed as above.
 ///
-/// Blocks (the faster mode; both arithmetics have it): acc = 0; for each block of 256 inputs in
+/// Blocks (the faster mode; all arithmetics have it): acc = 0; for each block of 256 inputs in
 /// order acc = fma(float(sum of q_w * q_x), d_w * d_x, acc). The sums are exact integers.
 ///
 /// Then acc + bias, then (what was there) + that.
@@ -106,17 +117,21 @@ struct MatMulKernels {
   /// d = max|x| / 127, q = x * (127 / max|x|) rounded to nearest even; sums of q for each half.
   /// A group with a NaN or an infinity gets d = NaN, so that it shows in every product.
   Quantize quantize = nullptr;
-  /// nullptr: the arithmetic is in integers.
+  /// nullptr: the arithmetic is not that of tiles.
   ToTiles to_tiles = nullptr;
   Panels panels[kPackFormats] = {};  ///< by PackFormat; nullptr: not in this set
   /// The limits of the arithmetic: `rounds` rounds of multiply-adds on registers alone, of int8, of
-  /// f32, and with tiles of bf16. Returns the operations done, two for each multiply-add.
+  /// f32, and of bf16 (nullptr: it has no products of those). Returns the operations done, two for
+  /// each multiply-add.
   using Peak = uint64_t (*)(int64_t rounds);
-  Peak int8_peak = nullptr, float_peak = nullptr, tile_peak = nullptr;
+  Peak int8_peak = nullptr, float_peak = nullptr, bf16_peak = nullptr;
   /// Row `row` of x, k inputs (a multiple of 32): d = max|x| / 127 of each block, q as `quantize`
   /// has it; a block with a NaN or an infinity gets d = NaN. nullptr: no faster mode.
   using QuantizeBlocks = void (*)(const float* x, int64_t k, int64_t row, const ByteBlocks& out);
   QuantizeBlocks quantize_blocks = nullptr;
+  /// One row of k inputs as PairBytes; nullptr: the arithmetic is not that of pairs.
+  using ToPairs = void (*)(const float* x, int64_t k, uint8_t* out);
+  ToPairs to_pairs = nullptr;
 };
 
 /// Bytes of tiles of so many rows.
@@ -136,7 +151,7 @@ constexpr size_t TileScratchBytes(int64_t rows) {
 }
 
 namespace scalar {
-extern const MatMulKernels kMatMul, kMatMulTiles;
+extern const MatMulKernels kMatMul, kMatMulTiles, kMatMulPairs;
 }
 #if defined(__x86_64__)
 namespace avx2 {
@@ -150,6 +165,12 @@ extern const MatMulKernels kMatMul;
 namespace avx512 {
 extern const MatMulKernels kMatMul;
 }
+namespace avx512bf16 {
+/// Of bf16 weights; all else is avx512's.
+void Panels(const PanelArgs& a);
+void ToPairs(const float* x, int64_t k, uint8_t* out);
+uint64_t Bf16Peak(int64_t rounds);
+}  // namespace avx512bf16
 namespace amx {
 extern const MatMulKernels kMatMul;
 }

@@ -4,6 +4,7 @@
 #include "backend/cpu/matmul_blocks_scalar.h"
 #include "backend/cpu/matmul_kernels.h"
 #include "backend/cpu/pack.h"
+#include "backend/cpu/tile_product_scalar.h"
 #include "tensor/half.h"
 
 namespace kvasir::scalar {
@@ -55,6 +56,36 @@ void Panels(const PanelArgs& a) {
   }
 }
 
+void ToPairs(const float* x, int64_t k, uint8_t* out) {
+  for (int64_t i = 0; i < (k + 1) / 2 * 2; ++i) {
+    const uint16_t bits = i < k ? F32ToBf16(Flush(x[i])) : uint16_t{0};
+    std::memcpy(out + i * 2, &bits, 2);
+  }
+}
+
+/// bf16 weights, in pairs.
+void PairPanels(const PanelArgs& a) {
+  for (int32_t p = 0; p < a.panels; ++p) {
+    const uint8_t* panel = a.weights + static_cast<size_t>(p) * a.panel_bytes;
+    for (int64_t r = 0; r < a.rows; ++r) {
+      float acc[16] = {};
+      for (int64_t i = 0; i < a.k; i += 2) {
+        float x[2], w[2];
+        for (int64_t h = 0; h < 2; ++h) {
+          uint16_t bits = 0;
+          std::memcpy(&bits, a.pairs + static_cast<size_t>(r) * PairBytes(a.k) + (i + h) * 2, 2);
+          x[h] = Bf16ToF32(bits);
+        }
+        for (int n = 0; n < 16; ++n) {
+          for (int64_t h = 0; h < 2; ++h) w[h] = FloatAt<PackFormat::kBF16>(panel, i + h, n);
+          acc[n] = PairDotBf16(acc[n], x, w, 1);
+        }
+      }
+      StoreRow(a, r, p * kPanel, acc);
+    }
+  }
+}
+
 template <typename T>
 uint64_t ScalarPeak(int64_t rounds) {
   T acc[4] = {};
@@ -71,9 +102,7 @@ uint64_t ScalarPeak(int64_t rounds) {
 uint64_t Int8Peak(int64_t rounds) { return ScalarPeak<int32_t>(rounds); }
 uint64_t FloatPeak(int64_t rounds) { return ScalarPeak<float>(rounds); }
 
-}  // namespace
-
-const MatMulKernels kMatMul = {
+constexpr MatMulKernels kIntegers = {
     QuantizeRow,
     nullptr,
     {FloatPanels<PackFormat::kF32>, FloatPanels<PackFormat::kF16>, FloatPanels<PackFormat::kBF16>,
@@ -85,5 +114,16 @@ const MatMulKernels kMatMul = {
     FloatPeak,
     nullptr,
     QuantizeBlocks};
+
+constexpr MatMulKernels WithPairs(MatMulKernels kernels) {
+  kernels.panels[static_cast<int>(PackFormat::kBF16)] = PairPanels;
+  kernels.to_pairs = ToPairs;
+  return kernels;
+}
+
+}  // namespace
+
+const MatMulKernels kMatMul = kIntegers;
+const MatMulKernels kMatMulPairs = WithPairs(kIntegers);
 
 }  // namespace kvasir::scalar

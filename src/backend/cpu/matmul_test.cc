@@ -83,6 +83,7 @@ struct NamedKernels {
   const MatMulKernels* twin;  ///< the scalar kernels that define their arithmetic
   bool one_thread = false;
   bool in_tiles() const { return twin == &scalar::kMatMulTiles; }
+  bool in_pairs() const { return twin == &scalar::kMatMulPairs; }
 };
 
 /// Those of all instruction sets here, the scalar ones first; AMX's and AVX-VNNI's also where there
@@ -91,7 +92,9 @@ std::vector<NamedKernels> AllKernels() {
   std::vector<NamedKernels> out;
   for (const Isa isa : AvailableIsas()) {
     out.push_back({std::string(NameOf(isa)), &MatMulKernelsFor(isa),
-                   isa == Isa::kAmx ? &scalar::kMatMulTiles : &scalar::kMatMul});
+                   isa == Isa::kAmx          ? &scalar::kMatMulTiles
+                   : isa == Isa::kAvx512Bf16 ? &scalar::kMatMulPairs
+                                             : &scalar::kMatMul});
 #if defined(__x86_64__)
     if (isa != Isa::kAvx512) continue;
     out.push_back({"AVX-VNNI by AVX-512", &emulated::kVnni256, &scalar::kMatMul});
@@ -245,7 +248,8 @@ TEST(MatMul, IsAsAccurateAsItsArithmeticAllows) {
     for (const NamedKernels& kernels : AllKernels()) {
       const double error = NormalizedError(p, x, 8, Multiply(*kernels.kernels, 1, p, x, 2048, 8));
       // int8 activations in groups of 32, or bf16; floats lose nothing but rounding.
-      const bool bf16 = kernels.in_tiles() && (quantized || dtype == DType::kBF16);
+      const bool bf16 = (kernels.in_tiles() && quantized) ||
+                        ((kernels.in_tiles() || kernels.in_pairs()) && dtype == DType::kBF16);
       EXPECT_LE(error, bf16 ? 1e-5 : quantized ? 1e-4 : 1e-11) << kernels.name << NameOf(dtype);
     }
   }

@@ -49,8 +49,8 @@ Result<double> ReadBandwidthProbe(int threads, const Clock* clock, size_t bytes)
 }
 
 double PeakRates::Products(DType weights, bool fast) const {
-  if (IsQuantized(PackFormatOf(weights))) return tile_gops > 0 && !fast ? tile_gops : int8_gops;
-  return weights == DType::kBF16 && tile_gops > 0 ? tile_gops : float_gops;
+  if (IsQuantized(PackFormatOf(weights))) return tiles && !fast ? bf16_gops : int8_gops;
+  return weights == DType::kBF16 && bf16_gops > 0 ? bf16_gops : float_gops;
 }
 
 PeakRates PeakProbe(Isa isa, ThreadPool* pool, const Clock* clock) {
@@ -68,7 +68,7 @@ PeakRates PeakProbe(Isa isa, ThreadPool* pool, const Clock* clock) {
     return best;
   };
   return {rate(kernels.int8_peak), rate(kernels.float_peak),
-          kernels.tile_peak == nullptr ? 0 : rate(kernels.tile_peak)};
+          kernels.bf16_peak == nullptr ? 0 : rate(kernels.bf16_peak), kernels.to_tiles != nullptr};
 }
 
 PeakRates PeakProbe(Isa isa, int threads, const Clock* clock) {

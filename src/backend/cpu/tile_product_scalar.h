@@ -4,10 +4,11 @@
 #include <cstdint>
 #include <limits>
 
-// What tiles of bf16 compute, in plain C++: for the scalar twins of the kernels that use them.
+// What instructions for bf16 compute, in plain C++: for the scalar twins of the kernels that use
+// them.
 namespace kvasir::scalar {
 
-/// Matrix instructions on bf16 take and give zero for what is subnormal.
+/// Instructions on bf16 take and give zero for what is subnormal.
 inline float Flush(float x) {
   return std::fabs(x) < std::numeric_limits<float>::min() ? std::copysign(0.0f, x) : x;
 }
@@ -21,6 +22,16 @@ inline float TileDotBf16(float sum, const float* a, const float* b, int32_t pair
     odd = Flush(std::fma(Flush(a[2 * i + 1]), Flush(b[2 * i + 1]), odd));
   }
   return Flush(Flush(sum) + Flush(even + odd));
+}
+
+/// One lane of `pairs` VDPBF16PS one after another (Intel SDM vol. 2): of each pair the odd product
+/// is added first, by fma, then the even one. a and b [2 pairs].
+inline float PairDotBf16(float sum, const float* a, const float* b, int32_t pairs) {
+  for (int32_t i = 0; i < pairs; ++i) {
+    sum = Flush(std::fma(Flush(a[2 * i + 1]), Flush(b[2 * i + 1]), Flush(sum)));
+    sum = Flush(std::fma(Flush(a[2 * i]), Flush(b[2 * i]), sum));
+  }
+  return sum;
 }
 
 }  // namespace kvasir::scalar
