@@ -18,6 +18,12 @@ constexpr int64_t kRowBlockBytes = 192 << 10;
 /// A thread takes this part of its share of what is left, at least: long runs of memory first,
 /// short ones last, so that all end together.
 constexpr int64_t kShareTaken = 2;
+/// Of so many rows for each thread, a thread takes its own, as it does in everything else that is
+/// done row by row: their activations stay in its caches. SmolLM2's products of 512 rows take 1.58
+/// s instead of 1.74 where the cores share no cache, and as long as before where they do; with 32
+/// rows 64 rows take 1.06 times as long, since the weights are unpacked twice (2 threads, EPYC with
+/// AVX-512, 2026-11-27, runs in turn).
+constexpr int64_t kRowsOfAPart = 128;
 
 /// Where the activations of a step lie in the scratch buffer: as int8 with scales and sums, or as
 /// tiles; then each thread's own scratch.
@@ -52,6 +58,13 @@ ByteBlocks BlocksIn(uint8_t* base, int32_t rows, int64_t k) {
   const BlockOffsets at(rows, k);
   return {reinterpret_cast<int8_t*>(base), reinterpret_cast<float*>(base + at.d),
           reinterpret_cast<int32_t*>(base + at.sum)};
+}
+
+/// The rows of a part, whole tiles of them (the faster mode's activations lie in such).
+Range PartOf(size_t rows, int index, int parts) {
+  constexpr auto kUnit = static_cast<size_t>(kTileRows);
+  const Range units = Split(DivUp(rows, kUnit), index, parts);
+  return {units.begin * kUnit, std::min(units.end * kUnit, rows)};
 }
 
 PackFormat FormatOf(const Matrix& m) { return static_cast<PackFormat>(m.format); }
@@ -100,7 +113,7 @@ struct CpuMatMul::Prepared {
 };
 
 CpuMatMul::CpuMatMul(const MatMulKernels* kernels, ThreadPool* pool, bool fast)
-    : kernels_(kernels), pool_(pool), fast_(fast) {
+    : kernels_(kernels), pool_(pool), fast_(fast), next_(static_cast<size_t>(pool->size())) {
   CHECK(!fast || kernels->quantize_blocks != nullptr);
 }
 
@@ -276,20 +289,21 @@ void CpuMatMul::Multiply(const Prepared& in, std::span<const MatMulOutput> outpu
   const int64_t row_block =
       tiles ? static_cast<int64_t>(RoundUp(DivUp(rows, tile_blocks), 2 * kTileRows))
             : std::clamp<int64_t>(kRowBlockBytes / (element_bytes * k) / 16 * 16, 16, 1 << 20);
-  const int64_t row_blocks = (rows + row_block - 1) / row_block;
+  // Tile kernels unpack weights for all rows at once.
+  const int parts = !tiles && rows >= kRowsOfAPart * pool_->size() ? pool_->size() : 1;
   // Tile kernels take two panels together, and of many rows so many at most that their sums fit.
   const int64_t unit = tiles ? 2 : 1;
   const int64_t most = tiles && rows > kTileRows ? int64_t{kTilePanels} : panels + unit;
-  const auto chunk_at = [&](int64_t begin) {
-    const int64_t share = (panels * row_blocks - begin) / (kShareTaken * pool_->size());
+  const auto chunk_at = [&](int64_t begin, int64_t end) {
+    const int64_t share = (end - begin) * parts / (kShareTaken * pool_->size());
     return std::min(std::clamp((share + unit - 1) / unit * unit, unit, most),
                     panels - begin % panels);
   };
   // Work item: a chunk of panels (counted over all outputs) and a block of rows, panels fastest, so
   // that a block of activations stays in the cache while the weights stream past it.
-  const auto run_item = [&](int64_t first, int64_t chunk, int worker) {
-    const int64_t row0 = first / panels * row_block;
-    const int64_t block_rows = std::min(row_block, rows - row0);
+  const auto run_item = [&](Range part, int64_t first, int64_t chunk, int worker) {
+    const int64_t row0 = static_cast<int64_t>(part.begin) + first / panels * row_block;
+    const int64_t block_rows = std::min(row_block, static_cast<int64_t>(part.end) - row0);
     int64_t begin = first % panels, end = begin + chunk;
     for (const MatMulOutput& o : outputs) {
       if (InputOf(*o.weight) != in.input) continue;
@@ -332,13 +346,21 @@ void CpuMatMul::Multiply(const Prepared& in, std::span<const MatMulOutput> outpu
       end -= count;
     }
   };
-  std::atomic<int64_t> next{0};
+  for (Next& n : next_) n.at.store(0, std::memory_order_relaxed);
   pool_->Run([&](int worker) {
-    for (int64_t at = next.load(); at < panels * row_blocks;) {
-      const int64_t count = chunk_at(at);
-      if (!next.compare_exchange_weak(at, at + count)) continue;
-      run_item(at, count, worker);
-      at = next.load();
+    // Its own part, then what others have left of theirs.
+    for (int i = 0; i < parts; ++i) {
+      const int index = (worker + i) % parts;
+      const Range part = PartOf(static_cast<size_t>(rows), index, parts);
+      const auto row_blocks =
+          static_cast<int64_t>(DivUp(part.end - part.begin, static_cast<size_t>(row_block)));
+      std::atomic<int64_t>& next = next_[static_cast<size_t>(index)].at;
+      for (int64_t at = next.load(); at < panels * row_blocks;) {
+        const int64_t count = chunk_at(at, panels * row_blocks);
+        if (!next.compare_exchange_weak(at, at + count)) continue;
+        run_item(part, at, count, worker);
+        at = next.load();
+      }
     }
   });
 }

@@ -1,6 +1,8 @@
 #pragma once
 
+#include <atomic>
 #include <span>
+#include <vector>
 
 #include "backend/backend.h"
 #include "base/cpu.h"
@@ -48,6 +50,10 @@ class CpuMatMul {
   const MatMulKernels* kernels_;
   ThreadPool* pool_;
   bool fast_;
+  struct alignas(64) Next {
+    std::atomic<int64_t> at{0};
+  };
+  std::vector<Next> next_;  // work items of each thread's rows, from which others take the rest
   AlignedBuffer reserved_;  // for weights
   AlignedBuffer scratch_;
   int32_t max_rows_ = 0;

@@ -207,6 +207,26 @@ TEST(MatMul, ARowDoesNotDependOnItsCompanyNorOnThreads) {
   }
 }
 
+TEST(MatMul, RowsThatThreadsTakeForThemselvesKeepTheirBits) {
+  constexpr int32_t kRows = 301;
+  const auto x = RandomRows(kRows, 288, 25);
+  for (const NamedKernels& kernels : AllKernels()) {
+    if (kernels.one_thread) continue;
+    for (const bool fast : {false, true}) {
+      if (fast && kernels.kernels->quantize_blocks == nullptr) continue;
+      for (const DType dtype : {DType::kF32, DType::kBF16, DType::kQ4_0}) {
+        const Problem p = MakeProblem(dtype, 50, 288, 26);
+        const auto by = [&](int threads, int32_t rows_per_call) {
+          return Multiply(*kernels.kernels, threads, p, x, 288, kRows, rows_per_call, nullptr,
+                          nullptr, fast);
+        };
+        ExpectSameBits(by(2, kRows), by(1, 16),
+                       fmt::format("{} {} {}", kernels.name, NameOf(dtype), fast));
+      }
+    }
+  }
+}
+
 TEST(MatMul, AddsBiasAndResidual) {
   for (const NamedKernels& kernels : AllKernels()) {
     for (const DType dtype : {DType::kF32, DType::kQ4_1, DType::kQ8_0}) {
