@@ -14,7 +14,6 @@ namespace {
 
 constexpr int32_t kRows = CpuAttention::kTileRows;
 constexpr int32_t kSplit = CpuAttention::kSplit;
-constexpr int32_t kMostBlocks = kSplit / 16;  // of one split
 
 size_t StateBytes(int32_t padded) {
   return RoundUp((size_t{2} * kRows + static_cast<size_t>(kRows) * padded) * sizeof(float), 64);
@@ -250,21 +249,44 @@ void CpuAttention::MakeItems(const AttentionArgs& args, OpCounters& counters) {
   }
 }
 
-/// One split for all rows of an item.
-void CpuAttention::ComputeSplit(const Call& call, const Item& item, int32_t split,
-                                const uint8_t* packed_q, uint8_t* scratch, State out) {
-  const AttentionArgs& a = *call.args;
+SplitBlocks CpuAttention::BlocksOf(const Call& call, Place place) const {
   const KvLayout& l = *call.layout;
-  const TableView& table = a.batch->table(call.group, item.slice);
-  const int32_t base = split * kSplit;
+  const TableView& table = call.args->batch->table(call.group, place.item->slice);
+  const int32_t count = kSplit / l.block_tokens;
+  const int32_t first = place.split * count - table.first_block;
+  SplitBlocks out;
+  for (int32_t i = 0; i < count; ++i) {
+    const int32_t block = first + i;
+    if (block >= 0 && block < table.count)
+      out.blocks[i] = call.args->kv->block(table.blocks[block]);
+  }
+  const int32_t head = place.item->kv_head, layer = call.args->layer;
+  out.k_offset = l.KOffset(layer, head);
+  out.v_offset = l.VOffset(layer, head);
+  out.k_scale_offset = l.KScaleOffset(layer, head);
+  out.v_scale_offset = l.VScaleOffset(layer, head);
+  return out;
+}
+
+/// One split for all rows of an item.
+void CpuAttention::ComputeSplit(const Call& call, Place place, Place after, const uint8_t* packed_q,
+                                uint8_t* scratch, State out) {
+  const KvLayout& l = *call.layout;
+  const Item& item = *place.item;
+  const auto begin_of = [&](int32_t row, int32_t split) {
+    return std::clamp(FirstAttended(rows_[row].position, call.window) - split * kSplit, 0, kSplit);
+  };
+  const auto end_of = [&](int32_t row, int32_t split) {
+    return std::clamp(rows_[row].position + 1 - split * kSplit, 0, kSplit);
+  };
   int32_t begin[kRows], end[kRows];
   SplitArgs s;
+  s.kv = BlocksOf(call, place);
   s.rows = item.end - item.begin;
   s.least = kSplit;
   for (int32_t r = 0; r < s.rows; ++r) {
-    const int32_t position = rows_[item.begin + r].position;
-    begin[r] = std::clamp(FirstAttended(position, call.window) - base, 0, kSplit);
-    end[r] = std::clamp(position + 1 - base, begin[r], kSplit);
+    begin[r] = begin_of(item.begin + r, place.split);
+    end[r] = std::max(begin[r], end_of(item.begin + r, place.split));
     if (begin[r] < end[r]) {
       s.least = std::min(s.least, begin[r]);
       s.most = std::max(s.most, end[r]);
@@ -272,20 +294,11 @@ void CpuAttention::ComputeSplit(const Call& call, const Item& item, int32_t spli
   }
   s.begin = begin;
   s.end = end;
-  const uint8_t* blocks[2 * kMostBlocks];
-  const int32_t of_split = kSplit / l.block_tokens;
-  const int32_t first_block = split * of_split - table.first_block;
-  const int32_t known = split + 1 < item.last_split ? 2 * of_split : of_split;
-  for (int32_t i = 0; i < 2 * of_split; ++i) {
-    const int32_t block = first_block + i;
-    const bool held = i < known && block >= 0 && block < table.count;
-    blocks[i] = held ? a.kv->block(table.blocks[block]) : nullptr;
+  if (after.item != nullptr) {
+    s.after = BlocksOf(call, after);
+    s.after_begin = std::min(begin_of(after.item->begin, after.split), kSplit - 1);
+    s.after_end = end_of(after.item->end - 1, after.split);
   }
-  s.blocks = blocks;
-  s.k_offset = l.KOffset(a.layer, item.kv_head);
-  s.v_offset = l.VOffset(a.layer, item.kv_head);
-  s.k_scale_offset = l.KScaleOffset(a.layer, item.kv_head);
-  s.v_scale_offset = l.VScaleOffset(a.layer, item.kv_head);
   s.block_tokens = l.block_tokens;
   s.head_dim_padded = l.head_dim_padded;
   s.channels = static_cast<int32_t>(RoundUp(l.head_dim, l.pack()));
@@ -363,8 +376,16 @@ void CpuAttention::LoadQueries(const Call& call, const Item& item, float* q, uin
   call.kernel->queries(q, item.end - item.begin, l.head_dim_padded, packed_q);
 }
 
-/// All splits of some items in ascending order.
-void CpuAttention::RunWhole(const Call& call, std::span<const Item> items, Worker& w) {
+CpuAttention::Place CpuAttention::BeginOf(std::span<const Item> items, size_t unit) const {
+  if (unit >= units_.size()) return {};
+  const Unit& u = units_[unit];
+  const Item& item = items[u.item];
+  return {&item, u.split < 0 ? item.first_split : u.split};
+}
+
+/// All splits of some of all items in ascending order; `next`: the unit that is taken next.
+void CpuAttention::RunWhole(const Call& call, std::span<const Item> items,
+                            std::span<const Item> all, const std::atomic<size_t>& next, Worker& w) {
   const int32_t padded = call.layout->head_dim_padded;
   int32_t first = items[0].first_split, last = items[0].last_split;
   for (size_t i = 0; i < items.size(); ++i) {
@@ -375,9 +396,14 @@ void CpuAttention::RunWhole(const Call& call, std::span<const Item> items, Worke
   }
   for (int32_t split = first; split < last; ++split) {
     for (size_t i = 0; i < items.size(); ++i) {
-      if (split < items[i].first_split || split >= items[i].last_split) continue;
-      ComputeSplit(call, items[i], split, w.packed_q[i], w.scratch, w.split);
-      Merge(items[i].end - items[i].begin, padded, w.split, w.running[i]);
+      const Item& item = items[i];
+      if (split < item.first_split || split >= item.last_split) continue;
+      // The items read the same K and V: what comes after them is their next split.
+      const Place after = split + 1 < item.last_split
+                              ? Place{&item, split + 1}
+                              : BeginOf(all, next.load(std::memory_order_relaxed));
+      ComputeSplit(call, {&item, split}, after, w.packed_q[i], w.scratch, w.split);
+      Merge(item.end - item.begin, padded, w.split, w.running[i]);
     }
   }
   for (size_t i = 0; i < items.size(); ++i) Finish(call, items[i], w.running[i]);
@@ -478,11 +504,12 @@ void CpuAttention::RunItems(const Call& call, std::span<const Item> items) {
       const Unit& unit = units_[i];
       const Item& item = items[unit.item];
       if (unit.split < 0) {
-        RunWhole(call, items.subspan(unit.item, unit.items), w);
+        RunWhole(call, items.subspan(unit.item, unit.items), items, next, w);
         continue;
       }
       LoadQueries(call, item, w.q, w.packed_q[0]);
-      ComputeSplit(call, item, unit.split, w.packed_q[0], w.scratch, partial_at(unit.partial));
+      ComputeSplit(call, {&item, unit.split}, BeginOf(items, next.load(std::memory_order_relaxed)),
+                   w.packed_q[0], w.scratch, partial_at(unit.partial));
       // Who computes the last split of an item merges them.
       if (open_[unit.cut].fetch_sub(1, std::memory_order_acq_rel) > 1) continue;
       const int32_t first = unit.partial - (unit.split - item.first_split);

@@ -68,6 +68,11 @@ class CpuAttention {
     float* l;    // [kTileRows]
     float* acc;  // [kTileRows][head_dim_padded]
   };
+  /// A split of an item.
+  struct Place {
+    const Item* item = nullptr;  // none
+    int32_t split = 0;
+  };
   struct Worker;
   struct Call;
 
@@ -80,10 +85,15 @@ class CpuAttention {
   void AddRows(const AttentionArgs& args, int32_t slice, int32_t kv_head);
   void MakeUnits(std::span<const Item> items);
   void RunItems(const Call& call, std::span<const Item> items);
-  void ComputeSplit(const Call& call, const Item& item, int32_t split, const uint8_t* packed_q,
+  SplitBlocks BlocksOf(const Call& call, Place place) const;
+  /// `after`: what this thread will likely compute next.
+  void ComputeSplit(const Call& call, Place place, Place after, const uint8_t* packed_q,
                     uint8_t* scratch, State out);
   void LoadQueries(const Call& call, const Item& item, float* q, uint8_t* packed_q);
-  void RunWhole(const Call& call, std::span<const Item> items, Worker& worker);
+  void RunWhole(const Call& call, std::span<const Item> items, std::span<const Item> all,
+                const std::atomic<size_t>& next, Worker& worker);
+  /// Where a thread that takes unit `unit` of these items begins.
+  Place BeginOf(std::span<const Item> items, size_t unit) const;
   void Begin(const Item& item, const State& state) const;
   void Copy(const State& from, size_t rows, const State& to) const;
   void Merge(int32_t rows, int32_t padded, const State& from, const State& to) const;

@@ -104,7 +104,7 @@ KV_INLINE void ScoreTiles(const Split& s, const Step& step, int tile) {
   for (int t = 0; t < T; ++t) {
     const Soon next = SoonAt(a, tile + t + kTiles);
     if (next.block != nullptr)
-      ahead.tiles[t] = next.block + a.k_offset + next.in_block * token_bytes;
+      ahead.tiles[t] = next.block + next.of->k_offset + next.in_block * token_bytes;
   }
   ForRows(
       a.rows, [&]<int R>(int row) __attribute__((always_inline)) {
@@ -185,7 +185,7 @@ KV_INLINE void ValueGroups(const Split& s, const Step& step, int group) {
     const Soon next = SoonAt(a, 2 * chunk + kTiles);
     of.soon[index] = nullptr;
     if (next.block != nullptr && a.block_tokens >= 32) {
-      of.soon[index] = next.block + a.v_offset +
+      of.soon[index] = next.block + next.of->v_offset +
                        (static_cast<size_t>(group * a.block_tokens) + next.in_block) * 32;
     }
   }

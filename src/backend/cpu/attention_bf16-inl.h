@@ -15,7 +15,7 @@ void Bf16Queries(const float* q, int32_t rows, int32_t head_dim_padded, uint8_t*
 
 inline const uint8_t* Bf16KTile(const SplitArgs& a, int tile) {
   const int t = tile * 16;
-  return a.blocks[t / a.block_tokens] + a.k_offset +
+  return a.kv.blocks[t / a.block_tokens] + a.kv.k_offset +
          static_cast<size_t>(t % a.block_tokens / 16) * a.head_dim_padded * 32;
 }
 
@@ -78,7 +78,7 @@ void GatherBf16V(const Split& s, int chunk, int group, uint8_t* to) {
     __m512i v = _mm512_setzero_si512();
     if ((even | odd) != 0) {
       const size_t at = static_cast<size_t>(group * a.block_tokens + pair % a.block_tokens) * 32;
-      v = _mm512_loadu_si512(a.blocks[pair / a.block_tokens] + a.v_offset + at);
+      v = _mm512_loadu_si512(a.kv.blocks[pair / a.block_tokens] + a.kv.v_offset + at);
       v = _mm512_and_si512(v, _mm512_set1_epi32(static_cast<int>(even | odd)));
     }
     _mm512_store_si512(to, v);
@@ -91,7 +91,7 @@ void FindBf16(const SplitArgs& a, Step& step) {
   for (int chunk = step.first_tile / 2; chunk * 2 < step.last_tile; ++chunk) {
     const int t = chunk * 32;
     const bool whole = t >= a.least && t + 32 <= a.most && a.block_tokens >= 32;
-    step.v[chunk % (kStepTokens / 32)] = whole ? a.blocks[t / a.block_tokens] + a.v_offset +
+    step.v[chunk % (kStepTokens / 32)] = whole ? a.kv.blocks[t / a.block_tokens] + a.kv.v_offset +
                                                      static_cast<size_t>(t % a.block_tokens) * 32
                                                : nullptr;
   }
@@ -109,7 +109,7 @@ bool NotFiniteAtEdges(const Split& s) {
     for (int t = from; t < to; t += 2 - t % 2) {
       const __mmask32 held =
           (t % 2 == 0 ? 0x55555555u : 0) | (t % 2 == 1 || t + 1 < to ? 0xaaaaaaaau : 0);
-      const uint8_t* v = a.blocks[t / a.block_tokens] + a.v_offset +
+      const uint8_t* v = a.kv.blocks[t / a.block_tokens] + a.kv.v_offset +
                          static_cast<size_t>(t % a.block_tokens / 2) * 64;
       for (int g = 0; g < a.head_dim_padded / 16; ++g) {
         const __m512i x = _mm512_and_si512(

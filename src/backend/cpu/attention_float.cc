@@ -25,9 +25,9 @@ void Scores(const SplitArgs& a, float* scores) {
   s.out_stride = kSplitTokens;
   const size_t tile_bytes = size_t{16} * static_cast<size_t>(a.head_dim_padded) * kElement;
   const auto tile = [&](int32_t t, size_t offset) {
-    return a.blocks[t / a.block_tokens] + offset + t % a.block_tokens / 16 * tile_bytes;
+    return a.kv.blocks[t / a.block_tokens] + offset + t % a.block_tokens / 16 * tile_bytes;
   };
-  const auto k_tile = [&](int32_t t) { return tile(t, a.k_offset); };
+  const auto k_tile = [&](int32_t t) { return tile(t, a.kv.k_offset); };
   const int32_t first = a.least / 16 * 16;
   for (int32_t t = first; t < a.most; t += kTiles * 16) {
     s.tiles = std::min(kTiles, static_cast<int32_t>(DivUp(a.most - t, 16)));
@@ -36,11 +36,11 @@ void Scores(const SplitArgs& a, float* scores) {
       s.k[i] = k_tile(at);
       // After the last of K comes the first of V, whose tiles are as large.
       s.soon[i] = later < a.most            ? k_tile(later)
-                  : first + i * 16 < a.most ? tile(first + i * 16, a.v_offset)
+                  : first + i * 16 < a.most ? tile(first + i * 16, a.kv.v_offset)
                                             : nullptr;
       if constexpr (T == KvDType::kInt8) {
         s.k_scale[i] =
-            reinterpret_cast<const float*>(a.blocks[at / a.block_tokens] + a.k_scale_offset) +
+            reinterpret_cast<const float*>(a.kv.blocks[at / a.block_tokens] + a.kv.k_scale_offset) +
             at % a.block_tokens;
       }
     }
@@ -62,15 +62,15 @@ void AddValues(const SplitArgs& a, const float* p, int32_t row, int32_t count, i
   for (int32_t t = from; t < to;) {
     const int32_t in_block = t % a.block_tokens;
     const int32_t next = std::min(to, t + a.block_tokens - in_block);
-    const uint8_t* block = a.blocks[t / a.block_tokens];
-    v.v = block + a.v_offset;
+    const uint8_t* block = a.kv.blocks[t / a.block_tokens];
+    v.v = block + a.kv.v_offset;
     // After the last of V comes the first K of another split, which is as large.
-    const uint8_t* after = a.blocks[kSplitTokens / a.block_tokens];
-    v.soon = next < to          ? a.blocks[next / a.block_tokens] + a.v_offset
-             : after != nullptr ? after + a.k_offset
+    const uint8_t* after = a.after.blocks[a.after_begin / a.block_tokens];
+    v.soon = next < to          ? a.kv.blocks[next / a.block_tokens] + a.kv.v_offset
+             : after != nullptr ? after + a.after.k_offset
                                 : nullptr;
     if constexpr (T == KvDType::kInt8)
-      v.v_scale = reinterpret_cast<const float*>(block + a.v_scale_offset);
+      v.v_scale = reinterpret_cast<const float*>(block + a.kv.v_scale_offset);
     v.begin = in_block;
     v.end = in_block + next - t;
     v.p = p + static_cast<size_t>(row) * kSplitTokens + t - in_block;

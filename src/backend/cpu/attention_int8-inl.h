@@ -19,13 +19,14 @@ inline Rest& RestOf(const Split& s) { return *reinterpret_cast<Rest*>(s.rest); }
 
 inline const float* ScalesAt(const SplitArgs& a, size_t offset, int tile) {
   const int t = tile * 16;
-  return reinterpret_cast<const float*>(a.blocks[t / a.block_tokens] + offset) + t % a.block_tokens;
+  return reinterpret_cast<const float*>(a.kv.blocks[t / a.block_tokens] + offset) +
+         t % a.block_tokens;
 }
 
 /// K of tile `tile`: [channel / 4][16 tokens][4].
 inline const uint8_t* KTile(const SplitArgs& a, int tile) {
   const int t = tile * 16;
-  return a.blocks[t / a.block_tokens] + a.k_offset +
+  return a.kv.blocks[t / a.block_tokens] + a.kv.k_offset +
          static_cast<size_t>(t % a.block_tokens / 16) * static_cast<size_t>(a.head_dim_padded) * 16;
 }
 
@@ -42,7 +43,7 @@ inline void StoreScore(const Split& s, int tile, int r, __m512 sums, __m512 k_sc
 float LargestScale(const SplitArgs& a, int begin, int end) {
   __m512i most = _mm512_setzero_si512();
   for (int tile = begin / 16; tile * 16 < end; ++tile) {
-    const __m512i x = _mm512_loadu_si512(ScalesAt(a, a.v_scale_offset, tile));
+    const __m512i x = _mm512_loadu_si512(ScalesAt(a, a.kv.v_scale_offset, tile));
     most = _mm512_mask_max_epu32(most, Inside(begin, end, tile * 16), x, most);
   }
   return _mm_cvtss_f32(
@@ -112,7 +113,7 @@ void Weights(const Split& s, const Step& step) {
       const float largest = LargestScale(a, begin, end);
       const __m512 per_scale = _mm512_set1_ps(WeightsPerScale(largest));
       for (int tile = step.first_tile; tile < step.last_tile; ++tile) {
-        const __m512 x = _mm512_loadu_ps(ScalesAt(a, a.v_scale_offset, tile));
+        const __m512 x = _mm512_loadu_ps(ScalesAt(a, a.kv.v_scale_offset, tile));
         _mm512_store_ps(rest.ratio + tile % kTiles * 16, _mm512_mul_ps(x, per_scale));
       }
       rest.unit[r] = largest / kInt8Weight;
@@ -149,17 +150,17 @@ inline const uint8_t* VTile(const Split& s, int first_tile, int group) {
   const int t = first_tile * 16;
   const size_t group_bytes = static_cast<size_t>(a.block_tokens) * 16;
   if (a.block_tokens >= 64) {
-    return a.blocks[t / a.block_tokens] + a.v_offset + group * group_bytes +
+    return a.kv.blocks[t / a.block_tokens] + a.kv.v_offset + group * group_bytes +
            static_cast<size_t>(t % a.block_tokens) * 16;
   }
   uint8_t* const to = s.gathered + first_tile / kUnit % 4 * kWholeTile;
   const int bytes = a.block_tokens * 16;  // of one block
   for (int at = 0; at < static_cast<int>(kWholeTile); at += bytes) {
-    const uint8_t* block = a.blocks[(t + at / 16) / a.block_tokens];
+    const uint8_t* block = a.kv.blocks[(t + at / 16) / a.block_tokens];
     for (int i = 0; i < bytes; i += 64) {
       const __m512i v = block == nullptr
                             ? _mm512_setzero_si512()
-                            : _mm512_loadu_si512(block + a.v_offset + group * group_bytes + i);
+                            : _mm512_loadu_si512(block + a.kv.v_offset + group * group_bytes + i);
       _mm512_store_si512(to + at + i, v);
     }
   }

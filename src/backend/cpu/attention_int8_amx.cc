@@ -70,7 +70,7 @@ inline void AddScores(const uint8_t* high, const uint8_t* low, const uint8_t* k)
 }
 
 void StoreScores(const Split& s, int tile) {
-  const __m512 k_scale = _mm512_loadu_ps(ScalesAt(s.a, s.a.k_scale_offset, tile));
+  const __m512 k_scale = _mm512_loadu_ps(ScalesAt(s.a, s.a.kv.k_scale_offset, tile));
   for (int r = 0; r < s.a.rows; ++r)
     StoreScore(s, tile, r, SumOf(RestOf(s).sums[tile % 2], r), k_scale);
 }

@@ -58,7 +58,7 @@ KV_INLINE void ScoreRows(const Split& s, int tile, int row, const uint8_t* soon)
     }
   }
   const __m512i taken_off = _mm512_slli_epi32(keys, 7);
-  const __m512 k_scale = _mm512_loadu_ps(ScalesAt(a, a.k_scale_offset, tile));
+  const __m512 k_scale = _mm512_loadu_ps(ScalesAt(a, a.kv.k_scale_offset, tile));
   for (int i = 0; i < R; ++i) {
     StoreScore(s, tile, row + i, Together(_mm512_sub_epi32(highs[i], taken_off), lows[i]), k_scale);
   }
@@ -70,9 +70,9 @@ void Scores(const Split& s, const Step& step) {
     const Soon soon = SoonAt(a, tile + kTiles);
     const uint8_t* k = nullptr;
     if (soon.block != nullptr) {
-      k = soon.block + a.k_offset + soon.in_block * static_cast<size_t>(a.head_dim_padded);
-      Prefetch(soon.block + a.k_scale_offset + soon.in_block * sizeof(float));
-      Prefetch(soon.block + a.v_scale_offset + soon.in_block * sizeof(float));
+      k = soon.block + soon.of->k_offset + soon.in_block * static_cast<size_t>(a.head_dim_padded);
+      Prefetch(soon.block + soon.of->k_scale_offset + soon.in_block * sizeof(float));
+      Prefetch(soon.block + soon.of->v_scale_offset + soon.in_block * sizeof(float));
     }
     ForRows(
         a.rows, [&]<int R>(int row) __attribute__((always_inline)) {
@@ -114,7 +114,7 @@ void Values(const Split& s, const Step& step) {
       const Soon next = SoonAt(a, tile + kTiles);
       if (next.block != nullptr) {
         const size_t before = static_cast<size_t>(g * a.block_tokens) + next.in_block;
-        soon[unit] = next.block + a.v_offset + before * 16;
+        soon[unit] = next.block + next.of->v_offset + before * 16;
       }
     }
     ForRows(

@@ -21,14 +21,16 @@ constexpr size_t SplitQueryBytes(int32_t head_dim_padded) {
 }
 inline constexpr size_t kSplitScratchBytes = (size_t{kSplitRows} * kSplitTokens + 4096) * 4;
 
-/// Attention of some rows to one split of a sequence, before the division by l.
-struct SplitArgs {
-  // The cache: the layer and head at hand within each block of the split.
-  /// [2 kSplitTokens / block_tokens]: of the split, null where none is; then of what is computed
-  /// after it, to be prefetched, null where nothing is known of it.
-  const uint8_t* const* blocks = nullptr;
+/// K and V of one split of a sequence: a layer and head within each of its blocks.
+struct SplitBlocks {
+  const uint8_t* blocks[kSplitTokens / 16] = {};  ///< by token / block_tokens, null where none is
   size_t k_offset = 0, v_offset = 0;              ///< of K and V within a block
   size_t k_scale_offset = 0, v_scale_offset = 0;  ///< int8: of the scales
+};
+
+/// Attention of some rows to one split of a sequence, before the division by l.
+struct SplitArgs {
+  SplitBlocks kv;
   int32_t block_tokens = 0;
   int32_t head_dim_padded = 0;
   int32_t channels = 0;  ///< head_dim, rounded up to KvLayout::pack()
@@ -39,6 +41,11 @@ struct SplitArgs {
   const int32_t* begin = nullptr;  ///< [rows] what each attends to, counted from the split's start:
   const int32_t* end = nullptr;    ///< [rows] begin = end where nothing
   int32_t least = 0, most = 0;     ///< of all rows that attend to something; least < most
+
+  // What this thread will likely compute next, to be prefetched: its tokens, counted from the start
+  // of its split.
+  SplitBlocks after;
+  int32_t after_begin = 0, after_end = 0;
 
   // Results. m is -inf and l is 0 for a row that attends to nothing.
   float* m = nullptr;    ///< [kSplitRows] maximum of the row's scores

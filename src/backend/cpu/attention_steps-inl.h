@@ -111,14 +111,20 @@ inline __attribute__((always_inline)) void Prefetch(const uint8_t* p) {
   _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T1);
 }
 
-/// Where a tile of the split, or of what comes after it, lies in its block; null where the block is
-/// not known.
+/// A tile of the split, or of what is computed after it: its block, null where nothing is known of
+/// it, and where it begins there.
 struct Soon {
+  const SplitBlocks* of;
   const uint8_t* block;
   size_t in_block;  // tokens
 };
 inline Soon SoonAt(const SplitArgs& a, int tile) {
-  const int t = tile * 16;
-  const bool known = t < a.most || t >= kSplitTokens;
-  return {known ? a.blocks[t / a.block_tokens] : nullptr, static_cast<size_t>(t % a.block_tokens)};
+  const SplitBlocks* of = &a.kv;
+  int t = tile * 16;
+  if (t >= a.most) {
+    of = &a.after;
+    t += a.after_begin / 16 * 16 - (a.most + 15) / 16 * 16;
+    if (t >= a.after_end) return {of, nullptr, 0};
+  }
+  return {of, of->blocks[t / a.block_tokens], static_cast<size_t>(t % a.block_tokens)};
 }

@@ -68,7 +68,7 @@ using DotBf16 = float(float sum, const float* a, const float* b, int32_t pairs);
 /// The score of token t of the split.
 template <DotBf16* kDot>
 float Bf16Score(const SplitArgs& a, int32_t row, int32_t t) {
-  const uint8_t* k = a.blocks[t / a.block_tokens] + a.k_offset;
+  const uint8_t* k = a.kv.blocks[t / a.block_tokens] + a.kv.k_offset;
   const int32_t in_block = t % a.block_tokens;
   float sum = 0;
   for (int32_t first = 0; first < a.head_dim_padded; first += 2 * kPairs) {
@@ -100,7 +100,7 @@ float Bf16Value(const SplitArgs& a, const float* p, int32_t begin, int32_t end, 
       const int32_t t = first + i, in_block = t % a.block_tokens;
       if (t < begin || t >= end) continue;
       value[i] = Bf16At(
-          a.blocks[t / a.block_tokens] + a.v_offset,
+          a.kv.blocks[t / a.block_tokens] + a.kv.v_offset,
           static_cast<size_t>((c / 16 * (a.block_tokens / 2) + in_block / 2) * 16 + c % 16) * 2 +
               in_block % 2);
     }
@@ -173,7 +173,7 @@ void Int8Queries(const float* q, int32_t rows, int32_t head_dim_padded, uint8_t*
 }
 
 float Int8Score(const SplitArgs& a, int32_t row, int32_t t) {
-  const uint8_t* block = a.blocks[t / a.block_tokens];
+  const uint8_t* block = a.kv.blocks[t / a.block_tokens];
   const int32_t in_block = t % a.block_tokens;
   const size_t bytes = Int8QueryBytes(a.head_dim_padded);
   int32_t sum = 0;
@@ -185,18 +185,18 @@ float Int8Score(const SplitArgs& a, int32_t row, int32_t t) {
                             in_block % 16) *
             4 +
         c % 4;
-    sum += q * static_cast<int8_t>(block[a.k_offset + index]);
+    sum += q * static_cast<int8_t>(block[a.kv.k_offset + index]);
   }
   float q_scale = 0, k_scale = 0;
   std::memcpy(&q_scale, a.q + 2 * bytes + static_cast<size_t>(row) * sizeof(float), sizeof(float));
-  std::memcpy(&k_scale, block + a.k_scale_offset + static_cast<size_t>(in_block) * sizeof(float),
+  std::memcpy(&k_scale, block + a.kv.k_scale_offset + static_cast<size_t>(in_block) * sizeof(float),
               sizeof(float));
   return static_cast<float>(sum) * q_scale * k_scale;
 }
 
 float Int8VScale(const SplitArgs& a, int32_t t) {
   float scale = 0;
-  const uint8_t* scales = a.blocks[t / a.block_tokens] + a.v_scale_offset;
+  const uint8_t* scales = a.kv.blocks[t / a.block_tokens] + a.kv.v_scale_offset;
   std::memcpy(&scale, scales + static_cast<size_t>(t % a.block_tokens) * sizeof(float),
               sizeof(float));
   return scale;
@@ -211,7 +211,7 @@ int32_t Int8Value(const SplitArgs& a, const int32_t* weights, int32_t begin, int
     const size_t index =
         static_cast<size_t>((c / 16 * (a.block_tokens / 4) + in_block / 4) * 16 + c % 16) * 4 +
         in_block % 4;
-    const uint8_t* v = a.blocks[t / a.block_tokens] + a.v_offset;
+    const uint8_t* v = a.kv.blocks[t / a.block_tokens] + a.kv.v_offset;
     sum += weights[t] * static_cast<int8_t>(v[index]);
   }
   return sum;

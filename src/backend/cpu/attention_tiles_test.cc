@@ -65,7 +65,6 @@ class SplitUnderTest {
                                                     layout_.block_bytes
                              : nullptr);
     }
-    blocks_.resize(2 * blocks_.size());  // nothing is known of what comes after the split
     Fill();
     const auto rows = static_cast<int32_t>(c.begin.size());
     q_.resize(static_cast<size_t>(rows) * layout_.head_dim_padded);
@@ -90,11 +89,11 @@ class SplitUnderTest {
     out.acc.resize(static_cast<size_t>(kSplitRows) * layout_.head_dim_padded);
     kernel.queries(q_.data(), rows, layout_.head_dim_padded, q.data());
     SplitArgs a;
-    a.blocks = blocks_.data();
-    a.k_offset = layout_.KOffset(0, 1);
-    a.v_offset = layout_.VOffset(0, 1);
-    a.k_scale_offset = layout_.KScaleOffset(0, 1);
-    a.v_scale_offset = layout_.VScaleOffset(0, 1);
+    std::copy(blocks_.begin(), blocks_.end(), a.kv.blocks);
+    a.kv.k_offset = layout_.KOffset(0, 1);
+    a.kv.v_offset = layout_.VOffset(0, 1);
+    a.kv.k_scale_offset = layout_.KScaleOffset(0, 1);
+    a.kv.v_scale_offset = layout_.VScaleOffset(0, 1);
     a.block_tokens = layout_.block_tokens;
     a.head_dim_padded = layout_.head_dim_padded;
     a.channels = c_.head_dim;
