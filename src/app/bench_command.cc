@@ -162,8 +162,8 @@ std::string KernelText(const KernelBench& b) {
       "{}: reads {:.1f} GB/s, int8 {:.0f} GOP/s, f32 {:.0f} GFLOP/s{}\n\n{:<19} {:<20} {:>5} "
       "{:>11} {:>9} {:>8} {:>7}\n",
       b.backend, b.bandwidth_gb_s, b.peak.int8_gops, b.peak.float_gops,
-      b.peak.bf16_gops > 0 ? fmt::format(", bf16 {:.0f} GFLOP/s", b.peak.bf16_gops) : "",
-      "op", "of", "rows", "us", "GOP/s", "GB/s", "limit%");
+      b.peak.bf16_gops > 0 ? fmt::format(", bf16 {:.0f} GFLOP/s", b.peak.bf16_gops) : "", "op",
+      "of", "rows", "us", "GOP/s", "GB/s", "limit%");
   for (const KernelBenchRow& r : b.rows) {
     out += fmt::format("{:<19} {:<20} {:>5} {:>11.1f} {:>9.1f} {:>8.1f} {:>7.1f}\n", r.op, r.what,
                        r.rows, r.us, r.gops, r.gb_s, r.limit_pct);
