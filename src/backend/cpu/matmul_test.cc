@@ -329,6 +329,37 @@ TEST(MatMul, ExtremeActivationsKeepTheirBitsEverywhere) {
   }
 }
 
+TEST(MatMul, Bf16WeightsOfAnyBitsGiveThoseOfTheScalarKernels) {
+  std::mt19937 random(27);
+  Problem p = MakeProblem(DType::kBF16, 64, 34, 28);
+  std::vector<float> x(5 * 34);
+  // Ranges of exponents, of weights and activations: ordinary, subnormal numbers and products,
+  // those that overflow, and all there are.
+  constexpr unsigned kRanges[][4] = {{120, 134, 120, 134}, {100, 154, 100, 154}, {0, 10, 120, 134},
+                                     {55, 70, 60, 70},     {120, 185, 200, 254}, {0, 255, 0, 255}};
+  for (const auto& [w_from, w_to, x_from, x_to] : kRanges) {
+    const auto exponent = [&](unsigned from, unsigned to) {
+      return static_cast<uint32_t>(from + random() % (to - from + 1));
+    };
+    for (size_t i = 0; i < p.data.size(); i += 2) {
+      const auto bits = static_cast<uint16_t>((random() & 0x807f) | exponent(w_from, w_to) << 7);
+      std::memcpy(&p.data[i], &bits, 2);
+    }
+    for (float& v : x)
+      v = std::bit_cast<float>(static_cast<uint32_t>(random() & 0x807fffffu) |
+                               exponent(x_from, x_to) << 23);
+    for (const NamedKernels& kernels : AllKernels()) {
+      const auto got = Multiply(*kernels.kernels, 1, p, x, 34, 5);
+      const auto expected = Multiply(*kernels.twin, 1, p, x, 34, 5);
+      for (size_t i = 0; i < got.size(); ++i) {
+        if (std::isnan(got[i]) && std::isnan(expected[i])) continue;
+        ASSERT_EQ(std::bit_cast<uint32_t>(got[i]), std::bit_cast<uint32_t>(expected[i]))
+            << kernels.name << " weights 2^" << w_from << " to " << w_to;
+      }
+    }
+  }
+}
+
 TEST(MatMul, WeightsOfAnySizeKeepTheirBitsAndTheirAccuracy) {
   for (const NamedKernels& kernels : AllKernels()) {
     for (const float size : {1e-5f, 1.0f, 2000.0f}) {
