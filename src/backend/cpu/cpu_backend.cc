@@ -99,9 +99,9 @@ class CpuBackend final : public Backend {
   void Embed(const Matrix& table, std::span<const int32_t> tokens, float scale,
              float* out) override {
     const OpTimer timer(&counters_, Op::kEmbed);
-    for (size_t i = 0; i < tokens.size(); ++i) {
-      matmul_.Row(table, tokens[i], scale, out + i * static_cast<size_t>(table.cols));
-    }
+    ForRows(static_cast<int32_t>(tokens.size()), [&](int32_t r) {
+      matmul_.Row(table, tokens[static_cast<size_t>(r)], scale, out + r * table.cols);
+    });
   }
 
   void RmsNorm(const float* x, int32_t rows, int32_t dim, const float* weight, float eps,

@@ -399,58 +399,78 @@ int NibbleAt(const uint8_t* group, int n, int i) {
 }
 
 template <PackFormat F>
-PackedElement SuperElementAt(const uint8_t* panel, int n, int64_t g, int i) {
+PackedGroup SuperGroupAt(const uint8_t* panel, int n, int64_t g) {
   const uint8_t* record = panel + static_cast<size_t>(g / 8) * kSuperBytes<F>;
   const uint8_t* group = record + kSuperWeightsAt<F> + g % 8 * kWeightBytes<F>;
-  int q = NibbleAt(group, n, i);
-  if constexpr (kBits<F> != 4) {
-    const int bit = HighBitsAt<F>(i % 16 / 4, i / 16);
-    const int high = group[256 + bit / 8 * 64 + n * 4 + i % 4] >> (bit % 8);
-    q |= (high & ((1 << (kBits<F> - 4)) - 1)) << 4;
+  PackedGroup out;
+  for (int i = 0; i < kGroup; ++i) {
+    int q = NibbleAt(group, n, i);
+    if constexpr (kBits<F> != 4) {
+      const int bit = HighBitsAt<F>(i % 16 / 4, i / 16);
+      const int high = group[256 + bit / 8 * 64 + n * 4 + i % 4] >> (bit % 8);
+      q |= (high & ((1 << (kBits<F> - 4)) - 1)) << 4;
+    }
+    out.q[i] = static_cast<float>(q - kOffset<F>);
   }
-  const int half = kHalves<F> == 2 ? i / 16 : 0;
-  const uint8_t scale = record[kSubScalesAt<F> + (g % 8 * kHalves<F> + half) * 16 + n];
-  const float d = F16ToF32(Load<uint16_t>(record + kSuperScalesAt + n * 2)) *
+  for (int half = 0; half < 2; ++half) {
+    const int of = kHalves<F> == 2 ? half : 0;
+    const uint8_t scale = record[kSubScalesAt<F> + (g % 8 * kHalves<F> + of) * 16 + n];
+    out.d[half] = F16ToF32(Load<uint16_t>(record + kSuperScalesAt + n * 2)) *
                   static_cast<float>(kHasMin<F> ? scale : static_cast<int8_t>(scale));
-  float m = 0;
-  if constexpr (kHasMin<F>) {
-    m = -(F16ToF32(Load<uint16_t>(record + kSuperMinsAt<F> + n * 2)) *
-          static_cast<float>(record[kSubMinsAt<F> + g % 8 * 16 + n]));
+    if constexpr (kHasMin<F>) {
+      out.m[half] = -(F16ToF32(Load<uint16_t>(record + kSuperMinsAt<F> + n * 2)) *
+                      static_cast<float>(record[kSubMinsAt<F> + g % 8 * 16 + n]));
+    }
   }
-  return {static_cast<float>(q - kOffset<F>), d, m};
+  return out;
 }
 
-}  // namespace
+PackedGroup NibbleGroupAt(PackFormat format, const uint8_t* panel, int n, int64_t g) {
+  const uint8_t* record = panel + static_cast<size_t>(g) * RecordBytes(format);
+  const bool has_min = format == PackFormat::kQ4M;
+  PackedGroup out;
+  for (int i = 0; i < kGroup; ++i)
+    out.q[i] = static_cast<float>(NibbleAt(record, n, i) - (has_min ? 0 : 8));
+  out.d[0] = out.d[1] = F16ToF32(Load<uint16_t>(record + 256 + n * 2));
+  if (has_min) out.m[0] = out.m[1] = F16ToF32(Load<uint16_t>(record + 288 + n * 2));
+  return out;
+}
 
-PackedElement PackedElementAt(PackFormat format, const uint8_t* panel, int n, int64_t g, int i) {
-  switch (format) {
-    case PackFormat::kQ4K:
-      return SuperElementAt<PackFormat::kQ4K>(panel, n, g, i);
-    case PackFormat::kQ5K:
-      return SuperElementAt<PackFormat::kQ5K>(panel, n, g, i);
-    case PackFormat::kQ6K:
-      return SuperElementAt<PackFormat::kQ6K>(panel, n, g, i);
-    case PackFormat::kQ4:
-    case PackFormat::kQ4M: {
-      const uint8_t* record = panel + static_cast<size_t>(g) * RecordBytes(format);
-      const int q = NibbleAt(record, n, i);
-      const float d = F16ToF32(Load<uint16_t>(record + 256 + n * 2));
-      if (format == PackFormat::kQ4) return {static_cast<float>(q - 8), d, 0};
-      return {static_cast<float>(q), d, F16ToF32(Load<uint16_t>(record + 288 + n * 2))};
-    }
-    default:
-      break;
-  }
+PackedGroup ByteGroupAt(PackFormat format, const uint8_t* panel, int n, int64_t g) {
   const RecordShape s = ShapeOf8(format);
   const uint8_t* record = panel + static_cast<size_t>(g) * RecordBytes(format);
-  const auto q = static_cast<int8_t>(record[i / 4 * 64 + n * 4 + i % 4]);
-  const int half = s.halves == 2 ? i / 16 : 0;
   const auto value = [&](int part) {
     const size_t at = static_cast<size_t>(part) * 16 + n;
     return s.f16 ? F16ToF32(Load<uint16_t>(record + 512 + at * 2))
                  : Load<float>(record + 512 + at * 4);
   };
-  return {static_cast<float>(q), value(half), s.has_min ? value(s.halves + half) : 0};
+  PackedGroup out;
+  for (int i = 0; i < kGroup; ++i)
+    out.q[i] = static_cast<int8_t>(record[i / 4 * 64 + n * 4 + i % 4]);
+  for (int half = 0; half < 2; ++half) {
+    const int of = s.halves == 2 ? half : 0;
+    out.d[half] = value(of);
+    if (s.has_min) out.m[half] = value(s.halves + of);
+  }
+  return out;
+}
+
+}  // namespace
+
+PackedGroup PackedGroupAt(PackFormat format, const uint8_t* panel, int n, int64_t g) {
+  switch (format) {
+    case PackFormat::kQ4K:
+      return SuperGroupAt<PackFormat::kQ4K>(panel, n, g);
+    case PackFormat::kQ5K:
+      return SuperGroupAt<PackFormat::kQ5K>(panel, n, g);
+    case PackFormat::kQ6K:
+      return SuperGroupAt<PackFormat::kQ6K>(panel, n, g);
+    case PackFormat::kQ4:
+    case PackFormat::kQ4M:
+      return NibbleGroupAt(format, panel, n, g);
+    default:
+      return ByteGroupAt(format, panel, n, g);
+  }
 }
 
 namespace {
@@ -588,11 +608,11 @@ void UnpackColumn(PackFormat format, const uint8_t* panel, int n, int64_t k, flo
   } else {
     const bool has_min = HasMin(format);
     for (int64_t g = 0; g < k / kGroup; ++g) {
-      for (int i = 0; i < kGroup; ++i) {
-        const PackedElement e = PackedElementAt(format, panel, n, g, i);
-        // Without a minimum nothing is added, so that a zero keeps its sign.
-        out[g * kGroup + i] = has_min ? e.d * e.q + e.m : e.d * e.q;
-      }
+      const PackedGroup group = PackedGroupAt(format, panel, n, g);
+      float* const to = out + g * kGroup;
+      for (int i = 0; i < kGroup; ++i) to[i] = group.d[i / 16] * group.q[i];
+      // Without a minimum nothing is added, so that a zero keeps its sign.
+      for (int i = 0; has_min && i < kGroup; ++i) to[i] += group.m[i / 16];
     }
   }
   if (scale != 1) {

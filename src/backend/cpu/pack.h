@@ -152,11 +152,11 @@ PackFormat BlockedFormatOf(PackFormat format);
 /// Packs panel `panel` of a matrix into `out` (PanelBytes, zeroed).
 void PackPanel(const TensorView& source, int64_t panel, uint8_t* out);
 
-/// w = d q + m: element i of column n in group g of a packed panel (not of the faster mode's).
-struct PackedElement {
-  float q, d, m;
+/// w = d q + m, d and m by half: group g of column n of a packed panel (not of the faster mode's).
+struct PackedGroup {
+  float q[kGroup], d[2], m[2] = {};
 };
-PackedElement PackedElementAt(PackFormat format, const uint8_t* panel, int n, int64_t g, int i);
+PackedGroup PackedGroupAt(PackFormat format, const uint8_t* panel, int n, int64_t g);
 
 /// Makes a panel of BlockedFormatOf(format) in `out` (PanelBytes) of one of a quantized format, as
 /// near as its integers come. A scale that is not finite becomes a NaN.

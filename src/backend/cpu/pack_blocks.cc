@@ -24,16 +24,16 @@ struct Group4 {
 Group4 ReadGroup4(PackFormat format, const uint8_t* panel, int n, int64_t g) {
   Group4 out;
   const int offset = format == PackFormat::kQ4 ? 8 : 0;
-  const PackedElement first = PackedElementAt(format, panel, n, g, 0);
-  out.d = static_cast<double>(first.d);
-  out.m = static_cast<double>(first.m) - offset * out.d;
+  const PackedGroup group = PackedGroupAt(format, panel, n, g);
+  out.d = static_cast<double>(group.d[0]);
+  out.m = static_cast<double>(group.m[0]) - offset * out.d;
   const bool negative = out.d < 0;
   if (negative) {  // d q + m = -d (15 - q) + (m + 15 d)
     out.m += 15 * out.d;
     out.d = -out.d;
   }
   for (int i = 0; i < kGroup; ++i) {
-    int q = static_cast<int>(PackedElementAt(format, panel, n, g, i).q) + offset;
+    int q = static_cast<int>(group.q[i]) + offset;
     if (negative) q = 15 - q;
     out.q[i] = static_cast<uint8_t>(q);
     out.least = std::min(out.least, q);
