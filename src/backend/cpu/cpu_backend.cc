@@ -128,7 +128,7 @@ class CpuBackend final : public Backend {
       const auto it =
           std::upper_bound(slices.begin(), slices.end(), row,
                            [](int32_t r, const BatchSlice& s) { return r < s.first_row; });
-      RopeAppendRow(args, static_cast<int32_t>(it - slices.begin()) - 1, row);
+      RopeAppendRow(args, static_cast<int32_t>(it - slices.begin()) - 1, row, kernels_);
     });
     counters_.kv_bytes_written += static_cast<uint64_t>(args.batch->rows()) *
                                   (args.kv->layout->layer_bytes / args.kv->layout->block_tokens);

@@ -1,5 +1,6 @@
 #include "backend/cpu/ops.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <type_traits>
@@ -9,27 +10,6 @@
 
 namespace kvasir {
 namespace {
-
-/// Rotates one head in place (Su et al. 2021): each pair of channels by its angle. A pair is i and
-/// i + kPartner (or i + dims / 2 where kPartner is 0), the next one kStep further.
-template <int kStep, int kPartner>
-void RotatePairs(float* __restrict x, int32_t pairs, const float* __restrict cos,
-                 const float* __restrict sin) {
-  const int32_t partner = kPartner == 0 ? pairs : kPartner;
-  for (int32_t i = 0; i < pairs; ++i) {
-    const float a = x[i * kStep], b = x[i * kStep + partner];
-    x[i * kStep] = a * cos[i] - b * sin[i];
-    x[i * kStep + partner] = a * sin[i] + b * cos[i];
-  }
-}
-
-void Rotate(float* x, int32_t dims, const float* cos, const float* sin, bool neox) {
-  if (neox) {
-    RotatePairs<1, 0>(x, dims / 2, cos, sin);
-  } else {
-    RotatePairs<2, 1>(x, dims / 2, cos, sin);
-  }
-}
 
 /// Element index of a channel, from that of channel 0, as KvLayout::KIndex and VIndex have it. With
 /// the number of elements in a word known at compile time nothing is divided: of a prompt of 512
@@ -80,10 +60,25 @@ void StoreInt8(const KvLayout& l, const float* x, uint8_t* area, float* scale, c
       int8_t{0});
 }
 
-/// One head's vector into its token slot; `index` makes the index of a channel for a pack.
-template <typename MakeIndex>
+/// bf16: `kAtOnce` channels that lie next to one another are stored together.
+template <int kAtOnce, typename Index>
+void StoreBf16(const KvLayout& l, const float* x, uint8_t* area, const Index& index,
+               const VectorKernels& kernels) {
+  constexpr int32_t kChunk = 64;
+  for (int32_t first = 0; first < l.head_dim_padded; first += kChunk) {
+    uint16_t bits[kChunk] = {};
+    kernels.to_bf16(x + first, std::clamp(l.head_dim - first, 0, kChunk), bits);
+    const int32_t n = std::min(l.head_dim_padded - first, kChunk);
+    for (int32_t c = 0; c < n; c += kAtOnce)
+      std::memcpy(area + index(first + c) * sizeof(bits[0]), bits + c, kAtOnce * sizeof(bits[0]));
+  }
+}
+
+/// One head's vector into its token slot; `index` makes the index of a channel for a pack. Of bf16
+/// as many channels as `kAtOnce` lie next to one another.
+template <int kAtOnce, typename MakeIndex>
 void StoreVector(const KvLayout& l, const float* x, uint8_t* area, float* scale,
-                 const MakeIndex& index) {
+                 const VectorKernels& kernels, const MakeIndex& index) {
   switch (l.dtype) {
     case KvDType::kF32:
       return StoreElements(
@@ -92,8 +87,7 @@ void StoreVector(const KvLayout& l, const float* x, uint8_t* area, float* scale,
       return StoreElements(l, x, area, index(std::integral_constant<int, 1>()), F32ToF16,
                            uint16_t{0});
     case KvDType::kBF16:
-      return StoreElements(l, x, area, index(std::integral_constant<int, 2>()), F32ToBf16,
-                           uint16_t{0});
+      return StoreBf16<kAtOnce>(l, x, area, index(std::integral_constant<int, 2>()), kernels);
     case KvDType::kInt8:
       return StoreInt8(l, x, area, scale, index(std::integral_constant<int, 4>()));
   }
@@ -119,7 +113,8 @@ void RmsNormRow(const float* x, int32_t dim, const float* weight, float eps, flo
   }
 }
 
-void RopeAppendRow(const RopeAppendArgs& a, int32_t slice, int32_t row) {
+void RopeAppendRow(const RopeAppendArgs& a, int32_t slice, int32_t row,
+                   const VectorKernels& kernels) {
   const KvLayout& l = *a.kv->layout;
   const int32_t d = a.head_dim;
   const float* cos = a.cos + static_cast<size_t>(row) * (a.rope_dims / 2);
@@ -128,8 +123,8 @@ void RopeAppendRow(const RopeAppendArgs& a, int32_t slice, int32_t row) {
     for (int32_t h = 0; h < a.heads; ++h) {
       float* q = a.q + row * a.q_stride + int64_t{h} * d;
       if (a.q_norm != nullptr) RmsNormRow(q, d, a.q_norm, a.norm_eps, q, false);
-      Rotate(q, a.rope_dims, cos, sin, a.neox);
-      for (int32_t c = 0; c < d; ++c) q[c] *= a.q_scale;
+      kernels.rotate(q, a.rope_dims / 2, cos, sin, a.neox, a.q_scale);
+      for (int32_t c = a.rope_dims; c < d; ++c) q[c] *= a.q_scale;
     }
   }
   const TableView& table = a.batch->table(l.group_of(a.layer), slice);
@@ -141,20 +136,20 @@ void RopeAppendRow(const RopeAppendArgs& a, int32_t slice, int32_t row) {
   for (int32_t h = 0; h < a.kv_heads; ++h) {
     float* k = a.k + row * a.kv_stride + int64_t{h} * d;
     if (a.k_norm != nullptr) RmsNormRow(k, d, a.k_norm, a.norm_eps, k, false);
-    Rotate(k, a.rope_dims, cos, sin, a.neox);
+    kernels.rotate(k, a.rope_dims / 2, cos, sin, a.neox, 1);
     float* k_scale = nullptr;
     float* v_scale = nullptr;
     if (l.dtype == KvDType::kInt8) {
       k_scale = reinterpret_cast<float*>(block + l.KScaleOffset(a.layer, h)) + token;
       v_scale = reinterpret_cast<float*>(block + l.VScaleOffset(a.layer, h)) + token;
     }
-    StoreVector(l, k, block + l.KOffset(a.layer, h), k_scale,
-                [&](auto pack) { return KeyIndex<decltype(pack)::value>{l.KIndex(token, 0)}; });
-    StoreVector(l, a.v + row * a.kv_stride + int64_t{h} * d, block + l.VOffset(a.layer, h), v_scale,
-                [&](auto pack) {
-                  return ValueIndex<decltype(pack)::value>{
-                      l.VIndex(token, 0), static_cast<size_t>(l.block_tokens) * 16};
-                });
+    StoreVector<2>(l, k, block + l.KOffset(a.layer, h), k_scale, kernels,
+                   [&](auto pack) { return KeyIndex<decltype(pack)::value>{l.KIndex(token, 0)}; });
+    StoreVector<1>(l, a.v + row * a.kv_stride + int64_t{h} * d, block + l.VOffset(a.layer, h),
+                   v_scale, kernels, [&](auto pack) {
+                     return ValueIndex<decltype(pack)::value>{
+                         l.VIndex(token, 0), static_cast<size_t>(l.block_tokens) * 16};
+                   });
   }
 }
 

@@ -8,6 +8,7 @@ using DF = hn::CappedTag<float, 16>;
 using DU = hn::Rebind<uint32_t, DF>;
 using DI = hn::Rebind<int32_t, DF>;
 using DH = hn::Rebind<hwy::float16_t, DF>;
+using DW = hn::Rebind<uint16_t, DF>;
 using V = hn::Vec<DF>;
 constexpr int kLanes = static_cast<int>(hn::MaxLanes(DF()));
 constexpr int kRegs = 16 / kLanes;
@@ -297,3 +298,60 @@ HWY_INLINE void Gated(float* gate, const float* up, int64_t n) {
 
 void Silu(float* gate, const float* up, int64_t n) { Gated<SiluOf>(gate, up, n); }
 void Gelu(float* gate, const float* up, int64_t n) { Gated<GeluOf>(gate, up, n); }
+
+/// The first and the second channel of each pair, rotated.
+struct Rotated {
+  V a, b;
+};
+HWY_INLINE Rotated Turn(V a, V b, V cos, V sin, V scale) {
+  return {hn::Mul(hn::Sub(hn::Mul(a, cos), hn::Mul(b, sin)), scale),
+          hn::Mul(hn::Add(hn::Mul(a, sin), hn::Mul(b, cos)), scale)};
+}
+
+void Rotate(float* x, int32_t pairs, const float* cos, const float* sin, bool neox, float scale) {
+  const DF d;
+  const V all = hn::Set(d, scale);
+  int32_t i = 0;
+  for (; i + kLanes <= pairs; i += kLanes) {
+    const V c = hn::LoadU(d, cos + i), s = hn::LoadU(d, sin + i);
+    if (neox) {
+      const Rotated r = Turn(hn::LoadU(d, x + i), hn::LoadU(d, x + pairs + i), c, s, all);
+      hn::StoreU(r.a, d, x + i);
+      hn::StoreU(r.b, d, x + pairs + i);
+    } else {
+      V a, b;
+      hn::LoadInterleaved2(d, x + 2 * i, a, b);
+      const Rotated r = Turn(a, b, c, s, all);
+      hn::StoreInterleaved2(r.a, r.b, d, x + 2 * i);
+    }
+  }
+  const int32_t step = neox ? 1 : 2, partner = neox ? pairs : 1;
+  for (; i < pairs; ++i) {
+    const float a = x[i * step], b = x[i * step + partner];
+    x[i * step] = (a * cos[i] - b * sin[i]) * scale;
+    x[i * step + partner] = (a * sin[i] + b * cos[i]) * scale;
+  }
+}
+
+void ToBf16(const float* x, int32_t n, uint16_t* out) {
+  const DF d;
+  const DU du;
+  const DI di;
+  const auto round = [&](V v) HWY_ATTR {
+    const auto bits = hn::BitCast(du, v), upper = hn::ShiftRight<16>(bits);
+    const auto odd = hn::And(upper, hn::Set(du, 1));
+    const auto rounded = hn::ShiftRight<16>(hn::Add(bits, hn::Add(odd, hn::Set(du, 0x7fff))));
+    const auto magnitude = hn::BitCast(di, hn::And(bits, hn::Set(du, 0x7fffffff)));
+    const auto nan = hn::RebindMask(du, hn::Gt(magnitude, hn::Set(di, 0x7f800000)));
+    const auto result = hn::IfThenElse(nan, hn::Or(upper, hn::Set(du, 0x40)), rounded);
+    return hn::DemoteTo(DW(), hn::BitCast(di, result));
+  };
+  int32_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) hn::StoreU(round(hn::LoadU(d, x + i)), DW(), out + i);
+  if (i == n) return;
+  float rest[16] = {};
+  uint16_t bits[16];
+  for (int32_t j = i; j < n; ++j) rest[j - i] = x[j];
+  hn::StoreU(round(hn::LoadU(d, rest)), DW(), bits);
+  for (int32_t j = i; j < n; ++j) out[j] = bits[j - i];
+}

@@ -18,6 +18,8 @@ const VectorKernels kVector = {
     Softmax,
     Merge,
     Silu,
-    Gelu};
+    Gelu,
+    Rotate,
+    ToBf16};
 
 }  // namespace kvasir::avx2

@@ -63,6 +63,13 @@ struct VectorKernels {
   /// gate[i] = gate[i] / (1 + Exp(-2 u)) * up[i], u = sqrt(2 / pi) (x + 0.044715 x^3): GELU by
   /// tanh.
   void (*gelu)(float* gate, const float* up, int64_t n) = nullptr;
+  /// Rotates one head in place (Su et al. 2021): each pair of channels by its angle, then times
+  /// `scale`, rounded after each operation. Pair i is x[i] and x[i + pairs] with `neox`, else x[2
+  /// i] and x[2 i + 1].
+  void (*rotate)(float* x, int32_t pairs, const float* cos, const float* sin, bool neox,
+                 float scale) = nullptr;
+  /// out[i] = x[i] as bf16, rounded to nearest even; a NaN stays one.
+  void (*to_bf16)(const float* x, int32_t n, uint16_t* out) = nullptr;
 };
 
 namespace scalar {

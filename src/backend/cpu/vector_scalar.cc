@@ -118,6 +118,19 @@ void Gelu(float* gate, const float* up, int64_t n) {
   }
 }
 
+void Rotate(float* x, int32_t pairs, const float* cos, const float* sin, bool neox, float scale) {
+  const int32_t step = neox ? 1 : 2, partner = neox ? pairs : 1;
+  for (int32_t i = 0; i < pairs; ++i) {
+    const float a = x[i * step], b = x[i * step + partner];
+    x[i * step] = (a * cos[i] - b * sin[i]) * scale;
+    x[i * step + partner] = (a * sin[i] + b * cos[i]) * scale;
+  }
+}
+
+void ToBf16(const float* x, int32_t n, uint16_t* out) {
+  for (int32_t i = 0; i < n; ++i) out[i] = F32ToBf16(x[i]);
+}
+
 }  // namespace
 
 const VectorKernels kVector = {
@@ -126,6 +139,8 @@ const VectorKernels kVector = {
     Softmax,
     Merge,
     Silu,
-    Gelu};
+    Gelu,
+    Rotate,
+    ToBf16};
 
 }  // namespace kvasir::scalar

@@ -8,6 +8,7 @@
 
 #include "backend/cpu/vector_kernels.h"
 #include "base/cpu.h"
+#include "tensor/half.h"
 
 namespace kvasir {
 namespace {
@@ -110,6 +111,49 @@ TEST(Vector, ActivationsAreTheirDefinitionAndEqualInEverySet) {
       }
       EXPECT_EQ(std::memcmp(a.data(), silu.data(), n * sizeof(float)), 0) << n;
       EXPECT_EQ(std::memcmp(b.data(), gelu.data(), n * sizeof(float)), 0) << n;
+    }
+  }
+}
+
+TEST(Vector, PairsTurnByTheirAnglesWithTheSameBitsInEverySet) {
+  for (const int32_t pairs : {1, 4, 17, 32, 40, 64, 128}) {
+    const auto n = static_cast<size_t>(pairs);
+    const std::vector<float> x = Inputs(2 * n);
+    std::vector<float> cos(n), sin(n);
+    for (size_t i = 0; i < n; ++i) {
+      cos[i] = std::cos(0.7f * static_cast<float>(i));
+      sin[i] = std::sin(0.7f * static_cast<float>(i));
+    }
+    for (const bool neox : {false, true}) {
+      std::vector<float> first;
+      for (const VectorKernels* kernels : Available()) {
+        std::vector<float> y = x;
+        kernels->rotate(y.data(), pairs, cos.data(), sin.data(), neox, 0.125f);
+        if (first.empty()) first = y;
+        EXPECT_EQ(std::memcmp(y.data(), first.data(), y.size() * sizeof(float)), 0) << pairs;
+        for (size_t i = 0; i < n; ++i) {
+          const size_t a = neox ? i : 2 * i, b = neox ? i + n : 2 * i + 1;
+          EXPECT_NEAR(std::hypot(y[a], y[b]), 0.125 * std::hypot(x[a], x[b]), 1e-5);
+          EXPECT_NEAR(y[a], 0.125 * (x[a] * cos[i] - x[b] * sin[i]), 1e-5);
+        }
+      }
+    }
+  }
+}
+
+TEST(Vector, Bf16IsRoundedToNearestEvenInEverySet) {
+  std::mt19937 random(5);
+  std::vector<float> x(1001);
+  for (float& v : x) v = std::bit_cast<float>(static_cast<uint32_t>(random()));
+  const uint32_t some[] = {0x00000001, 0x00008000, 0x00018000, 0x3f808000, 0x3f818000, 0x7f7fffff,
+                           0x7f800000, 0xff800000, 0x7f800001, 0xffc00000, 0x80000000, 0x3f807fff};
+  for (size_t i = 0; i < std::size(some); ++i) x[i] = std::bit_cast<float>(some[i]);
+  for (const VectorKernels* kernels : Available()) {
+    for (const int32_t n : {1, 7, 16, 33, 1001}) {
+      std::vector<uint16_t> out(x.size(), 0xabcd);
+      kernels->to_bf16(x.data(), n, out.data());
+      for (size_t i = 0; i < out.size(); ++i)
+        ASSERT_EQ(out[i], i < static_cast<size_t>(n) ? F32ToBf16(x[i]) : 0xabcd) << n << " " << i;
     }
   }
 }
