@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "base/clock.h"
+#include "base/rng.h"
 #include "openai/json_text.h"
 #include "server/reply.h"
 #include "server/request_log.h"
@@ -173,12 +174,20 @@ void Completions::Parsed(Body&& body, ParsedCompletion parsed) {
   Start(std::move(body), std::move(request), tokens);
 }
 
+/// No id comes twice, and none tells how many answers others have had in between.
+std::string Completions::NewId(Endpoint endpoint) {
+  const uint64_t n = ++state_->answers;
+  const auto id =
+      Philox4x32(state_->id_key, {static_cast<uint32_t>(n), static_cast<uint32_t>(n >> 32), 0, 0});
+  return fmt::format("{}-{:08x}{:08x}{:08x}{:08x}",
+                     endpoint == Endpoint::kChat ? "chatcmpl" : "cmpl", id[0], id[1], id[2], id[3]);
+}
+
 /// Gives a completion to the engine.
 void Completions::Start(Body&& body, CompletionRequest&& request, int64_t tokens) {
   auto c = std::make_unique<OpenCompletion>();
   c->request = std::move(request);
-  const bool chat = c->request.endpoint == Endpoint::kChat;
-  c->id = fmt::format("{}-{}{:x}", chat ? "chatcmpl" : "cmpl", state_->instance, ++state_->answers);
+  c->id = NewId(c->request.endpoint);
   c->head = {.id = c->id, .model = state_->options.model_name, .created = std::time(nullptr)};
   if (state_->options.log_prompts) {
     for (const Request& r : c->request.requests)

@@ -64,6 +64,7 @@ class Completions {
   bool Admit(Body* body);
   void Refuse(HttpReply* reply, const char* code, const std::string& message, double seconds);
   void Parsed(Body&& body, ParsedCompletion parsed);
+  std::string NewId(Endpoint endpoint);
   void Start(Body&& body, CompletionRequest&& request, int64_t tokens);
   std::optional<ApiError> Fit(const Tenant& caller, CompletionRequest* request) const;
   void Accepted(OpenCompletion* c, int64_t now_ns);

@@ -23,9 +23,9 @@ namespace {
 constexpr double kPingEvery = 5;         // seconds
 constexpr double kLookForTheEnd = 0.05;  // seconds between looks while draining
 
-std::string NewInstance() {
+uint64_t RandomKey() {
   std::random_device random;
-  return fmt::format("{:08x}{:08x}", random(), random());
+  return uint64_t{random()} << 32 | random();
 }
 
 Result<std::optional<KeyTable>> LoadKeys(const std::string& path, const KeyTable* before) {
@@ -60,7 +60,7 @@ Result<std::unique_ptr<Server>> Server::Listen(ServerOptions options) {
   auto s = std::make_unique<State>();
   KV_ASSIGN(s->keys, LoadKeys(options.keys_path, nullptr));
   s->options = std::move(options);
-  s->instance = NewInstance();
+  s->id_key = RandomKey();
   s->started = std::time(nullptr);
   State* state = s.get();
   KV_ASSIGN(s->http, HttpServer::Listen(

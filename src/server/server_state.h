@@ -23,7 +23,7 @@ class KvFeed;
 /// What all handlers share. Of the I/O thread, but for what says otherwise.
 struct ServerState {
   ServerOptions options;
-  std::string instance;  ///< random: makes ids of answers unique over restarts
+  uint64_t id_key = 0;  ///< random: ids of answers are numbers of the generator under it
   std::unique_ptr<HttpServer> http;
   LoadedModel* model = nullptr;  ///< not there yet: null. Text workers read it too
   std::unique_ptr<EngineLoop> loop;
@@ -35,7 +35,7 @@ struct ServerState {
   std::unique_ptr<KvFeed> kv_feed;
   bool draining = false;
   std::atomic<bool> ending{false};
-  uint64_t answers = 0;  ///< for their ids
+  uint64_t answers = 0;  ///< the generator's counter
   int64_t started = 0;   ///< Unix time
 };
 

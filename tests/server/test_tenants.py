@@ -41,6 +41,15 @@ class Tenants(unittest.TestCase):
                          "/v1/kv?x=/health", "/web/../v1/kv"):
                 self.assertIn(server.get(path, key="").status, (400, 401, 404), path)
 
+    def test_ids_of_answers_do_not_tell_how_many_others_had(self):
+        with Server() as server:
+            ids = [server.post(PLAIN, {"prompt": "a", "max_tokens": 1}).json["id"] for _ in range(6)]
+        self.assertEqual(len(set(ids)), 6)
+        words = [[int(id.removeprefix("cmpl-")[at:at + 8], 16) for at in range(0, 32, 8)] for id in ids]
+        for before, after in zip(words, words[1:]):
+            for a, b in zip(before, after):
+                self.assertGreater((b - a) % 2**32, 16)
+
     def test_bodies_that_strangers_announce_take_no_room_from_others(self):
         root = self.add("root", "--role", "operator")
         with self.server("--body-limit", "1M", key=root) as server:
