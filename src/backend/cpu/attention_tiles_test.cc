@@ -8,9 +8,11 @@
 #include <cmath>
 #include <cstring>
 #include <random>
+#include <string>
 #include <vector>
 
 #include "backend/cpu/attention_kernels.h"
+#include "backend/cpu/emulated_kernels.h"
 #include "base/aligned_buffer.h"
 #include "base/cpu.h"
 #include "kv/layout.h"
@@ -166,7 +168,7 @@ bool Same(const std::vector<float>& a, const std::vector<float>& b) {
 }
 
 struct NamedKernel {
-  Isa isa;
+  std::string name;
   SplitKernel kernel;
   SplitKernel twin;  ///< the scalar code that defines its arithmetic
 };
@@ -175,25 +177,29 @@ struct NamedKernel {
 std::vector<NamedKernel> KernelsOf(KvDType dtype) {
   std::vector<NamedKernel> out;
   const auto type = static_cast<size_t>(dtype);
-  const auto add = [&](Isa isa, const AttentionKernels& kernels, const AttentionKernels& twins) {
-    if (kernels.of[type].split != nullptr) out.push_back({isa, kernels.of[type], twins.of[type]});
+  const auto add = [&](std::string_view name, const AttentionKernels& kernels,
+                       const AttentionKernels& twins) {
+    if (kernels.of[type].split != nullptr)
+      out.push_back({std::string(name), kernels.of[type], twins.of[type]});
   };
   for (const Isa isa : AvailableIsas()) {
-    if (isa == Isa::kAmx) add(isa, amx::kTileAttention, scalar::kTileAttention);
-    if (isa == Isa::kAvx512Bf16) add(isa, avx512bf16::kAttention, scalar::kPairAttention);
-    if (isa == Isa::kAvx512) add(isa, avx512::kAttention, scalar::kTileAttention);
+    if (isa == Isa::kAmx) add(NameOf(isa), amx::kTileAttention, scalar::kTileAttention);
+    if (isa == Isa::kAvx512) add(NameOf(isa), avx512::kAttention, scalar::kTileAttention);
+    if (isa != Isa::kAvx512Bf16) continue;
+    add(NameOf(isa), avx512bf16::kAttention, scalar::kPairAttention);
+    add("emulated tiles", emulated::kTileAttention, scalar::kTileAttention);
   }
   return out;
 }
 
 void ExpectSameAsScalar(const Case& c) {
   const SplitUnderTest split(c);
-  for (const auto& [isa, kernel, twin] : KernelsOf(c.dtype)) {
+  for (const auto& [name, kernel, twin] : KernelsOf(c.dtype)) {
     const Result3 expected = split.Run(twin);
     const Result3 got = split.Run(kernel);
-    EXPECT_TRUE(Same(got.m, expected.m)) << NameOf(isa) << " " << Describe(c);
-    EXPECT_TRUE(Same(got.l, expected.l)) << NameOf(isa) << " " << Describe(c);
-    EXPECT_TRUE(Same(got.acc, expected.acc)) << NameOf(isa) << " " << Describe(c);
+    EXPECT_TRUE(Same(got.m, expected.m)) << name << " " << Describe(c);
+    EXPECT_TRUE(Same(got.l, expected.l)) << name << " " << Describe(c);
+    EXPECT_TRUE(Same(got.acc, expected.acc)) << name << " " << Describe(c);
   }
 }
 
@@ -273,7 +279,7 @@ TEST(TileAttention, OnlyRowsThatAttendToAValueThatIsNotFiniteShowIt) {
     if (KernelsOf(dtype).empty()) continue;
     Case c = Rows(dtype, 64, 32, 4, 32, 90, 0, 0);
     c.bad_token = 87;
-    for (const auto& [isa, kernel, twin] : KernelsOf(dtype)) {
+    for (const auto& [name, kernel, twin] : KernelsOf(dtype)) {
       const Result3 got = SplitUnderTest(c).Run(kernel);
       for (size_t r = 0; r < c.begin.size(); ++r) {
         for (size_t i = 0; i < 64; ++i)

@@ -6,85 +6,13 @@
 #include "backend/cpu/matmul_kernels.h"
 #include "backend/cpu/pack.h"
 
-// The tile kernels with plain C++ for the tile instructions and for arithmetic on f16, so that
-// machines without AMX test them too. Compiled as the kernels are: only intrinsics and this
+// The tile kernels of products with plain C++ for the tile instructions and for arithmetic on f16,
+// so that machines without AMX test them too. Compiled as the kernels are: only intrinsics and this
 // namespace.
 namespace kvasir::emulated {
 namespace {
 
-uint8_t registers[8][1024];
-uint8_t rows_of[8];  // as configured; a tile's rows are all 64 bytes long
-
-struct TileConfig {
-  uint8_t rows[8] = {16, 16, 16, 16, 16, 16, 16, 16};
-  void Load() const {
-    __builtin_memcpy(rows_of, rows, sizeof(rows));
-    __builtin_memset(registers, 0xa5, sizeof(registers));
-  }
-};
-void ReleaseTiles() {}
-TileConfig WholeTiles() { return {}; }
-
-template <int T>
-void LoadTile(const void* p, size_t stride) {
-  for (size_t i = 0; i < rows_of[T]; ++i)
-    __builtin_memcpy(registers[T] + i * 64, static_cast<const uint8_t*>(p) + i * stride, 64);
-}
-template <int T>
-void StreamTile(const void* p, size_t stride) {
-  LoadTile<T>(p, stride);
-}
-template <int T>
-void StoreTile(void* p, size_t stride) {
-  for (size_t i = 0; i < rows_of[T]; ++i)
-    __builtin_memcpy(static_cast<uint8_t*>(p) + i * stride, registers[T] + i * 64, 64);
-}
-template <int T>
-void ZeroTile() {
-  __builtin_memset(registers[T], 0, sizeof(registers[T]));
-}
-/// TDPBSSD (Intel SDM vol. 2): C [16][16] int32 += A [16][64] times B [16 fours][16][4].
-template <int C, int A, int B>
-void SignedProduct() {
-  for (int m = 0; m < 16; ++m) {
-    for (int n = 0; n < 16; ++n) {
-      int32_t sum = 0;
-      __builtin_memcpy(&sum, registers[C] + m * 64 + n * 4, 4);
-      for (int k = 0; k < 64; ++k) {
-        sum += static_cast<int8_t>(registers[A][m * 64 + k]) *
-               static_cast<int8_t>(registers[B][k / 4 * 64 + n * 4 + k % 4]);
-      }
-      __builtin_memcpy(registers[C] + m * 64 + n * 4, &sum, 4);
-    }
-  }
-}
-
-float Flushed(float x) {  // what is subnormal is zero
-  return __builtin_fabsf(x) < 0x1p-126f ? __builtin_copysignf(0, x) : x;
-}
-float Bf16Of(const uint8_t* p) {
-  uint16_t bits = 0;
-  __builtin_memcpy(&bits, p, 2);
-  return Flushed(__builtin_bit_cast(float, static_cast<uint32_t>(bits) << 16));
-}
-/// TDPBF16PS (Intel SDM vol. 2): C [16][16] float += A [16][32] times B [16 pairs][16][2], in one
-/// chain of the even and one of the odd columns of A.
-template <int C, int A, int B>
-void Bf16Product() {
-  for (int m = 0; m < rows_of[C]; ++m) {
-    for (int n = 0; n < 16; ++n) {
-      float sum = 0, even = 0, odd = 0;
-      for (int k = 0; k < 16; ++k) {
-        const uint8_t *a = registers[A] + m * 64 + k * 4, *b = registers[B] + k * 64 + n * 4;
-        even = Flushed(__builtin_fmaf(Bf16Of(a), Bf16Of(b), even));
-        odd = Flushed(__builtin_fmaf(Bf16Of(a + 2), Bf16Of(b + 2), odd));
-      }
-      __builtin_memcpy(&sum, registers[C] + m * 64 + n * 4, 4);
-      sum = Flushed(Flushed(sum) + Flushed(even + odd));
-      __builtin_memcpy(registers[C] + m * 64 + n * 4, &sum, 4);
-    }
-  }
-}
+#include "backend/cpu/emulated_tiles-inl.h"
 
 #include "backend/cpu/matmul_avx512-inl.h"
 #include "backend/cpu/matmul_blocks_avx512-inl.h"
