@@ -167,6 +167,14 @@ inline const uint8_t* VTile(const Split& s, int first_tile, int group) {
   return to;
 }
 
+/// V of tile `tile` and 16 channels a step later, four lines; null where not known.
+inline const uint8_t* VSoon(const SplitArgs& a, int tile, int group) {
+  const Soon soon = SoonAt(a, tile + kTiles);
+  if (soon.block == nullptr) return nullptr;
+  const size_t before = static_cast<size_t>(group * a.block_tokens) + soon.in_block;
+  return soon.block + soon.of->v_offset + before * 16;
+}
+
 /// Takes 16 channels of the step's values, as exact sums, into the sums of row r.
 inline void AddValue(const Split& s, const Step& step, int group, int r, __m512 sums) {
   const SplitArgs& a = s.a;

@@ -65,6 +65,26 @@ void StoreScores(const Split& s, int tile) {
     StoreScore(s, tile, r, SumOf(RestOf(s).sums[tile % 2], r), k_scale);
 }
 
+/// As in attention_bf16_amx-inl.h: K, and the scales, that will be read a step after this tile.
+inline __attribute__((always_inline)) void PrefetchK(const SplitArgs& a, int tile) {
+  const Soon soon = SoonAt(a, tile + kTiles);
+  if (soon.block == nullptr) return;
+  const auto bytes = static_cast<size_t>(a.head_dim_padded);  // of a token
+  const uint8_t* at = soon.block + soon.of->k_offset + soon.in_block * bytes;
+  for (size_t i = 0; i < 16 * bytes; i += kTileRow) Prefetch(at + i);
+  Prefetch(soon.block + soon.of->k_scale_offset + soon.in_block * sizeof(float));
+  Prefetch(soon.block + soon.of->v_scale_offset + soon.in_block * sizeof(float));
+}
+
+/// V of 64 tokens from `tile` on and 16 channels, a step later.
+inline __attribute__((always_inline)) void PrefetchV(const SplitArgs& a, int tile, int group) {
+  for (int i = 0; i < kUnit; ++i) {
+    const uint8_t* at = VSoon(a, tile + i, group);
+    for (size_t line = 0; at != nullptr && line < kWholeTile / kUnit; line += kTileRow)
+      Prefetch(at + line);
+  }
+}
+
 /// Scores of a step. Sums become scores one tile late, while the next are made.
 template <bool kTwo>
 void Scores(const Split& s, const Step& step) {
@@ -74,6 +94,7 @@ void Scores(const Split& s, const Step& step) {
   const uint8_t *high = a.q, *low = a.q + Int8QueryBytes(a.head_dim_padded);
   for (int tile = step.first_tile; tile < step.last_tile; ++tile) {
     const uint8_t* k = KTile(a, tile);
+    if constexpr (!kTwo) PrefetchK(a, tile);
     ZeroSums();
     for (int c = 0; c < whole; ++c)
       AddScores<kTwo, 4, 6>(high + c * kQueryChunk, low + c * kQueryChunk, k + c * kWholeTile);
@@ -102,6 +123,7 @@ void Values(const Split& s, const Step& step) {
     for (int tile = from; tile < step.last_tile; tile += kUnit) {
       const auto* high = reinterpret_cast<const uint8_t*>(ScoresAt(s, tile, 0));
       const auto* low = reinterpret_cast<const uint8_t*>(ScoresAt(s, tile + 1, 0));
+      if constexpr (!kTwo) PrefetchV(a, tile, g);
       LoadTile<6>(VTile(s, tile, g));
       LoadTile<4>(high);
       UnsignedProduct<0, 4, 6>();

@@ -83,7 +83,7 @@ void Scores(const Split& s, const Step& step) {
 
 template <int R>
 KV_INLINE void ValueRows(const Split& s, const Step& step, int group, int row,
-                         const uint8_t* const* v, const uint8_t* const* soon) {
+                         const uint8_t* const* v, const uint8_t* const (*soon)[kUnit]) {
   const int from = step.first_tile / kUnit * kUnit;
   __m512i highs[R], lows[R];
   for (int i = 0; i < R; ++i) highs[i] = lows[i] = _mm512_setzero_si512();
@@ -92,7 +92,8 @@ KV_INLINE void ValueRows(const Split& s, const Step& step, int group, int row,
     const auto* low = reinterpret_cast<const uint8_t*>(ScoresAt(s, tile + 1, row));
     for (int t = 0; t < 64; t += 4) {
       const __m512i x = _mm512_loadu_si512(v[unit] + t * 16);
-      if (soon != nullptr && soon[unit] != nullptr) Prefetch(soon[unit] + t * 16);
+      if (soon != nullptr && soon[unit][t / 16] != nullptr)
+        Prefetch(soon[unit][t / 16] + t % 16 * 16);
       for (int i = 0; i < R; ++i) {
         highs[i] = _mm512_dpbusd_epi32(highs[i], Quad(high + i * kTileRow + t), x);
         lows[i] = _mm512_dpbusd_epi32(lows[i], Quad(low + i * kTileRow + t), x);
@@ -108,14 +109,10 @@ void Values(const Split& s, const Step& step) {
   const int from = step.first_tile / kUnit * kUnit;
   for (int g = 0; g < groups; ++g) {
     constexpr int kUnits = kTiles / kUnit;
-    const uint8_t *v[kUnits] = {}, *soon[kUnits] = {};
+    const uint8_t *v[kUnits] = {}, *soon[kUnits][kUnit] = {};
     for (int tile = from, unit = 0; tile < step.last_tile; tile += kUnit, ++unit) {
       v[unit] = VTile(s, tile, g);
-      const Soon next = SoonAt(a, tile + kTiles);
-      if (next.block != nullptr) {
-        const size_t before = static_cast<size_t>(g * a.block_tokens) + next.in_block;
-        soon[unit] = next.block + next.of->v_offset + before * 16;
-      }
+      for (int i = 0; i < kUnit; ++i) soon[unit][i] = VSoon(a, tile + i, g);
     }
     ForRows(
         a.rows, [&]<int R>(int row) __attribute__((always_inline)) {
