@@ -29,9 +29,9 @@ KV_INLINE __m512i Pair(const uint8_t* p) {
   return _mm512_set1_epi32(bits);
 }
 
-/// Sums of four rows and four operands: as many loads as products of half as many would need. Six
-/// rows, or eight with two or three, took as long (512 tokens after 8,192: 97 to 99 ms; in f32 200;
-/// 2 threads, EPYC with AVX-512, 2026-11-27).
+/// Four rows by four operands: 8 loads for 16 products. Six rows by four operands, or eight by two
+/// or three, took as long (512 tokens after 8,192: 97 to 99 ms; in f32 200; 2 threads, EPYC with
+/// AVX-512, 2026-11-27).
 constexpr int kRows = 4, kWide = 4;
 
 /// f(first row) for all rows, kRows at a time; fewer at the end.
