@@ -13,21 +13,11 @@ constexpr size_t kTileRow = 64, kWholeTile = 1024;  // bytes
 
 #include "backend/cpu/attention_bf16-inl.h"
 
-#define KV_INLINE inline __attribute__((always_inline))
+#include "backend/cpu/bf16_pairs-inl.h"
 
 // Blocks hold K as pairs of channels of 16 tokens, and V as pairs of tokens of 16 channels: each
 // 64 bytes of them are an operand of vdpbf16ps, whose other one is a pair of q or of weights in all
 // lanes.
-
-KV_INLINE __m512 AddPairs(__m512 sum, __m512i a, __m512i b) {
-  return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b));
-}
-
-KV_INLINE __m512i Pair(const uint8_t* p) {
-  int32_t bits;
-  __builtin_memcpy(&bits, p, 4);
-  return _mm512_set1_epi32(bits);
-}
 
 /// Four rows by four operands: 8 loads for 16 products. Six rows by four operands, or eight by two
 /// or three, took as long (512 tokens after 8,192: 97 to 99 ms; in f32 200; 2 threads, EPYC with
@@ -86,7 +76,7 @@ KV_INLINE void ScoreRows(const Split& s, const Step& step, int tile, int row,
       }
       if (ahead != nullptr) ahead->Next();
       for (int r = 0; r < R; ++r) {
-        const __m512i pair = Pair(q + r * kTileRow + i * 4);
+        const __m512i pair = Quad(q + r * kTileRow + i * 4);
         for (int t = 0; t < T; ++t) sums[r][t] = AddPairs(sums[r][t], pair, keys[t]);
       }
     }
@@ -99,13 +89,8 @@ KV_INLINE void ScoreRows(const Split& s, const Step& step, int tile, int row,
 template <int T>
 KV_INLINE void ScoreTiles(const Split& s, const Step& step, int tile) {
   const SplitArgs& a = s.a;
-  const auto token_bytes = static_cast<size_t>(a.head_dim_padded) * 2;
-  TilesAhead<T> ahead = {.tiles = {}, .tile_bytes = 16 * token_bytes};
-  for (int t = 0; t < T; ++t) {
-    const Soon next = SoonAt(a, tile + t + kTiles);
-    if (next.block != nullptr)
-      ahead.tiles[t] = next.block + next.of->k_offset + next.in_block * token_bytes;
-  }
+  TilesAhead<T> ahead = {.tiles = {}, .tile_bytes = Bf16KTileBytes(a)};
+  for (int t = 0; t < T; ++t) ahead.tiles[t] = Bf16KSoon(a, tile + t);
   ForRows(
       a.rows, [&]<int R>(int row) __attribute__((always_inline)) {
         ScoreRows<R, T>(s, step, tile, row, row == 0 ? &ahead : nullptr);
@@ -153,7 +138,7 @@ KV_INLINE void ValueRows(const Split& s, const Step& step, int group, int row, c
                    line % 16 * kTileRow);
       }
       for (int r = 0; r < R; ++r) {
-        const __m512i pair = Pair(p + r * kTileRow + i * 4);
+        const __m512i pair = Quad(p + r * kTileRow + i * 4);
         for (int n = 0; n < N; ++n) sums[r][n] = AddPairs(sums[r][n], pair, values[n]);
       }
     }
@@ -182,12 +167,7 @@ KV_INLINE void ValueGroups(const Split& s, const Step& step, int group) {
       GatherBf16V(s, chunk, group + n, gathered);
       of.v[index][n] = gathered;
     }
-    const Soon next = SoonAt(a, 2 * chunk + kTiles);
-    of.soon[index] = nullptr;
-    if (next.block != nullptr && a.block_tokens >= 32) {
-      of.soon[index] = next.block + next.of->v_offset +
-                       (static_cast<size_t>(group * a.block_tokens) + next.in_block) * 32;
-    }
+    of.soon[index] = Bf16VSoon(a, chunk, group);
   }
   ForRows(
       a.rows, [&]<int R>(int row) __attribute__((always_inline)) {

@@ -19,6 +19,26 @@ inline const uint8_t* Bf16KTile(const SplitArgs& a, int tile) {
          static_cast<size_t>(t % a.block_tokens / 16) * a.head_dim_padded * 32;
 }
 
+/// Bytes of K of 16 tokens.
+inline size_t Bf16KTileBytes(const SplitArgs& a) {
+  return static_cast<size_t>(a.head_dim_padded) * 32;
+}
+
+/// K of the tile a step after `tile`, to be prefetched; null where not known.
+inline const uint8_t* Bf16KSoon(const SplitArgs& a, int tile) {
+  const Soon soon = SoonAt(a, tile + kTiles);
+  if (soon.block == nullptr) return nullptr;
+  return soon.block + soon.of->k_offset + soon.in_block / 16 * Bf16KTileBytes(a);
+}
+
+/// The same for V of the 32 tokens of `chunk` and the 16 channels of `group`.
+inline const uint8_t* Bf16VSoon(const SplitArgs& a, int chunk, int group) {
+  const Soon soon = SoonAt(a, 2 * chunk + kTiles);
+  if (soon.block == nullptr || a.block_tokens < 32) return nullptr;
+  const size_t before = static_cast<size_t>(group * a.block_tokens) + soon.in_block;
+  return soon.block + soon.of->v_offset + before * 32;
+}
+
 /// A row's maximum has risen: what was summed up so far is taken down to the new one.
 void Raise(const Split& s, int row, float to) {
   const SplitArgs& a = s.a;

@@ -20,25 +20,31 @@ void ConfigureWhole(const Split& s) {
 /// decoding 8 sequences after 8,192 tokens takes 6.0 ms there instead of 3.3; on AMX its effect is
 /// not measured yet.)
 template <bool kTwo>
-inline __attribute__((always_inline)) void PrefetchK(const SplitArgs& a, int tile) {
+KV_INLINE void PrefetchK(const SplitArgs& a, int tile) {
   if constexpr (kTwo) return;
-  const Soon soon = SoonAt(a, tile + kTiles);
-  if (soon.block == nullptr) return;
-  const size_t bytes = static_cast<size_t>(a.head_dim_padded) * 2;  // of a token
-  const uint8_t* at = soon.block + soon.of->k_offset + soon.in_block * bytes;
-  for (size_t i = 0; i < 16 * bytes; i += kTileRow) Prefetch(at + i);
+  const uint8_t* at = Bf16KSoon(a, tile);
+  for (size_t i = 0; at != nullptr && i < Bf16KTileBytes(a); i += kTileRow) Prefetch(at + i);
 }
 
 /// The same for V of N groups of channels from `group` on, of 32 tokens.
 template <int N>
-inline __attribute__((always_inline)) void PrefetchV(const SplitArgs& a, int chunk, int group) {
-  const Soon soon = SoonAt(a, 2 * chunk + kTiles);
-  if (soon.block == nullptr || a.block_tokens < 32) return;
-  const size_t group_bytes = static_cast<size_t>(a.block_tokens) * 32;
-  const uint8_t* at = soon.block + soon.of->v_offset + soon.in_block * 32;
+KV_INLINE void PrefetchV(const SplitArgs& a, int chunk, int group) {
   for (int n = 0; n < N; ++n) {
-    const uint8_t* lines = at + static_cast<size_t>(group + n) * group_bytes;
-    for (size_t i = 0; i < kWholeTile; i += kTileRow) Prefetch(lines + i);
+    const uint8_t* at = Bf16VSoon(a, chunk, group + n);
+    for (size_t i = 0; at != nullptr && i < kWholeTile; i += kTileRow) Prefetch(at + i);
+  }
+}
+
+/// Adds the products of q and the channels of K in one B tile to tiles kSum and kSum + 1; rows of q
+/// come into tiles kQ and kQ + 1, K into kK.
+template <bool kTwo, int kSum, int kQ, int kK>
+inline void AddScores(const uint8_t* q, const uint8_t* k) {
+  LoadTile<kK>(k);
+  LoadTile<kQ>(q);
+  Bf16Product<kSum, kQ, kK>();
+  if constexpr (kTwo) {
+    LoadTile<kQ + 1>(q + kQueryGroup);
+    Bf16Product<kSum + 1, kQ + 1, kK>();
   }
 }
 
@@ -47,15 +53,8 @@ template <bool kTwo, int kSum>
 inline void WholeScores(const SplitArgs& a, const uint8_t* k) {
   ZeroTile<kSum>();
   if constexpr (kTwo) ZeroTile<kSum + 1>();
-  for (int c = 0; c < a.head_dim_padded / 32; ++c) {
-    LoadTile<6>(k + c * kWholeTile);
-    LoadTile<4>(a.q + c * kQueryChunk);
-    Bf16Product<kSum, 4, 6>();
-    if constexpr (kTwo) {
-      LoadTile<5>(a.q + c * kQueryChunk + kQueryGroup);
-      Bf16Product<kSum + 1, 5, 6>();
-    }
-  }
+  for (int c = 0; c < a.head_dim_padded / 32; ++c)
+    AddScores<kTwo, kSum, 4, 6>(a.q + c * kQueryChunk, k + c * kWholeTile);
 }
 
 template <bool kTwo, int kSum>
@@ -110,22 +109,9 @@ void Bf16ScoresWithRest(const Split& s, const Step& step) {
     const uint8_t* k = step.k[tile % kTiles];
     ZeroTile<0>();
     if constexpr (kTwo) ZeroTile<1>();
-    for (int c = 0; c < whole; ++c) {
-      LoadTile<4>(k + c * kWholeTile);
-      LoadTile<2>(a.q + c * kQueryChunk);
-      Bf16Product<0, 2, 4>();
-      if constexpr (kTwo) {
-        LoadTile<3>(a.q + c * kQueryChunk + kQueryGroup);
-        Bf16Product<1, 3, 4>();
-      }
-    }
-    LoadTile<7>(k + whole * kWholeTile);
-    LoadTile<5>(a.q + whole * kQueryChunk);
-    Bf16Product<0, 5, 7>();
-    if constexpr (kTwo) {
-      LoadTile<6>(a.q + whole * kQueryChunk + kQueryGroup);
-      Bf16Product<1, 6, 7>();
-    }
+    for (int c = 0; c < whole; ++c)
+      AddScores<kTwo, 0, 2, 4>(a.q + c * kQueryChunk, k + c * kWholeTile);
+    AddScores<kTwo, 0, 5, 7>(a.q + whole * kQueryChunk, k + whole * kWholeTile);
     StoreScores<kTwo, 0>(s, tile);
   }
 }

@@ -167,6 +167,15 @@ inline const uint8_t* VTile(const Split& s, int first_tile, int group) {
   return to;
 }
 
+/// K of the tile a step after `tile`, whose scales are prefetched; null where not known.
+KV_INLINE const uint8_t* KSoon(const SplitArgs& a, int tile) {
+  const Soon soon = SoonAt(a, tile + kTiles);
+  if (soon.block == nullptr) return nullptr;
+  Prefetch(soon.block + soon.of->k_scale_offset + soon.in_block * sizeof(float));
+  Prefetch(soon.block + soon.of->v_scale_offset + soon.in_block * sizeof(float));
+  return soon.block + soon.of->k_offset + soon.in_block * static_cast<size_t>(a.head_dim_padded);
+}
+
 /// V of tile `tile` and 16 channels a step later, four lines; null where not known.
 inline const uint8_t* VSoon(const SplitArgs& a, int tile, int group) {
   const Soon soon = SoonAt(a, tile + kTiles);

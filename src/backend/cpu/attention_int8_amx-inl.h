@@ -66,18 +66,14 @@ void StoreScores(const Split& s, int tile) {
 }
 
 /// As in attention_bf16_amx-inl.h: K, and the scales, that will be read a step after this tile.
-inline __attribute__((always_inline)) void PrefetchK(const SplitArgs& a, int tile) {
-  const Soon soon = SoonAt(a, tile + kTiles);
-  if (soon.block == nullptr) return;
-  const auto bytes = static_cast<size_t>(a.head_dim_padded);  // of a token
-  const uint8_t* at = soon.block + soon.of->k_offset + soon.in_block * bytes;
-  for (size_t i = 0; i < 16 * bytes; i += kTileRow) Prefetch(at + i);
-  Prefetch(soon.block + soon.of->k_scale_offset + soon.in_block * sizeof(float));
-  Prefetch(soon.block + soon.of->v_scale_offset + soon.in_block * sizeof(float));
+KV_INLINE void PrefetchK(const SplitArgs& a, int tile) {
+  const uint8_t* at = KSoon(a, tile);
+  const size_t bytes = static_cast<size_t>(a.head_dim_padded) * 16;
+  for (size_t i = 0; at != nullptr && i < bytes; i += kTileRow) Prefetch(at + i);
 }
 
 /// V of 64 tokens from `tile` on and 16 channels, a step later.
-inline __attribute__((always_inline)) void PrefetchV(const SplitArgs& a, int tile, int group) {
+KV_INLINE void PrefetchV(const SplitArgs& a, int tile, int group) {
   for (int i = 0; i < kUnit; ++i) {
     const uint8_t* at = VSoon(a, tile + i, group);
     for (size_t line = 0; at != nullptr && line < kWholeTile / kUnit; line += kTileRow)

@@ -13,17 +13,9 @@ constexpr size_t kTileRow = 64, kWholeTile = 1024;  // bytes
 
 #include "backend/cpu/attention_int8-inl.h"
 
-#define KV_INLINE inline __attribute__((always_inline))
-
 // vpdpbusd multiplies unsigned by signed bytes: queries and weights are taken apart into unsigned
 // high and low bytes, K and V are the signed ones. High bytes of queries are 128 too large, which
 // is taken off again as 128 times the sum of the keys.
-
-KV_INLINE __m512i Quad(const uint8_t* p) {
-  int32_t bytes;
-  __builtin_memcpy(&bytes, p, 4);
-  return _mm512_set1_epi32(bytes);
-}
 
 /// 256 * high + low.
 KV_INLINE __m512 Together(__m512i high, __m512i low) {
@@ -67,13 +59,7 @@ KV_INLINE void ScoreRows(const Split& s, int tile, int row, const uint8_t* soon)
 void Scores(const Split& s, const Step& step) {
   const SplitArgs& a = s.a;
   for (int tile = step.first_tile; tile < step.last_tile; ++tile) {
-    const Soon soon = SoonAt(a, tile + kTiles);
-    const uint8_t* k = nullptr;
-    if (soon.block != nullptr) {
-      k = soon.block + soon.of->k_offset + soon.in_block * static_cast<size_t>(a.head_dim_padded);
-      Prefetch(soon.block + soon.of->k_scale_offset + soon.in_block * sizeof(float));
-      Prefetch(soon.block + soon.of->v_scale_offset + soon.in_block * sizeof(float));
-    }
+    const uint8_t* const k = KSoon(a, tile);
     ForRows(
         a.rows, [&]<int R>(int row) __attribute__((always_inline)) {
           ScoreRows<R>(s, tile, row, row == 0 ? k : nullptr);

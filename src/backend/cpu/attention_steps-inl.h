@@ -1,6 +1,8 @@
 // What the kernels of scalar::kTileAttention's arithmetic have in common, in AVX-512: included once
 // by each inside its own namespace, where kTileRow and kWholeTile are (tiles.h). No include guard.
 
+#define KV_INLINE inline __attribute__((always_inline))
+
 constexpr size_t kRestBytes = 16384;
 constexpr int kTiles = kStepTokens / 16;  // of a step
 /// Bytes of the queries' operands: of 16 rows, and of all rows until the next channels.
@@ -107,7 +109,7 @@ void AddLanes(const Split& s) {
 /// without those of the scales, in f32 5.1 (2 threads, EPYC with AVX-512, 2026-11-27; 512 tokens
 /// there 135 ms instead of 222).
 /// (GCC takes a function that does nothing else for one without effect: always_inline keeps it.)
-inline __attribute__((always_inline)) void Prefetch(const uint8_t* p) {
+KV_INLINE void Prefetch(const uint8_t* p) {
   _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T1);
 }
 
@@ -127,4 +129,11 @@ inline Soon SoonAt(const SplitArgs& a, int tile) {
     if (t >= a.after_end) return {of, nullptr, 0};
   }
   return {of, of->blocks[t / a.block_tokens], static_cast<size_t>(t % a.block_tokens)};
+}
+
+/// Four bytes in all lanes.
+KV_INLINE __m512i Quad(const uint8_t* p) {
+  int32_t bytes;
+  __builtin_memcpy(&bytes, p, 4);
+  return _mm512_set1_epi32(bytes);
 }

@@ -38,6 +38,9 @@ class CpuMatMul {
  private:
   enum class Input { kFloats, kInt8, kPairs, kAscendingTiles, kPackedTiles, kByteBlocks };
   struct Prepared;
+  struct alignas(64) Next {
+    std::atomic<int64_t> at{0};
+  };
 
   int32_t FormatFor(DType dtype) const;
   /// What the kernels of a packed format take.
@@ -50,9 +53,6 @@ class CpuMatMul {
   const MatMulKernels* kernels_;
   ThreadPool* pool_;
   bool fast_;
-  struct alignas(64) Next {
-    std::atomic<int64_t> at{0};
-  };
   std::vector<Next> next_;  // work items of each thread's rows, from which others take the rest
   AlignedBuffer reserved_;  // for weights
   AlignedBuffer scratch_;

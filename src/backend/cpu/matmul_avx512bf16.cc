@@ -9,9 +9,7 @@ namespace {
 
 #include "backend/cpu/matmul_avx512-inl.h"
 
-KV_INLINE __m512 AddPairs(__m512 sum, __m512i a, __m512i b) {
-  return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b));
-}
+#include "backend/cpu/bf16_pairs-inl.h"
 
 /// Rows [r, r + R) of panels [p, p + N). A pair of inputs of a panel is an operand as it lies.
 template <int R, int N>
@@ -21,17 +19,16 @@ KV_INLINE void PairRows(const PanelArgs& a, int64_t p, int64_t r) {
     for (__m512& sum : row) sum = _mm512_setzero_ps();
   }
   const size_t row_bytes = PairBytes(a.k);
-  const uint8_t* const x = a.pairs + static_cast<size_t>(r) * row_bytes;
+  const auto* const x =
+      reinterpret_cast<const int8_t*>(a.pairs) + static_cast<size_t>(r) * row_bytes;
   const uint8_t* panel[N];
   for (int n = 0; n < N; ++n) panel[n] = a.weights + static_cast<size_t>(p + n) * a.panel_bytes;
   for (size_t i = 0; i * 4 < row_bytes; ++i) {
     __m512i w[N];
     for (int n = 0; n < N; ++n) w[n] = _mm512_loadu_si512(panel[n] + i * 64);
     for (int j = 0; j < R; ++j) {
-      int32_t pair;
-      __builtin_memcpy(&pair, x + static_cast<size_t>(j) * row_bytes + i * 4, 4);
-      const __m512i both = _mm512_set1_epi32(pair);
-      for (int n = 0; n < N; ++n) sums[j][n] = AddPairs(sums[j][n], both, w[n]);
+      const __m512i pair = Quad(x + static_cast<size_t>(j) * row_bytes + i * 4);
+      for (int n = 0; n < N; ++n) sums[j][n] = AddPairs(sums[j][n], pair, w[n]);
     }
   }
   for (int j = 0; j < R; ++j) {
