@@ -5,10 +5,11 @@
 
 namespace kvasir::emulated {
 
-// For tests; they need AVX-512 with VNNI.
-extern const MatMulKernels kTiles;    ///< AMX's kernels without AMX. One thread
-extern const MatMulKernels kVnni256;  ///< AVX-VNNI's kernels without AVX-VNNI
-/// AMX's without AMX; needs AVX512-BF16 too. One thread.
+// For tests.
+extern const MatMulKernels kVnni256;  ///< AVX-VNNI's kernels without AVX-VNNI; needs AVX2
+/// AMX's kernels without AMX; needs AVX-512 with VNNI. One thread.
+extern const MatMulKernels kTiles;
+/// AMX's without AMX; needs AVX512-BF16. One thread.
 extern const AttentionKernels kTileAttention;
 
 }  // namespace kvasir::emulated

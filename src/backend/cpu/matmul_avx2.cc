@@ -48,142 +48,114 @@ namespace {
 
 #include "backend/cpu/matmul_avx2-inl.h"
 
-/// Four-bit weights: eight products of u4 x s8 pairs are at most 8 * 2 * 15 * 127 = 30480 in 16
-/// bits, so a whole group is added up there before it is widened.
-template <PackFormat F, int R>
-KV_INLINE void Group4(const uint8_t* group, const Scales& s, const PanelArgs& a, int64_t r,
-                      int64_t g, __m256 acc[R][2]) {
-  const __m256i low = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
-  __m256i sums[R][2];
-  for (int i = 0; i < R; ++i) sums[i][0] = sums[i][1] = _mm256_setzero_si256();
-  const int8_t* q = a.q + r * a.k + g * 32;
-  for (int j = 0; j < 4; ++j) {
-    const __m256i v0 = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(group + j * 64));
-    const __m256i v1 = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(group + j * 64 + 32));
-    const __m256i l0 = _mm256_and_si256(v0, low), l1 = _mm256_and_si256(v1, low);
-    const __m256i h0 = _mm256_and_si256(_mm256_srli_epi16(v0, 4), low);
-    const __m256i h1 = _mm256_and_si256(_mm256_srli_epi16(v1, 4), low);
-    for (int i = 0; i < R; ++i) {
-      const __m256i x = Quad(q + i * a.k + j * 4), y = Quad(q + i * a.k + 16 + j * 4);
-      sums[i][0] = _mm256_add_epi16(sums[i][0], _mm256_maddubs_epi16(l0, x));
-      sums[i][1] = _mm256_add_epi16(sums[i][1], _mm256_maddubs_epi16(l1, x));
-      sums[i][0] = _mm256_add_epi16(sums[i][0], _mm256_maddubs_epi16(h0, y));
-      sums[i][1] = _mm256_add_epi16(sums[i][1], _mm256_maddubs_epi16(h1, y));
-    }
-  }
-  for (int i = 0; i < R; ++i) {
-    const int64_t at = (r + i) * (a.k / 32) + g;
-    const int32_t sum = SumOfHalf<F>(a, at, 0);
-    __m256i dot0 = _mm256_madd_epi16(sums[i][0], ones), dot1 = _mm256_madd_epi16(sums[i][1], ones);
-    if constexpr (F == PackFormat::kQ4) {
-      const __m256i offset = _mm256_set1_epi32(8 * sum);
-      dot0 = _mm256_sub_epi32(dot0, offset);
-      dot1 = _mm256_sub_epi32(dot1, offset);
-    }
-    Accumulate<F>(s, 0, a.d[at], sum, dot0, dot1, acc[i]);
-  }
-}
-
-/// Weights of five and six bits: products of u6 x s8 pairs are at most 2 * 63 * 127 = 16002, so two
-/// of them are added up in 16 bits.
-template <PackFormat F, int R>
-KV_INLINE void Group6(const uint8_t* group, const Scales& s, const PanelArgs& a, int64_t r,
-                      int64_t g, __m256 acc[R][2]) {
-  const __m256i ones = _mm256_set1_epi16(1);
-  const int8_t* q = a.q + r * a.k + g * 32;
-  __m256i dot[R][2];
-  const auto quads = [&]<int J, int P>() __attribute__((always_inline)) {  // J and J + 1
-    for (int c = 0; c < 2; ++c) {
-      const __m256i w0 = UnsignedWeights<F, J, P>(group, c);
-      const __m256i w1 = UnsignedWeights<F, J + 1, P>(group, c);
-      for (int i = 0; i < R; ++i) {
-        const int8_t* x = q + i * a.k + P * 16 + J * 4;
-        const __m256i pairs = _mm256_add_epi16(_mm256_maddubs_epi16(w0, Quad(x)),
-                                               _mm256_maddubs_epi16(w1, Quad(x + 4)));
-        dot[i][c] = _mm256_add_epi32(dot[i][c], _mm256_madd_epi16(pairs, ones));
-      }
-    }
-  };
-  for (int h = 0; h < kHalves<F>; ++h) {
-    for (int i = 0; i < R; ++i) dot[i][0] = dot[i][1] = _mm256_setzero_si256();
-    if (kHalves<F> == 1 || h == 0) {
-      quads.template operator()<0, 0>();
-      quads.template operator()<2, 0>();
-    }
-    if (kHalves<F> == 1 || h == 1) {
-      quads.template operator()<0, 1>();
-      quads.template operator()<2, 1>();
-    }
-    for (int i = 0; i < R; ++i) {
-      const int64_t at = (r + i) * (a.k / 32) + g;
-      const int32_t sum = SumOfHalf<F>(a, at, h);
-      const __m256i offset = _mm256_set1_epi32(kOffset<F> * sum);
-      Accumulate<F>(s, h, a.d[at], sum, _mm256_sub_epi32(dot[i][0], offset),
-                    _mm256_sub_epi32(dot[i][1], offset), acc[i]);
-    }
-  }
-}
-
-/// Eight-bit weights: the sign of a weight goes to the activation, whose products with the
-/// magnitude are at most 2 * 128 * 127 = 32512 for a pair. 512 rows of Q8_0 take 0.75 of the time
-/// that weights and activations widened to 16 bits took (2 threads of a Zen 4, 2026-11-27).
-template <PackFormat F, int R>
-KV_INLINE void Group8(const uint8_t* group, const Scales& s, const PanelArgs& a, int64_t r,
-                      int64_t g, __m256 acc[R][2]) {
-  constexpr int kQuads = 8 / kHalves<F>;
-  const __m256i ones = _mm256_set1_epi16(1);
-  const int8_t* q = a.q + r * a.k + g * 32;
-  for (int h = 0; h < kHalves<F>; ++h) {
-    __m256i dot[R][2];
-    for (int i = 0; i < R; ++i) dot[i][0] = dot[i][1] = _mm256_setzero_si256();
-    for (int j = h * kQuads; j < (h + 1) * kQuads; ++j) {
-      const auto* at = reinterpret_cast<const __m256i*>(group + j * 64);
-      const __m256i w0 = _mm256_loadu_si256(at), w1 = _mm256_loadu_si256(at + 1);
-      const __m256i m0 = _mm256_abs_epi8(w0), m1 = _mm256_abs_epi8(w1);
-      for (int i = 0; i < R; ++i) {
-        const __m256i x = Quad(q + i * a.k + j * 4);
-        const __m256i p0 = _mm256_maddubs_epi16(m0, _mm256_sign_epi8(x, w0));
-        const __m256i p1 = _mm256_maddubs_epi16(m1, _mm256_sign_epi8(x, w1));
-        dot[i][0] = _mm256_add_epi32(dot[i][0], _mm256_madd_epi16(p0, ones));
-        dot[i][1] = _mm256_add_epi32(dot[i][1], _mm256_madd_epi16(p1, ones));
-      }
-    }
-    for (int i = 0; i < R; ++i) {
-      const int64_t at = (r + i) * (a.k / 32) + g;
-      const int32_t sum = SumOfHalf<F>(a, at, h);
-      Accumulate<F>(s, h, a.d[at], sum, dot[i][0], dot[i][1], acc[i]);
-    }
-  }
+/// A sum that is in its register from here on. GCC else puts off the additions of a group until all
+/// its products are there, which takes a hundred registers.
+KV_INLINE __m256i Kept(__m256i v) {
+  asm("" : "+x"(v));
+  return v;
 }
 
 struct ByteProducts {
-  template <PackFormat F, int R>
-  static KV_INLINE void Group(const uint8_t* group, const Scales& s, const PanelArgs& a, int64_t r,
-                              int64_t g, __m256 acc[R][2]) {
+  static constexpr bool kSigned = true;
+  template <PackFormat F>
+  static constexpr int32_t kTimes = kBits<F> == 8 ? 0 : kOffset<F>;
+
+  /// Four-bit weights: eight products of u4 x s8 pairs are at most 8 * 2 * 15 * 127 = 30480 in 16
+  /// bits, so a whole group is added up there before it is widened.
+  template <int R>
+  static KV_INLINE void Nibbles(const int8_t* q, int64_t k, const auto& load, __m256i dot[R][2]) {
+    const __m256i ones = _mm256_set1_epi16(1);
+    for (int i = 0; i < R; ++i) dot[i][0] = dot[i][1] = _mm256_setzero_si256();
+    EachQuad([&]<int J, int P>() KV_LAMBDA {
+      const __m256i w0 = load.template operator()<J, P>(0), w1 = load.template operator()<J, P>(1);
+      for (int i = 0; i < R; ++i) {
+        const __m256i x = Quad(q + i * k + P * 16 + J * 4);
+        dot[i][0] = Kept(_mm256_add_epi16(dot[i][0], _mm256_maddubs_epi16(w0, x)));
+        dot[i][1] = Kept(_mm256_add_epi16(dot[i][1], _mm256_maddubs_epi16(w1, x)));
+      }
+    });
+    for (int i = 0; i < R; ++i) {
+      for (int c = 0; c < 2; ++c) dot[i][c] = _mm256_madd_epi16(dot[i][c], ones);
+    }
+  }
+
+  /// Weights of five and six bits: products of u6 x s8 pairs are at most 2 * 63 * 127 = 16002, so
+  /// two of them are added up in 16 bits.
+  template <PackFormat F, int R, int H>
+  static KV_INLINE void SixBits(const int8_t* q, int64_t k, const auto& load, __m256i dot[R][2]) {
+    const __m256i ones = _mm256_set1_epi16(1);
+    for (int i = 0; i < R; ++i) dot[i][0] = dot[i][1] = _mm256_setzero_si256();
+    EachQuad([&]<int J, int P>() KV_LAMBDA {
+      if constexpr (J % 2 == 0 && (kHalves<F> == 1 || P == H)) {
+        for (int c = 0; c < 2; ++c) {
+          const __m256i w0 = load.template operator()<J, P>(c),
+                        w1 = load.template operator()<J + 1, P>(c);
+          for (int i = 0; i < R; ++i) {
+            const int8_t* x = q + i * k + P * 16 + J * 4;
+            const __m256i pairs = _mm256_add_epi16(_mm256_maddubs_epi16(w0, Quad(x)),
+                                                   _mm256_maddubs_epi16(w1, Quad(x + 4)));
+            dot[i][c] = Kept(_mm256_add_epi32(dot[i][c], _mm256_madd_epi16(pairs, ones)));
+          }
+        }
+      }
+    });
+  }
+
+  /// Eight-bit weights: the sign of a weight goes to the activation, whose products with the
+  /// magnitude are at most 2 * 128 * 127 = 32512 for a pair. 512 rows of Q8_0 take 0.75 of the time
+  /// that weights and activations widened to 16 bits took (2 threads of a Zen 4, 2026-11-27).
+  template <PackFormat F, int R, int H>
+  static KV_INLINE void Bytes(const int8_t* q, int64_t k, const auto& load, __m256i dot[R][2]) {
+    const __m256i ones = _mm256_set1_epi16(1);
+    for (int i = 0; i < R; ++i) dot[i][0] = dot[i][1] = _mm256_setzero_si256();
+    EachQuad([&]<int J, int P>() KV_LAMBDA {
+      if constexpr (kHalves<F> == 1 || P == H) {
+        const __m256i w0 = load.template operator()<J, P>(0),
+                      w1 = load.template operator()<J, P>(1);
+        const __m256i m0 = _mm256_abs_epi8(w0), m1 = _mm256_abs_epi8(w1);
+        for (int i = 0; i < R; ++i) {
+          const __m256i x = Quad(q + i * k + P * 16 + J * 4);
+          const __m256i p0 = _mm256_maddubs_epi16(m0, _mm256_sign_epi8(x, w0));
+          const __m256i p1 = _mm256_maddubs_epi16(m1, _mm256_sign_epi8(x, w1));
+          dot[i][0] = Kept(_mm256_add_epi32(dot[i][0], _mm256_madd_epi16(p0, ones)));
+          dot[i][1] = Kept(_mm256_add_epi32(dot[i][1], _mm256_madd_epi16(p1, ones)));
+        }
+      }
+    });
+  }
+
+  template <PackFormat F, int R, int H>
+  static KV_INLINE void Half(const int8_t* q, int64_t k, const auto& load, const auto& offset,
+                             __m256i dot[R][2]) {
     if constexpr (kBits<F> == 4)
-      Group4<F, R>(group, s, a, r, g, acc);
+      Nibbles<R>(q, k, load, dot);
     else if constexpr (kBits<F> < 8)
-      Group6<F, R>(group, s, a, r, g, acc);
+      SixBits<F, R, H>(q, k, load, dot);
     else
-      Group8<F, R>(group, s, a, r, g, acc);
+      Bytes<F, R, H>(q, k, load, dot);
+    if constexpr (kTimes<F> != 0) {
+      for (int i = 0; i < R; ++i) {
+        const __m256i o = _mm256_set1_epi32(offset(i));
+        for (int c = 0; c < 2; ++c) dot[i][c] = _mm256_sub_epi32(dot[i][c], o);
+      }
+    }
   }
 };
 
-/// Registers that an asm statement claims to change cannot be computed ahead of it. Bytes are
-/// multiplied as words, as the kernels do.
+/// Products of four-bit weights, the fastest here. Registers that an asm statement claims to change
+/// cannot be computed ahead of it.
 uint64_t Int8Peak(int64_t rounds) {
   __m256i acc[8];
   for (__m256i& v : acc) v = _mm256_setzero_si256();
-  __m256i a = _mm256_set1_epi16(1), b = _mm256_set1_epi16(2);
+  __m256i a = _mm256_set1_epi8(1), b = _mm256_set1_epi8(2);
   for (int64_t i = 0; i < rounds; ++i) {
-    asm volatile("" : "+x"(a), "+x"(b));
     for (__m256i& v : acc) {
-      asm volatile("" : "+x"(a));  // one product for each sum
-      v = _mm256_add_epi32(v, _mm256_madd_epi16(a, b));
+      asm volatile("" : "+x"(a), "+x"(b));  // one product for each sum
+      v = Kept(_mm256_add_epi16(v, _mm256_maddubs_epi16(a, b)));
     }
   }
   for (__m256i& v : acc) asm volatile("" : "+x"(v));
-  return static_cast<uint64_t>(rounds) * 8 * 16 * 2;
+  return static_cast<uint64_t>(rounds) * 8 * 32 * 2;
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 // their own namespace, before the rest. No include guard.
 
 #define KV_INLINE inline __attribute__((always_inline))
+#define KV_LAMBDA __attribute__((always_inline))
 
 /// What a weight is too large by where vpdpbusd takes it, which multiplies unsigned by signed
 /// bytes: eight-bit ones get 128 added.
@@ -26,4 +27,11 @@ KV_INLINE void EachQuad(const Quad& quad) {
   quad.template operator()<2, 1>();
   quad.template operator()<3, 0>();
   quad.template operator()<3, 1>();
+}
+
+/// half<H>() for each part of a group that has scales of its own.
+template <PackFormat F, typename Half>
+KV_INLINE void EachHalf(const Half& half) {
+  half.template operator()<0>();
+  if constexpr (kHalves<F> == 2) half.template operator()<1>();
 }

@@ -96,8 +96,9 @@ std::vector<NamedKernels> AllKernels() {
                    : isa == Isa::kAvx512Bf16 ? &scalar::kMatMulPairs
                                              : &scalar::kMatMul});
 #if defined(__x86_64__)
+    if (isa == Isa::kAvx2)
+      out.push_back({"AVX-VNNI by AVX2", &emulated::kVnni256, &scalar::kMatMul});
     if (isa != Isa::kAvx512) continue;
-    out.push_back({"AVX-VNNI by AVX-512", &emulated::kVnni256, &scalar::kMatMul});
     // There is one set of emulated tiles.
     out.push_back({"emulated tiles", &emulated::kTiles, &scalar::kMatMulTiles, true});
 #endif
@@ -182,7 +183,7 @@ TEST(MatMul, ManyRowsOfManyPanelsHaveTheBitsOfTheScalarKernels) {
          {DType::kBF16, DType::kQ4_0, DType::kQ4_K, DType::kQ5_K, DType::kQ6_K}) {
       const int64_t k = dtype == DType::kBF16 ? 1061 : 1280;  // three slabs
       const Problem p = MakeProblem(dtype, 16 * 19 - 3, k, 17);
-      for (const int32_t rows : {33, 70}) {
+      for (const int32_t rows : {33, 70, 131}) {
         const auto x = RandomRows(rows, k, static_cast<uint32_t>(rows));
         ExpectSameBits(Multiply(*kernels.kernels, 1, p, x, k, rows),
                        Multiply(*kernels.twin, 1, p, x, k, rows),
