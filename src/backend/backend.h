@@ -104,6 +104,10 @@ struct AttentionArgs {
   /// Rows whose result is wanted, by slice: rows before first_wanted[slice] (counted within the
   /// slice) are skipped. nullptr: all.
   const int32_t* first_wanted = nullptr;
+  /// Calls with the same number and the same `batch` have the same tables and wanted rows: their
+  /// work is divided among threads once for all layers of a KV group. A number is never used again;
+  /// 0: no other call is like this one.
+  uint64_t forward = 0;
 };
 
 enum class GateActivation { kSilu, kGeluTanh };

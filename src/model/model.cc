@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cstring>
 #include <utility>
 
@@ -11,6 +12,9 @@
 
 namespace kvasir {
 namespace {
+
+/// Of all models: they may share a backend.
+std::atomic<uint64_t> last_forward{0};
 
 /// Floats of each buffer of a step. Sizes are those of ModelConfig, already checked to be sane.
 struct BufferSizes {
@@ -170,6 +174,7 @@ void Model::Attend(int32_t layer, const Batch& batch, const KvStorage& kv,
   args.out = attended_;
   args.q_stride = args.out_stride = int64_t{config_.heads} * config_.head_dim;
   args.first_wanted = first_wanted;
+  if (first_wanted == nullptr) args.forward = forward_;
   backend_->Attention(args);
 }
 
@@ -260,6 +265,7 @@ std::span<float> Model::Forward(const Batch& batch, std::span<const WantedRows> 
                                 const KvStorage& kv, LayerRange last) {
   CHECK_LE(batch.rows(), limits_.max_rows);
   CHECK_EQ(wanted.size(), batch.slices.size());
+  forward_ = ++last_forward;
   const bool whole = last.first == 0 && last.count == 0;
   const int32_t end = last.count == 0 ? config_.layers : last.first + last.count;
   CHECK(last.first >= 0 && last.first < end && end <= config_.layers);

@@ -79,6 +79,7 @@ class Model {
         *projected_ = nullptr, *cos_ = nullptr, *sin_ = nullptr, *cos_local_ = nullptr,
         *sin_local_ = nullptr, *logits_ = nullptr;
   std::vector<int32_t> first_wanted_;
+  uint64_t forward_ = 0;  // as AttentionArgs::forward
 };
 
 }  // namespace kvasir

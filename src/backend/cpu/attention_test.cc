@@ -89,10 +89,11 @@ class Cache {
 
   /// The attention of `rows` tokens from each position on, of as many sequences that end there and
   /// begin with the blocks of this one. Of sequence i block copied[i] is a copy (-1: none), as if
-  /// the sequences parted there. Each alone, or all in one step.
+  /// the sequences parted there. Each alone, or all in one step. Every step has so many layers, all
+  /// alike; the last one's result.
   std::vector<float> Sequences(const std::vector<float>& q, const std::vector<int32_t>& positions,
                                const std::vector<int32_t>& copied, int32_t rows, bool together,
-                               uint64_t* bytes_read = nullptr) {
+                               uint64_t* bytes_read = nullptr, int layers = 1) {
     const int32_t q_dim = shape_.heads * shape_.head_dim;
     const size_t block_bytes = manager_.layout().block_bytes;
     const TableView own = sequence_.tables[0].view();
@@ -125,13 +126,19 @@ class Cache {
       for (BatchSlice& s : some) s.first_row -= static_cast<int32_t>(first);
       const std::vector<int32_t> tokens(step * rows);
       const Batch batch{tokens, tokens, some, {tables.data() + i, step}};
-      backend_->Attention({.batch = &batch,
-                           .kv = &storage_,
-                           .heads = shape_.heads,
-                           .q = q_rows.data() + first * q_dim,
-                           .out = out.data() + first * q_dim,
-                           .q_stride = q_dim,
-                           .out_stride = q_dim});
+      ++forward_;
+      for (int layer = 0; layer < layers; ++layer) {
+        float* const to = out.data() + first * q_dim;
+        std::fill_n(to, step * rows * q_dim, 0.0f);
+        backend_->Attention({.batch = &batch,
+                             .kv = &storage_,
+                             .heads = shape_.heads,
+                             .q = q_rows.data() + first * q_dim,
+                             .out = to,
+                             .q_stride = q_dim,
+                             .out_stride = q_dim,
+                             .forward = forward_});
+      }
     }
     if (bytes_read != nullptr) *bytes_read = backend_->counters().kv_bytes_read - before;
     return out;
@@ -155,6 +162,7 @@ class Cache {
   std::unique_ptr<Backend> backend_;
   AlignedBuffer memory_;
   KvStorage storage_;
+  uint64_t forward_ = 0;
 };
 
 std::vector<float> Random(size_t n, uint32_t seed, float scale) {
@@ -372,6 +380,24 @@ TEST(Attention, BlocksThatSequencesShareAreReadOnceAndNoBitChanges) {
           EXPECT_TRUE(std::equal(chunk.begin(), chunk.end(), alone.begin()));
         }
       }
+    }
+  }
+}
+
+TEST(Attention, EveryLayerOfAForwardHasTheBitsAndTheCountsOfOneAlone) {
+  constexpr int32_t kTokens = 1700;
+  const Shape s{8, 2, 32, 0, KvDType::kBF16, 32};
+  const Inputs in(s, kTokens);
+  for (const int threads : {1, 2}) {
+    Cache cache(s, AvailableIsas().back(), threads, kTokens);
+    cache.InChunks(in.q, in.k, in.v, kTokens, kTokens);
+    // Shared splits, and one sequence, whose items are cut.
+    for (const std::vector<int32_t>& positions : {std::vector<int32_t>{1600, 1650, 1200}, {1690}}) {
+      const std::vector<int32_t> copied(positions.size(), -1);
+      uint64_t one = 0, three = 0;
+      const auto expected = cache.Sequences(in.q, positions, copied, 2, true, &one);
+      EXPECT_TRUE(Same(cache.Sequences(in.q, positions, copied, 2, true, &three, 3), expected));
+      EXPECT_EQ(three, 3 * one);
     }
   }
 }

@@ -261,10 +261,13 @@ KV_INLINE void SlabRows(const PanelArgs& a, const Slab& slab, int64_t first, int
 /// cache.
 constexpr int kSlabRows = 96;
 /// From so many rows on a slab pays: of 192 rows it takes 0.66 of the time that unpacking for every
-/// four took (Q4_0, Q4_1, Q4_K, Q6_K; 0.81 Q5_K), of 8 0.8 (1 thread of a Zen 3, 2026-11-28). Tiles
-/// of six rows are as fast as of four, of three slower. Eight bits are not packed.
+/// four took (Q4_0, Q4_1, Q4_K, Q6_K; 0.81 Q5_K), of 8 0.8 (AVX2, 1 thread of a Zen 3, 2026-11-28;
+/// of AVX-VNNI llvm-mca expects 0.94, 0.74 and 0.7 for Q4_0, Q4_K and Q6_K). Tiles of six rows are
+/// as fast as of four, of three slower. Eight bits are not packed.
 template <PackFormat F>
-constexpr int kLeastSlabRows = kBits<F> == 4 ? 8 : 4;
+constexpr int kLeastSlabRows = F == PackFormat::kQ4 ? 16
+                               : kBits<F> == 4      ? 8
+                                                    : 4;
 
 /// Rows [r, r + rows) of a panel, at most kSlabRows.
 template <class Products, PackFormat F>
