@@ -22,6 +22,8 @@ namespace asio = boost::asio;
 namespace http = boost::beast::http;
 using boost::system::error_code;
 
+/// Of a 500 for a handler that threw, or gave its reply up.
+constexpr std::string_view kNoAnswer = "the server could not answer this request";
 /// Bytes of a read: small while nothing is expected, for idle connections are many.
 constexpr size_t kSmallRead = 1 << 10, kBodyRead = 64 << 10;
 /// What comes while an answer is made is kept up to here; then it waits in the kernel.
@@ -292,7 +294,7 @@ void HttpConnection::Dispatch(bool whole) {
   } catch (const std::exception&) {
     if (!reply->gone()) {
       reply->Send(500, {{"Content-Type", "application/json"}},
-                  ErrorBody("the server could not answer this request", "server_error"));
+                  ErrorBody(kNoAnswer, "server_error"));
     }
   }
 }
@@ -407,7 +409,7 @@ void HttpConnection::Abandoned(std::shared_ptr<HttpConnection> connection, bool 
     // A stream cannot be made an error any more: it is cut.
     if (begun) return connection->Close();
     connection->Answer(500, {{"Content-Type", "application/json"}},
-                       ErrorBody("the server could not answer this request", "server_error"), head);
+                       ErrorBody(kNoAnswer, "server_error"), head);
   });
 }
 
