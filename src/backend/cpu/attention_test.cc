@@ -90,7 +90,8 @@ class Cache {
   /// The attention of `rows` tokens from each position on, of as many sequences that end there and
   /// begin with the blocks of this one. Of sequence i block copied[i] is a copy (-1: none), as if
   /// the sequences parted there. Each alone, or all in one step. Every step has so many layers, all
-  /// alike; the last one's result.
+  /// alike, and before each, if there are several, all but the last sequence pass one alone; the
+  /// last layer's result.
   std::vector<float> Sequences(const std::vector<float>& q, const std::vector<int32_t>& positions,
                                const std::vector<int32_t>& copied, int32_t rows, bool together,
                                uint64_t* bytes_read = nullptr, int layers = 1) {
@@ -126,11 +127,13 @@ class Cache {
       for (BatchSlice& s : some) s.first_row -= static_cast<int32_t>(first);
       const std::vector<int32_t> tokens(step * rows);
       const Batch batch{tokens, tokens, some, {tables.data() + i, step}};
+      Batch others = batch;
+      others.slices = batch.slices.first(step - 1);
+      others.table_slices = static_cast<int32_t>(step);
       ++forward_;
-      for (int layer = 0; layer < layers; ++layer) {
-        float* const to = out.data() + first * q_dim;
+      const auto attend = [&](const Batch& who, float* to) {
         std::fill_n(to, step * rows * q_dim, 0.0f);
-        backend_->Attention({.batch = &batch,
+        backend_->Attention({.batch = &who,
                              .kv = &storage_,
                              .heads = shape_.heads,
                              .q = q_rows.data() + first * q_dim,
@@ -138,6 +141,11 @@ class Cache {
                              .q_stride = q_dim,
                              .out_stride = q_dim,
                              .forward = forward_});
+      };
+      std::vector<float> of_others(step * rows * q_dim);
+      for (int layer = 0; layer < layers; ++layer) {
+        if (layers > 1 && step > 1) attend(others, of_others.data());
+        attend(batch, out.data() + first * q_dim);
       }
     }
     if (bytes_read != nullptr) *bytes_read = backend_->counters().kv_bytes_read - before;
@@ -397,7 +405,9 @@ TEST(Attention, EveryLayerOfAForwardHasTheBitsAndTheCountsOfOneAlone) {
       uint64_t one = 0, three = 0;
       const auto expected = cache.Sequences(in.q, positions, copied, 2, true, &one);
       EXPECT_TRUE(Same(cache.Sequences(in.q, positions, copied, 2, true, &three, 3), expected));
-      EXPECT_EQ(three, 3 * one);
+      if (positions.size() == 1) {
+        EXPECT_EQ(three, 3 * one);
+      }
     }
   }
 }
