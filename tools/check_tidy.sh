@@ -15,5 +15,5 @@ else
   files=$(sed -n 's/^ *"file": "\(.*\)",\?$/\1/p' $build/compile_commands.json)
 fi
 # Kernels of other processors are not in the compilation database.
-echo "$files" | tr ' ' '\n' | grep -v -E '_neon\.cc$|^$' |
+echo "$files" | tr ' ' '\n' | grep -v -E '_neon(dot)?\.cc$|^$' |
   xargs -r -P 2 -n 2 clang-tidy -p $build --quiet $checks --extra-arg=-Wno-unknown-warning-option 2> /dev/null

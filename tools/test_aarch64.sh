@@ -5,8 +5,8 @@ set -eu
 cd "$(dirname "$0")/.."
 as_root=
 [ "$(id -u)" -eq 0 ] || as_root=sudo
-libraries="libfmt-dev:arm64 libpcre2-dev:arm64 libutf8proc-dev:arm64 libedit-dev:arm64 libhwy-dev:arm64 libseccomp-dev:arm64 libgtest-dev:arm64 libgmock-dev:arm64"
-if ! dpkg-query -W libhwy-dev:arm64 g++-aarch64-linux-gnu qemu-user > /dev/null 2>&1; then
+libraries="libfmt-dev:arm64 libpcre2-dev:arm64 libutf8proc-dev:arm64 libedit-dev:arm64 libhwy-dev:arm64 libseccomp-dev:arm64 libssl-dev:arm64 libspdlog-dev:arm64 libgtest-dev:arm64 libgmock-dev:arm64"
+if ! dpkg-query -W libhwy-dev:arm64 libssl-dev:arm64 g++-aarch64-linux-gnu qemu-user > /dev/null 2>&1; then
   $as_root dpkg --add-architecture arm64
   $as_root apt-get update -qq
   # shellcheck disable=SC2086

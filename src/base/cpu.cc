@@ -14,6 +14,9 @@
 #if defined(__x86_64__)
 #include <cpuid.h>
 #include <sys/syscall.h>
+#elif defined(__aarch64__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
 #endif
 
 namespace kvasir {
@@ -80,6 +83,11 @@ bool AmxPermitted() {
   return permitted;
 }
 
+#elif defined(__aarch64__)
+
+/// Linux reports what a processor has in AT_HWCAP (Documentation/arch/arm64/elf_hwcaps.rst).
+bool HasDotProducts() { return (::getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0; }
+
 #endif
 
 /// The cgroup's share of processors, rounded up; a large number when there is no limit.
@@ -129,6 +137,8 @@ std::string_view NameOf(Isa isa) {
       return "scalar";
     case Isa::kNeon:
       return "neon";
+    case Isa::kNeonDot:
+      return "neondot";
     case Isa::kAvx2:
       return "avx2";
     case Isa::kAvxVnni:
@@ -160,6 +170,7 @@ std::vector<Isa> AvailableIsas() {
   }
 #elif defined(__aarch64__)
   isas.push_back(Isa::kNeon);
+  if (HasDotProducts()) isas.push_back(Isa::kNeonDot);
 #endif
   return isas;
 }
@@ -198,6 +209,7 @@ CpuInfo ReadCpuInfo() {
   }
 #elif defined(__aarch64__)
   info.features.emplace_back("neon");
+  if (HasDotProducts()) info.features.emplace_back("dotprod");
 #endif
   info.logical = static_cast<int>(AllowedCpus().size());
   info.physical = static_cast<int>(PhysicalCpus().size());

@@ -13,6 +13,7 @@ namespace kvasir {
 enum class Isa {
   kScalar,      ///< plain C++: what every other one is compared with
   kNeon,        ///< AArch64
+  kNeonDot,     ///< AArch64 with FEAT_DotProd
   kAvx2,        ///< AVX2, FMA, F16C
   kAvxVnni,     ///< AVX2's and AVX-VNNI
   kAvx512,      ///< AVX2's and AVX-512 F, BW, DQ, VL, VNNI
@@ -20,10 +21,10 @@ enum class Isa {
   kAmx,         ///< AVX-512's, AVX512-BF16, AMX-TILE, -INT8 and -BF16, permitted by the kernel
 };
 std::string_view NameOf(
-    Isa isa);  ///< "scalar", "neon", "avx2", "avxvnni", "avx512", "avx512bf16", "amx"
+    Isa isa);  ///< "scalar", "neon", "neondot", "avx2", "avxvnni", "avx512", "avx512bf16", "amx"
 
 /// What this machine's processor and operating system allow (CPUID and XGETBV; AMX asked of the
-/// kernel by arch_prctl). Sorted, scalar first.
+/// kernel by arch_prctl; on AArch64 AT_HWCAP). Sorted, scalar first.
 std::vector<Isa> AvailableIsas();
 
 /// The one to use: KVASIR_ISA if it is set (an Error if unknown or not available here), else the

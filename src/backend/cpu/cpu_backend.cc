@@ -28,6 +28,7 @@ const VectorKernels& VectorKernelsFor(Isa isa) {
       return avx512::kVector;
 #elif defined(__aarch64__)
     case Isa::kNeon:
+    case Isa::kNeonDot:
       return neon::kVector;
 #endif
     default:

@@ -98,6 +98,8 @@ const MatMulKernels& MatMulKernelsFor(Isa isa) {
 #elif defined(__aarch64__)
     case Isa::kNeon:
       return neon::kMatMul;
+    case Isa::kNeonDot:
+      return neondot::kMatMul;
 #endif
     default:
       return scalar::kMatMul;

@@ -178,6 +178,9 @@ extern const MatMulKernels kMatMul;
 namespace neon {
 extern const MatMulKernels kMatMul;
 }
+namespace neondot {
+extern const MatMulKernels kMatMul;
+}
 #endif
 
 }  // namespace kvasir
