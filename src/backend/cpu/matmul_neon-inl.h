@@ -74,7 +74,7 @@ KV_INLINE int8x16_t Weights(const uint8_t* group, int c) {
     return vreinterpretq_s8_u8(vld1q_u8(group + (P * 4 + J) * 64 + c * 16));
   const uint8x16_t v = vld1q_u8(group + J * 64 + c * 16);
   uint8x16_t w = P == 0 ? vandq_u8(v, vdupq_n_u8(15)) : vshrq_n_u8(v, 4);
-  if constexpr (kBits < F >> 4 && kBits<F> < 8) {
+  if constexpr (kBits<F> == 5 || kBits<F> == 6) {
     constexpr int kMask = (1 << (kBits<F> - 4)) - 1, kBit = HighBitsAt<F>(J, P);
     uint8x16_t high = vld1q_u8(group + 256 + kBit / 8 * 64 + c * 16);
     if constexpr (kBit % 8 != 0) high = vshrq_n_u8(high, kBit % 8);
