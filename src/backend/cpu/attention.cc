@@ -262,7 +262,7 @@ void CpuAttention::Run(const AttentionArgs& args, OpCounters& counters) {
   CHECK_EQ(l.head_dim_padded, head_dim_padded_);
   CHECK_EQ(args.heads % l.kv_heads, 0);
   const AttentionWork& work = WorkOf(args);
-  work.Count(counters);
+  counters += work.counts();
   const auto type = static_cast<size_t>(l.dtype);
   const AttentionKernels& kernels = kernels_->of[type].split ? *kernels_ : kFloatAttention;
   const Call call{

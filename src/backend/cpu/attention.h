@@ -28,7 +28,7 @@ class CpuAttention {
   static size_t ScratchBytes(int threads, int32_t head_dim, int64_t max_tokens);
   Status ReserveScratch(int32_t head_dim, int64_t max_tokens);
 
-  /// As Backend::Attention; counts as AttentionWork::Count does.
+  /// As Backend::Attention; adds AttentionWork::counts.
   void Run(const AttentionArgs& args, OpCounters& counters);
 
  private:

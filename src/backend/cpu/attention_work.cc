@@ -179,7 +179,7 @@ void AttentionWork::MakeItems(const AttentionArgs& args, int64_t max_tokens) {
   const KvLayout& l = *args.kv->layout;
   const int32_t window = l.window_of(args.layer);
   own_.items.clear();
-  pairs_ = flops_ = kv_bytes_ = 0;
+  counts_ = {};
   for (size_t s = 0; s < args.batch->slices.size(); ++s) {
     const BatchSlice& slice = args.batch->slices[s];
     const auto index = static_cast<int32_t>(s);
@@ -197,16 +197,16 @@ void AttentionWork::MakeItems(const AttentionArgs& args, int64_t max_tokens) {
       pairs += static_cast<uint64_t>(position - FirstAttended(position, window) + 1);
     }
     pairs *= static_cast<uint64_t>(args.heads);
-    pairs_ += pairs;
-    flops_ += pairs * 4 * static_cast<uint64_t>(l.head_dim);
+    counts_.attention_ops += pairs;
+    counts_.attention_flops += pairs * 4 * static_cast<uint64_t>(l.head_dim);
     const uint64_t token_bytes = l.layer_bytes / l.block_tokens,
                    head_bytes = token_bytes / l.kv_heads;
-    kv_bytes_ += static_cast<uint64_t>(last - lo + 1) * token_bytes;
+    counts_.kv_bytes_read += static_cast<uint64_t>(last - lo + 1) * token_bytes;
     for (int32_t h = 0; h < l.kv_heads; ++h) {
       const int32_t from = from_[s * l.kv_heads + h];
       const int32_t shared = from < 0 ? 0 : clusters_[cluster_of_[s]].splits;
       if (from >= 0 && clusters_[cluster_of_[s]].leader != index)
-        kv_bytes_ -= static_cast<uint64_t>(shared) * kSplit * head_bytes;
+        counts_.kv_bytes_read -= static_cast<uint64_t>(shared) * kSplit * head_bytes;
       const auto first_row = static_cast<int32_t>(rows_.size());
       AddRows(args, index, h);
       const auto rows_end = static_cast<int32_t>(rows_.size());
@@ -227,12 +227,6 @@ void AttentionWork::Make(const AttentionArgs& args, int threads, int64_t max_tok
   MakeItems(args, max_tokens);
   MakeUnits(threads, &shared_);
   MakeUnits(threads, &own_);
-}
-
-void AttentionWork::Count(OpCounters& counters) const {
-  counters.attention_ops += pairs_;
-  counters.attention_flops += flops_;
-  counters.kv_bytes_read += kv_bytes_;
 }
 
 }  // namespace kvasir

@@ -66,9 +66,10 @@ class AttentionWork {
   /// Shared splits, whose results the others go on from.
   const Phase& shared() const { return shared_; }
   const Phase& own() const { return own_; }
-  /// Adds attention_ops, attention_flops and kv_bytes_read: for each slice and kv head the K and V
-  /// bytes of the tokens that its wanted rows attend to, once; those of shared splits once for all.
-  void Count(OpCounters& counters) const;
+  /// attention_ops, attention_flops and kv_bytes_read of a layer: for each slice and kv head the K
+  /// and V bytes of the tokens that its wanted rows attend to, once; those of shared splits once
+  /// for all.
+  const OpCounters& counts() const { return counts_; }
 
  private:
   /// Slices of few rows whose first `splits` splits are the same blocks.
@@ -85,7 +86,7 @@ class AttentionWork {
 
   std::vector<Row> rows_;
   Phase shared_, own_;
-  uint64_t pairs_ = 0, flops_ = 0, kv_bytes_ = 0;
+  OpCounters counts_;
   std::vector<Cluster> clusters_;
   std::vector<int32_t> cluster_of_;                    // by slice; -1: none
   std::vector<int32_t> from_;                          // by slice and kv head, as Item::from

@@ -23,6 +23,6 @@ KV_INLINE __m256i Dpbusd(__m256i sum, __m256i u, __m256i s) {
 
 }  // namespace
 
-constinit const MatMulKernels kVnni256 = VnniKernels();
+constinit const MatMulKernels kVnni256 = KernelsOf<VnniProducts>(Int8Peak);
 
 }  // namespace kvasir::emulated

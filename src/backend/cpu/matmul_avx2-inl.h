@@ -153,6 +153,16 @@ KV_INLINE void Prefetch(const uint8_t* panel, int64_t g) {
     _mm_prefetch(reinterpret_cast<const char*>(ahead + line), _MM_HINT_T0);
 }
 
+/// tile<R>(i) for tiles of R rows from row i on, of all `rows`: as many share what is loaded as fit
+/// the 16 registers.
+template <typename Tile>
+KV_INLINE void EachTile(int64_t rows, const Tile& tile) {
+  int64_t i = 0;
+  for (; i + 4 <= rows; i += 4) tile.template operator()<4>(i);
+  for (; i + 2 <= rows; i += 2) tile.template operator()<2>(i);
+  for (; i < rows; ++i) tile.template operator()<1>(i);
+}
+
 /// Rows [r, r + R) of a panel, whose groups are unpacked for them alone.
 template <class Products, PackFormat F, int R>
 KV_INLINE void PanelRows(const PanelArgs& a, const uint8_t* panel, int64_t r, int64_t first) {
@@ -164,7 +174,7 @@ KV_INLINE void PanelRows(const PanelArgs& a, const uint8_t* panel, int64_t r, in
     if (r == 0) Prefetch<F>(panel, g);
     EachHalf<F>([&]<int H>() KV_LAMBDA {
       int32_t sum[R];
-      for (int i = 0; i < R; ++i) sum[i] = SumOfHalf<F>(a, (r + i) * (a.k / 32) + g, H);
+      for (int i = 0; i < R; ++i) sum[i] = SumOfHalf<F>(a.sum, (r + i) * (a.k / 32) + g, H);
       __m256i dot[R][2];
       Products::template Half<F, R, H>(
           a.q + r * a.k + g * 32, a.k,
@@ -207,10 +217,10 @@ struct RowTerms {
 };
 
 template <class Products, PackFormat F>
-KV_INLINE void TermsOf(const float* d, const int32_t* sum, int groups, RowTerms<F>* terms) {
+KV_INLINE void TermsOf(const float* d, const int32_t* sums, int groups, RowTerms<F>* terms) {
   for (int h = 0; h < kHalves<F>; ++h) {
     for (int g = 0; g < groups; ++g) {
-      const int32_t s = kHalves<F> == 2 ? sum[2 * g + h] : sum[2 * g] + sum[2 * g + 1];
+      const int32_t s = SumOfHalf<F>(sums, g, h);
       if constexpr (Products::template kTimes<F> != 0)
         terms->offset[h][g] = Products::template kTimes<F> * s;
       if constexpr (kHasMin<F>) terms->total[h][g] = d[g] * static_cast<float>(s);
@@ -282,10 +292,8 @@ KV_INLINE void PanelSlabs(const PanelArgs& a, const uint8_t* panel, int64_t r, i
   for (int64_t g = 0; g < a.k / 32; g += kSlab) {
     const int groups = a.k / 32 - g < kSlab ? static_cast<int>(a.k / 32 - g) : kSlab;
     UnpackSlab<Products, F>(panel, g, groups, &slab);
-    int64_t i = 0;
-    for (; i + 4 <= rows; i += 4) SlabRows<Products, F, 4>(a, slab, g, groups, r + i, sums[i]);
-    for (; i + 2 <= rows; i += 2) SlabRows<Products, F, 2>(a, slab, g, groups, r + i, sums[i]);
-    for (; i < rows; ++i) SlabRows<Products, F, 1>(a, slab, g, groups, r + i, sums[i]);
+    EachTile(rows, [&]<int R>(int64_t i)
+                       KV_LAMBDA { SlabRows<Products, F, R>(a, slab, g, groups, r + i, sums[i]); });
   }
   for (int64_t i = 0; i < rows; ++i) {
     __m256 acc[2] = {_mm256_load_ps(sums[i]), _mm256_load_ps(sums[i] + 8)};
@@ -303,9 +311,8 @@ void Panels(const PanelArgs& a) {
       PanelSlabs<Products, F>(a, panel, r, rows, p * 16);
       r += rows;
     }
-    for (; r + 4 <= a.rows; r += 4) PanelRows<Products, F, 4>(a, panel, r, p * 16);
-    for (; r + 2 <= a.rows; r += 2) PanelRows<Products, F, 2>(a, panel, r, p * 16);
-    for (; r < a.rows; ++r) PanelRows<Products, F, 1>(a, panel, r, p * 16);
+    EachTile(a.rows - r, [&]<int R>(int64_t i)
+                             KV_LAMBDA { PanelRows<Products, F, R>(a, panel, r + i, p * 16); });
   }
 }
 
@@ -332,7 +339,7 @@ KV_INLINE void FloatRows(const PanelArgs& a, int64_t p, int64_t r) {
   const float* x = a.x + r * a.x_stride;
   const uint8_t* panel[N];
   for (int n = 0; n < N; ++n) panel[n] = a.weights + static_cast<size_t>(p + n) * a.panel_bytes;
-  const auto add = [&](int64_t k, int n, __m256 w0, __m256 w1) __attribute__((always_inline)) {
+  const auto add = [&](int64_t k, int n, __m256 w0, __m256 w1) KV_LAMBDA {
     for (int i = 0; i < R; ++i) {
       const __m256 v = _mm256_set1_ps(x[i * a.x_stride + k]);
       acc[i][n][0] = _mm256_fmadd_ps(w0, v, acc[i][n][0]);
@@ -400,4 +407,21 @@ uint64_t FloatPeak(int64_t rounds) {
   }
   for (__m256& v : acc) asm volatile("" : "+x"(v));
   return static_cast<uint64_t>(rounds) * 8 * 8 * 2;
+}
+
+/// The kernels of one set.
+template <class Products>
+constexpr MatMulKernels KernelsOf(MatMulKernels::Peak int8_peak) {
+  return {
+      avx2::QuantizeRow,
+      nullptr,
+      {FloatPanels<PackFormat::kF32>, FloatPanels<PackFormat::kF16>, FloatPanels<PackFormat::kBF16>,
+       Panels<Products, PackFormat::kQ4>, Panels<Products, PackFormat::kQ4M>,
+       Panels<Products, PackFormat::kQ4K>, Panels<Products, PackFormat::kQ5K>,
+       Panels<Products, PackFormat::kQ6K>, Panels<Products, PackFormat::kQ8>,
+       Panels<Products, PackFormat::kQ8M>, Panels<Products, PackFormat::kQ8F>,
+       Panels<Products, PackFormat::kQ8F2>, Panels<Products, PackFormat::kQ8FM2>},
+      int8_peak,
+      FloatPeak,
+      nullptr};
 }

@@ -160,17 +160,6 @@ uint64_t Int8Peak(int64_t rounds) {
 
 }  // namespace
 
-const MatMulKernels kMatMul = {
-    QuantizeRow,
-    nullptr,
-    {FloatPanels<PackFormat::kF32>, FloatPanels<PackFormat::kF16>, FloatPanels<PackFormat::kBF16>,
-     Panels<ByteProducts, PackFormat::kQ4>, Panels<ByteProducts, PackFormat::kQ4M>,
-     Panels<ByteProducts, PackFormat::kQ4K>, Panels<ByteProducts, PackFormat::kQ5K>,
-     Panels<ByteProducts, PackFormat::kQ6K>, Panels<ByteProducts, PackFormat::kQ8>,
-     Panels<ByteProducts, PackFormat::kQ8M>, Panels<ByteProducts, PackFormat::kQ8F>,
-     Panels<ByteProducts, PackFormat::kQ8F2>, Panels<ByteProducts, PackFormat::kQ8FM2>},
-    Int8Peak,
-    FloatPeak,
-    nullptr};
+constinit const MatMulKernels kMatMul = KernelsOf<ByteProducts>(Int8Peak);
 
 }  // namespace kvasir::avx2

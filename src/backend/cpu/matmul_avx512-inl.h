@@ -117,11 +117,11 @@ KV_INLINE void HalfRows(const uint8_t* const (&groups)[N], const Scales (&s)[N],
   const int8_t* q[R];
   for (int i = 0; i < R; ++i) {
     const int64_t at = (r + i) * (a.k / 32) + g;
-    sum[i] = SumOfHalf<F>(a, at, H);
+    sum[i] = SumOfHalf<F>(a.sum, at, H);
     for (int n = 0; n < N; ++n) dot[i][n] = _mm512_set1_epi32(-kTakenOff<F> * sum[i]);
     q[i] = a.q + (r + i) * a.k + g * 32;
   }
-  EachQuad([&]<int J, int P>() __attribute__((always_inline)) {
+  EachQuad([&]<int J, int P>() KV_LAMBDA {
     if constexpr (kHalves<F> == 1 || P == H) {
       __m512i w[N];
       for (int n = 0; n < N; ++n)
@@ -198,7 +198,7 @@ KV_INLINE void UnpackedRows(const PanelArgs& a, int64_t p, int64_t r0, int64_t r
       for (int n = 0; n < N; ++n) {
         const uint8_t* group =
             GroupOf<F>(a.weights + static_cast<size_t>(p + n) * a.panel_bytes, g0 + g, &s[g][n]);
-        EachQuad([&]<int J, int P>() __attribute__((always_inline)) {
+        EachQuad([&]<int J, int P>() KV_LAMBDA {
           _mm512_store_si512(unpacked[g][n] + (P * 4 + J) * 64, UnsignedWeights<F, J, P>(group));
         });
       }
@@ -267,7 +267,7 @@ KV_INLINE void FloatRows(const PanelArgs& a, int64_t p, int64_t r) {
   const float* x = a.x + r * a.x_stride;
   const uint8_t* panel[N];
   for (int n = 0; n < N; ++n) panel[n] = a.weights + static_cast<size_t>(p + n) * a.panel_bytes;
-  const auto add = [&](const __m512(&w)[N], int64_t k) __attribute__((always_inline)) {
+  const auto add = [&](const __m512(&w)[N], int64_t k) KV_LAMBDA {
     for (int i = 0; i < R; ++i) {
       const __m512 v = _mm512_set1_ps(x[i * a.x_stride + k]);
       for (int n = 0; n < N; ++n) acc[i][n] = _mm512_fmadd_ps(w[n], v, acc[i][n]);

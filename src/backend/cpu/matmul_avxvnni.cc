@@ -17,6 +17,6 @@ KV_INLINE __m256i Dpbusd(__m256i sum, __m256i u, __m256i s) {
 
 }  // namespace
 
-constinit const MatMulKernels kMatMul = VnniKernels();
+constinit const MatMulKernels kMatMul = KernelsOf<VnniProducts>(Int8Peak);
 
 }  // namespace kvasir::avxvnni

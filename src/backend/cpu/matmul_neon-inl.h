@@ -3,7 +3,7 @@
 //
 // A panel's 16 columns are four registers. How integers are multiplied is the includer's: Dots.
 
-#define KV_INLINE inline __attribute__((always_inline))
+#include "backend/cpu/matmul_quads-inl.h"
 
 /// Quantizing is a few percent of a step: the scalar kernel, which the compiler vectorizes in part.
 void QuantizeRow(const float* x, int64_t k, int8_t* q, float* d, int32_t* sum) {
@@ -86,39 +86,29 @@ KV_INLINE int8x16_t Weights(const uint8_t* group, int c) {
 // Dots::kSums registers hold the sums of four columns. Dots::Add<J>(w, x, sums) adds the products
 // of their weights with quad J of the sixteen inputs x; Dots::Total(sums) is what they come to.
 
-template <class Dots, PackFormat F, int R, int P>
-KV_INLINE void AddPart(const uint8_t* group, const int8_t* q, int64_t k,
-                       int32x4_t sums[R][4][Dots::kSums]) {
-  int8x16_t x[R];
-  for (int i = 0; i < R; ++i) x[i] = vld1q_s8(q + i * k + P * 16);
-  const auto quad = [&]<int J>() __attribute__((always_inline)) {
-    for (int c = 0; c < 4; ++c) {
-      const int8x16_t w = Weights<F, J, P>(group, c);
-      for (int i = 0; i < R; ++i) Dots::template Add<J>(w, x[i], sums[i][c]);
-    }
-  };
-  quad.template operator()<0>();
-  quad.template operator()<1>();
-  quad.template operator()<2>();
-  quad.template operator()<3>();
-}
-
 template <class Dots, PackFormat F, int R>
 KV_INLINE void Group(const uint8_t* group, const Scales& s, const PanelArgs& a, int64_t r,
                      int64_t g, float32x4_t acc[R][4]) {
   const int8_t* q = a.q + r * a.k + g * 32;
-  const auto half = [&]<int H>() __attribute__((always_inline)) {
+  EachHalf<F>([&]<int H>() KV_LAMBDA {
     int32x4_t sums[R][4][Dots::kSums];
     for (int i = 0; i < R; ++i) {
       for (int c = 0; c < 4; ++c) {
         for (int n = 0; n < Dots::kSums; ++n) sums[i][c][n] = vdupq_n_s32(0);
       }
     }
-    if constexpr (kHalves<F> == 1 || H == 0) AddPart<Dots, F, R, 0>(group, q, a.k, sums);
-    if constexpr (kHalves<F> == 1 || H == 1) AddPart<Dots, F, R, 1>(group, q, a.k, sums);
+    EachQuad([&]<int J, int P>() KV_LAMBDA {
+      if constexpr (kHalves<F> == 1 || P == H) {
+        for (int c = 0; c < 4; ++c) {
+          const int8x16_t w = Weights<F, J, P>(group, c);
+          for (int i = 0; i < R; ++i)
+            Dots::template Add<J>(w, vld1q_s8(q + i * a.k + P * 16), sums[i][c]);
+        }
+      }
+    });
     for (int i = 0; i < R; ++i) {
       const int64_t at = (r + i) * (a.k / 32) + g;
-      const int32_t sum = kHalves<F> == 2 ? a.sum[2 * at + H] : a.sum[2 * at] + a.sum[2 * at + 1];
+      const int32_t sum = SumOfHalf<F>(a.sum, at, H);
       const float32x4_t scale = vdupq_n_f32(a.d[at]);
       const float32x4_t total = vdupq_n_f32(a.d[at] * static_cast<float>(sum));
       for (int c = 0; c < 4; ++c) {
@@ -128,9 +118,7 @@ KV_INLINE void Group(const uint8_t* group, const Scales& s, const PanelArgs& a, 
         if constexpr (kHasMin<F>) acc[i][c] = vfmaq_f32(acc[i][c], s.m[H][c], total);
       }
     }
-  };
-  half.template operator()<0>();
-  if constexpr (kHalves<F> == 2) half.template operator()<1>();
+  });
 }
 
 KV_INLINE void StoreRow(const PanelArgs& a, int64_t row, int64_t first, const float32x4_t acc[4]) {
@@ -215,16 +203,24 @@ void FloatPanels(const PanelArgs& a) {
   }
 }
 
-uint64_t FloatPeak(int64_t rounds) {
-  float32x4_t acc[8];
-  for (float32x4_t& v : acc) v = vdupq_n_f32(0);
-  float32x4_t a = vdupq_n_f32(0.5f), b = vdupq_n_f32(2);
+/// Operations of `rounds` rounds of eight sums: add(sum, a, b) is `products` multiply-adds.
+/// Registers that an asm statement claims to change cannot be computed ahead of it.
+template <typename Sum, typename Operand, typename Add>
+KV_INLINE uint64_t Peak(int64_t rounds, Sum zero, Operand a, Operand b, int products,
+                        const Add& add) {
+  Sum sums[8];
+  for (Sum& v : sums) v = zero;
   for (int64_t i = 0; i < rounds; ++i) {
-    for (float32x4_t& v : acc) v = vfmaq_f32(v, a, b);
+    for (Sum& v : sums) v = add(v, a, b);
     asm volatile("" : "+w"(a), "+w"(b));
   }
-  for (float32x4_t& v : acc) asm volatile("" : "+w"(v));
-  return static_cast<uint64_t>(rounds) * 8 * 4 * 2;
+  for (Sum& v : sums) asm volatile("" : "+w"(v));
+  return static_cast<uint64_t>(rounds) * 8 * static_cast<uint64_t>(products) * 2;
+}
+
+uint64_t FloatPeak(int64_t rounds) {
+  return Peak(rounds, vdupq_n_f32(0), vdupq_n_f32(0.5f), vdupq_n_f32(2), 4,
+              [](auto sum, auto a, auto b) KV_LAMBDA { return vfmaq_f32(sum, a, b); });
 }
 
 /// The kernels of one set.

@@ -23,17 +23,9 @@ struct Dots {
   static KV_INLINE int32x4_t Total(const int32x4_t sums[2]) { return vpaddq_s32(sums[0], sums[1]); }
 };
 
-/// Registers that an asm statement claims to change cannot be computed ahead of it.
 uint64_t Int8Peak(int64_t rounds) {
-  int32x4_t acc[8];
-  for (int32x4_t& v : acc) v = vdupq_n_s32(0);
-  int16x4_t a = vdup_n_s16(1), b = vdup_n_s16(2);
-  for (int64_t i = 0; i < rounds; ++i) {
-    for (int32x4_t& v : acc) v = vmlal_s16(v, a, b);
-    asm volatile("" : "+w"(a), "+w"(b));
-  }
-  for (int32x4_t& v : acc) asm volatile("" : "+w"(v));
-  return static_cast<uint64_t>(rounds) * 8 * 4 * 2;
+  return Peak(rounds, vdupq_n_s32(0), vdup_n_s16(1), vdup_n_s16(2), 4,
+              [](auto sum, auto a, auto b) KV_LAMBDA { return vmlal_s16(sum, a, b); });
 }
 
 }  // namespace

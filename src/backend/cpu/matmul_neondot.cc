@@ -21,17 +21,9 @@ struct Dots {
   static KV_INLINE int32x4_t Total(const int32x4_t sums[1]) { return sums[0]; }
 };
 
-/// Registers that an asm statement claims to change cannot be computed ahead of it.
 uint64_t Int8Peak(int64_t rounds) {
-  int32x4_t acc[8];
-  for (int32x4_t& v : acc) v = vdupq_n_s32(0);
-  int8x16_t a = vdupq_n_s8(1), b = vdupq_n_s8(2);
-  for (int64_t i = 0; i < rounds; ++i) {
-    for (int32x4_t& v : acc) v = vdotq_s32(v, a, b);
-    asm volatile("" : "+w"(a), "+w"(b));
-  }
-  for (int32x4_t& v : acc) asm volatile("" : "+w"(v));
-  return static_cast<uint64_t>(rounds) * 8 * 16 * 2;
+  return Peak(rounds, vdupq_n_s32(0), vdupq_n_s8(1), vdupq_n_s8(2), 16,
+              [](auto sum, auto a, auto b) KV_LAMBDA { return vdotq_s32(sum, a, b); });
 }
 
 }  // namespace

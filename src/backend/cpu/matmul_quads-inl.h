@@ -1,5 +1,5 @@
-// What the x86 kernels of integers share but for their registers: included in each of them, inside
-// their own namespace, before the rest. No include guard.
+// What the vector kernels of integers share but for their registers: included in each of them,
+// inside their own namespace, before the rest. No include guard.
 
 #define KV_INLINE inline __attribute__((always_inline))
 #define KV_LAMBDA __attribute__((always_inline))
@@ -9,11 +9,11 @@
 template <PackFormat F>
 constexpr int32_t kTakenOff = kBits<F> == 8 ? 128 : kOffset<F>;
 
-/// Sum of the activations of half H (where halves have scales of their own, else all) of a group;
-/// `at` counts groups from the first row's first one.
+/// Sum of the activations of half h (where halves have scales of their own, else all) of a group;
+/// `at` counts groups from that of the first of `sums`.
 template <PackFormat F>
-KV_INLINE int32_t SumOfHalf(const PanelArgs& a, int64_t at, int h) {
-  return kHalves<F> == 2 ? a.sum[2 * at + h] : a.sum[2 * at] + a.sum[2 * at + 1];
+KV_INLINE int32_t SumOfHalf(const int32_t* sums, int64_t at, int h) {
+  return kHalves<F> == 2 ? sums[2 * at + h] : sums[2 * at] + sums[2 * at + 1];
 }
 
 /// quad<J, P>() for each quad J (of 4) of a group, P = 0 of its first 16 inputs.

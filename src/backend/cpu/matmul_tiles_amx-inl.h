@@ -64,9 +64,8 @@ KV_INLINE void UnpackTile(const uint8_t* panel, int64_t g, float in, uint8_t* ti
     s.d[h] = Twice(_mm512_mul_ps(f32.d[h], factor));
     if constexpr (kHasMin<F>) s.m[h] = Twice(_mm512_mul_ps(f32.m[h], to_f16));
   }
-  const auto put = [&](int row, __m512i q, int h) __attribute__((always_inline)) {
-    _mm512_store_si512(tile + row * 64, TileWeights<F>(q, s, h));
-  };
+  const auto put = [&](int row, __m512i q, int h)
+                       KV_LAMBDA { _mm512_store_si512(tile + row * 64, TileWeights<F>(q, s, h)); };
   if constexpr (kBits<F> == 4) {
     const __m512i table =
         _mm512_load_si512((F == PackFormat::kQ4 ? kOffsetNibbles : kNibbles).bits);
@@ -83,7 +82,7 @@ KV_INLINE void UnpackTile(const uint8_t* panel, int64_t g, float in, uint8_t* ti
     }
   } else if constexpr (kBits<F> < 8) {
     // Rows 4 J + P and 4 J + P + 2: the even and the odd bytes.
-    const auto rows = [&]<int J, int P>() __attribute__((always_inline)) {
+    const auto rows = [&]<int J, int P>() KV_LAMBDA {
       const __m512i q = UnsignedWeights<F, J, P>(group);
       if constexpr (kBits<F> == 5) {
         const __m512i table = _mm512_load_si512(kFiveBits.bits);
@@ -200,7 +199,7 @@ void StreamPanels(const PanelArgs& a, const uint8_t* panel, int64_t first) {
   ZeroTile<2>();
   ZeroTile<3>();
   const size_t skipped = (PN - 1) * a.panel_bytes;  // the next panels lie behind all of these
-  const auto unpack = [&](int64_t g, const uint8_t** b) __attribute__((always_inline)) {
+  const auto unpack = [&](int64_t g, const uint8_t** b) KV_LAMBDA {
     for (int n = 0; n < PN; ++n) {
       const uint8_t* from = panel + static_cast<size_t>(n) * a.panel_bytes;
       uint8_t* to = unpacked[g % 2 * 2 + n];

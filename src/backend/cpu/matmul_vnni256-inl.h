@@ -39,19 +39,3 @@ uint64_t Int8Peak(int64_t rounds) {
   for (__m256i& v : acc) asm volatile("" : "+x"(v));
   return static_cast<uint64_t>(rounds) * 8 * 32 * 2;
 }
-
-/// The kernels of one set.
-constexpr MatMulKernels VnniKernels() {
-  return {
-      avx2::QuantizeRow,
-      nullptr,
-      {FloatPanels<PackFormat::kF32>, FloatPanels<PackFormat::kF16>, FloatPanels<PackFormat::kBF16>,
-       Panels<VnniProducts, PackFormat::kQ4>, Panels<VnniProducts, PackFormat::kQ4M>,
-       Panels<VnniProducts, PackFormat::kQ4K>, Panels<VnniProducts, PackFormat::kQ5K>,
-       Panels<VnniProducts, PackFormat::kQ6K>, Panels<VnniProducts, PackFormat::kQ8>,
-       Panels<VnniProducts, PackFormat::kQ8M>, Panels<VnniProducts, PackFormat::kQ8F>,
-       Panels<VnniProducts, PackFormat::kQ8F2>, Panels<VnniProducts, PackFormat::kQ8FM2>},
-      Int8Peak,
-      FloatPeak,
-      nullptr};
-}
