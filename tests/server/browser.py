@@ -127,8 +127,14 @@ class Browser:
             file.write(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))
 
     def close(self):
-        self.process.kill()
-        self.process.wait()
+        # By itself it ends its helpers first, which would write into the profile after it is removed.
+        self.session = None
+        try:
+            self.call("Browser.close")
+            self.process.wait(PATIENCE)
+        except (AssertionError, OSError, subprocess.TimeoutExpired):
+            self.process.kill()
+            self.process.wait()
         os.close(self.to)
         os.close(self.back)
         shutil.rmtree(self.profile, ignore_errors=True)
