@@ -119,7 +119,7 @@ class Api(unittest.TestCase):
             self.assertEqual(answer.status, 400, (raw[:40], answer.body))
             self.assertIn("message", answer.error)
         # The last one counts, as in most readers.
-        self.assertEqual(self.server.post(PLAIN, raw=b'{"prompt":"a","max_tokens":1,"max_tokens":2}').json["usage"]
+        self.assertEqual(self.server.post(PLAIN, raw=b'{"prompt":"a","temperature":0,"max_tokens":1,"max_tokens":2}').json["usage"]
                          ["completion_tokens"], 2)
 
     def test_a_prompt_that_does_not_fit_is_refused_with_the_numbers(self):
