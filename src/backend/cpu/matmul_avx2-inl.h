@@ -145,10 +145,12 @@ KV_INLINE __m256i Weights(const uint8_t* group, int c) {
 // activations, which the weights' offset takes off the dot.
 
 /// The first rows stream the weights from memory: asks for them ahead of the hardware prefetcher,
-/// which stops at page ends.
+/// which stops at page ends. With 2 KiB ahead instead of 4 decode takes 0.93 of the time, with 1
+/// KiB 0.91 (Q4_0) and 1.06 (Q4_K_M; 1B shape, 2 threads, medians of 14 and 7 runs in turn, Zen 3,
+/// 2026-11-28).
 template <PackFormat F>
 KV_INLINE void Prefetch(const uint8_t* panel, int64_t g) {
-  const uint8_t* ahead = panel + static_cast<size_t>(g) * kGroupStep<F> + 4096;
+  const uint8_t* ahead = panel + static_cast<size_t>(g) * kGroupStep<F> + 2048;
   for (size_t line = 0; line < kGroupStep<F>; line += 64)
     _mm_prefetch(reinterpret_cast<const char*>(ahead + line), _MM_HINT_T0);
 }
