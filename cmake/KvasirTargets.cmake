@@ -38,7 +38,7 @@ if(KVASIR_FUZZ)
 endif()
 if(KVASIR_SANITIZE)
   # Among its checks GCC 12 loses track of which variant is set.
-  add_compile_options(-fsanitize=${KVASIR_SANITIZE} -fno-omit-frame-pointer -g
+  add_compile_options(-fsanitize=${KVASIR_SANITIZE} -fno-omit-frame-pointer
                       -fno-sanitize-recover=all
                       # It looks at memory through a pipe: a test that leaves no file descriptors would fail by it.
                       -fno-sanitize=vptr

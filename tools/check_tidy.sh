@@ -4,16 +4,17 @@
 #   tools/check_tidy.sh [SINCE]
 set -eu
 cd "$(dirname "$0")/.."
+build=build-tidy
 if [ $# -gt 0 ]; then
-  build=build checks=
-  cmake --preset release > /dev/null
+  checks=
+  cmake --preset dev -B $build > /dev/null
   files=$(git diff --name-only --diff-filter=d "$1" -- 'src/*.cc' ':!src/*_test.cc')
 else
-  build=build-tidy checks=--checks=-bugprone-suspicious-include # of the files that include several
-  cmake --preset quick -B $build -DCMAKE_UNITY_BUILD=ON > /dev/null
-  ninja -C $build src/web/web_files.cc > /dev/null
+  checks=--checks=-bugprone-suspicious-include # of the files that include several
+  cmake --preset quick -B $build > /dev/null
   files=$(sed -n 's/^ *"file": "\(.*\)",\?$/\1/p' $build/compile_commands.json)
 fi
+ninja -C $build src/web/web_files.cc > /dev/null
 # Kernels of other processors are not in the compilation database.
 echo "$files" | tr ' ' '\n' | grep -v -E '_neon(dot)?\.cc$|^$' |
   xargs -r -P 2 -n 2 clang-tidy -p $build --quiet $checks --extra-arg=-Wno-unknown-warning-option 2> /dev/null

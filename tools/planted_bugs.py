@@ -65,7 +65,7 @@ def copy_of_head():
     with tempfile.TemporaryDirectory() as fresh:
         subprocess.run(["tar", "x", "-C", fresh], input=archive.stdout, check=True)
         update(pathlib.Path(fresh))
-    run("cmake", "--preset", "release")
+    run("cmake", "--preset", "dev")
     run("cmake", "--build", "build", "--", "--quiet", limit=3600)
 
 
