@@ -315,6 +315,7 @@ void PrefixIndex::Evict(BlockPool& pool, int64_t wanted, uint64_t step, uint64_t
     if (it->second->users == 0) --idle_blocks_;
     block.Reset();
     ++evicted_blocks_;
+    ++evicted_behind_window_;
   }
   while (pool.free() < wanted) {
     PrefixNode* node = FirstToGo();
@@ -368,6 +369,7 @@ void PrefixIndex::Clear(BlockPool& pool) {
     any = false;
     for (auto& group : candidates_) {
       while (!group.empty()) {
+        dropped_blocks_ += HeldBlocks(**group.begin());
         Remove(*group.begin());
         any = true;
       }

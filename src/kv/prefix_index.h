@@ -122,6 +122,10 @@ class PrefixIndex {
   int64_t idle_blocks() const { return idle_blocks_; }
   int64_t nodes() const { return static_cast<int64_t>(by_id_.size()); }
   int64_t evicted_blocks() const { return evicted_blocks_; }
+  /// Of these, windowed layers' blocks behind their window; the others went with their texts' ends.
+  int64_t evicted_behind_window() const { return evicted_behind_window_; }
+  /// Given up by Clear, for nobody's need; not among the evicted ones.
+  int64_t dropped_blocks() const { return dropped_blocks_; }
   /// Token slots of held blocks that hold no token: ends of sequences that do not fill a block.
   int64_t unfilled_slots() const { return unfilled_slots_; }
   /// What the index itself takes on the heap, about: nodes, their tokens, maps, what was evicted.
@@ -162,6 +166,7 @@ class PrefixIndex {
   std::deque<std::pair<uint64_t, int32_t>> fell_out_;  // (node, group), oldest first
   int64_t Unfilled(const PrefixNode& node) const;
   int64_t idle_blocks_ = 0, evicted_blocks_ = 0, unfilled_slots_ = 0;
+  int64_t evicted_behind_window_ = 0, dropped_blocks_ = 0;
   // What was evicted lately, by path: for the reason of a miss. Bounded.
   struct Grave {
     uint64_t step, tenant;
