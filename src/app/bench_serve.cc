@@ -147,6 +147,7 @@ Result<int> BenchServe(BenchServeFlags f) {
                   [&](size_t done, size_t all) { bar.Update(done, all); }));
     bar.Clear();
     LoadSummary row = Summarize(result.records, result.duration_s, limits);
+    row.chat = f.load.chat;
     row.rate = rate;
     row.concurrency = f.load.concurrency;
     row.burstiness = f.load.burstiness;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <limits>
 #include <map>
 
 namespace kvasir {
@@ -24,6 +25,27 @@ bool IsGood(const LoadRecord& r, const GoodputLimits& l) {
   const double worst = r.itl_s.empty() ? 0 : *std::max_element(r.itl_s.begin(), r.itl_s.end());
   return within(r.ttft_s, l.ttft_s) && within(worst, l.itl_s) && within(TpotOf(r), l.tpot_s) &&
          within(r.end_s - r.start_s, l.e2el_s);
+}
+
+/// The busiest seconds of a run.
+void CountSeconds(const std::vector<LoadRecord>& records, LoadSummary* out) {
+  double begin = std::numeric_limits<double>::infinity();
+  for (const LoadRecord& r : records) {
+    if (r.ok) begin = std::min(begin, r.start_s);
+  }
+  std::map<int64_t, int64_t> tokens, open;
+  const auto second = [begin](double time) { return static_cast<int64_t>(time - begin); };
+  for (const LoadRecord& r : records) {
+    if (!r.ok) continue;
+    double time = r.start_s + r.ttft_s;
+    ++tokens[second(time)];
+    for (const double gap : r.itl_s) ++tokens[second(time += gap)];
+    for (int64_t s = second(r.start_s); s <= second(r.end_s); ++s) ++open[s];
+  }
+  for (const auto& [s, count] : tokens)
+    out->most_tokens_in_a_second = std::max(out->most_tokens_in_a_second, count);
+  for (const auto& [s, count] : open)
+    out->most_open_in_a_second = std::max(out->most_open_in_a_second, count);
 }
 
 double Rate(double count, double seconds) { return seconds > 0 ? count / seconds : 0; }
@@ -85,6 +107,7 @@ LoadSummary Summarize(const std::vector<LoadRecord>& records, double duration_s,
   out.tpot = StatisticsOf(std::move(tpot));
   out.itl = StatisticsOf(std::move(itl));
   out.e2el = StatisticsOf(std::move(e2el));
+  CountSeconds(records, &out);
   for (auto& [error, failure] : errors) {
     failure.error = error;
     out.errors.push_back(std::move(failure));
@@ -95,8 +118,12 @@ LoadSummary Summarize(const std::vector<LoadRecord>& records, double duration_s,
 Json ToJson(const LoadSummary& s, const std::string& model, const std::string& date, bool goodput) {
   Json out = {
       {"date", date},
-      {"backend", "openai"},
+      {"endpoint_type", s.chat ? "openai-chat" : "openai"},
+      {"backend", s.chat ? "openai-chat" : "openai"},
+      {"label", nullptr},
       {"model_id", model},
+      // The server's own: lengths come from its usage.
+      {"tokenizer_id", model},
       {"num_prompts", s.completed + s.failed},
       {"request_rate", s.rate > 0 ? Json(s.rate) : Json("inf")},
       {"burstiness", s.burstiness},
@@ -111,7 +138,9 @@ Json ToJson(const LoadSummary& s, const std::string& model, const std::string& d
       {"request_goodput", goodput ? Json(Rate(static_cast<double>(s.good), s.duration_s)) : Json()},
       {"output_throughput", Rate(static_cast<double>(s.output_tokens), s.duration_s)},
       {"total_token_throughput",
-       Rate(static_cast<double>(s.prompt_tokens + s.output_tokens), s.duration_s)}};
+       Rate(static_cast<double>(s.prompt_tokens + s.output_tokens), s.duration_s)},
+      {"max_output_tokens_per_s", static_cast<double>(s.most_tokens_in_a_second)},
+      {"max_concurrent_requests", s.most_open_in_a_second}};
   const auto put = [&](const std::string& name, const LoadStatistics& v) {
     out["mean_" + name + "_ms"] = v.mean * 1e3;
     out["median_" + name + "_ms"] = v.median * 1e3;

@@ -35,12 +35,16 @@ LoadStatistics StatisticsOf(std::vector<double> values);
 
 /// A run at one rate.
 struct LoadSummary {
-  double rate = 0;  ///< requests a second; 0: as fast as they are answered
+  bool chat = true;  ///< which endpoint was asked
+  double rate = 0;   ///< requests a second; 0: as fast as they are answered
   int32_t concurrency = 0;
   double burstiness = 1;
   double duration_s = 0;
   int64_t completed = 0, failed = 0, good = 0;
   int64_t prompt_tokens = 0, cached_tokens = 0, output_tokens = 0;
+  /// Of the seconds since the first answered request began: most chunks with text in one, and most
+  /// requests that were open in one. As `vllm bench serve` counts them.
+  int64_t most_tokens_in_a_second = 0, most_open_in_a_second = 0;
   LoadStatistics ttft, tpot, itl, e2el;  ///< seconds
   struct Failure {
     std::string error, message;  ///< the first one's message
@@ -51,7 +55,7 @@ struct LoadSummary {
 LoadSummary Summarize(const std::vector<LoadRecord>& records, double duration_s,
                       const GoodputLimits& limits);
 
-/// The fields of `vllm bench serve --save-result`, and some more.
+/// The fields of `vllm bench serve --save-result` under its names, and some more.
 nlohmann::ordered_json ToJson(const LoadSummary& summary, const std::string& model,
                               const std::string& date, bool goodput);
 /// The same as a table for people.

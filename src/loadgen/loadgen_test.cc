@@ -83,11 +83,28 @@ TEST(LoadReport, CountsTokensErrorsAndTheGoodOnes) {
   EXPECT_DOUBLE_EQ(json["output_throughput"], 4.5);
   EXPECT_DOUBLE_EQ(json["total_token_throughput"], 19.5);
   EXPECT_EQ(json["errors"]["timeout"], 2);
+  EXPECT_EQ(json["endpoint_type"], "openai-chat");
+  EXPECT_EQ(json["tokenizer_id"], "m");
+  EXPECT_TRUE(json.contains("label"));
   for (const char* name : {"ttft", "tpot", "itl", "e2el"}) {
     for (const char* kind : {"mean", "median", "std", "p99", "max"})
       EXPECT_TRUE(json.contains(fmt::format("{}_{}_ms", kind, name))) << kind << name;
   }
   EXPECT_NE(ToSvg({s}, true).find("<polyline"), std::string::npos);
+}
+
+TEST(LoadReport, TheBusiestSecondsAreCountedFromTheFirstRequestThatWasAnswered) {
+  LoadRecord first{.start_s = 10.5, .ttft_s = 0.2, .end_s = 11.6, .itl_s = {0.2, 0.7}, .ok = true};
+  LoadRecord second{.start_s = 11.4, .ttft_s = 0.05, .end_s = 11.45, .ok = true};
+  LoadRecord lost{.start_s = 0, .end_s = 20};
+  // Tokens at 0.2, 0.4 and 1.1 s, and at 0.95 s.
+  const LoadSummary s = Summarize({first, second, lost}, 20, {});
+  EXPECT_EQ(s.most_tokens_in_a_second, 3);
+  EXPECT_EQ(s.most_open_in_a_second, 2);
+  const Json json = ToJson(s, "m", "today", false);
+  EXPECT_EQ(json["max_output_tokens_per_s"], 3);
+  EXPECT_EQ(json["max_concurrent_requests"], 2);
+  EXPECT_EQ(Summarize({lost}, 20, {}).most_open_in_a_second, 0);
 }
 
 TEST(Arrivals, HaveTheRateAndTheSpreadOfTheirDistribution) {
