@@ -4,12 +4,16 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cmath>
 #include <cstdlib>
 #include <fstream>
+#include <memory>
 #include <set>
 #include <sstream>
 #include <utility>
+
+#include "base/cgroup.h"
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -90,29 +94,19 @@ bool HasDotProducts() { return (::getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0; }
 
 #endif
 
-/// The cgroup's share of processors, rounded up; a large number when there is no limit.
-int CgroupCpus() {
-  const std::string v2 = ReadFirstLine("/sys/fs/cgroup/cpu.max");
-  std::istringstream in(v2);
+/// The processors' time that one level allows.
+std::optional<double> CpuQuota(const CgroupLevel& level) {
+  const std::string both =
+      level.unified ? ReadFirstLine(level.dir + "/cpu.max")  // "max 100000" where there is none
+                    : ReadFirstLine(level.dir + "/cpu.cfs_quota_us") + " " +
+                          ReadFirstLine(level.dir + "/cpu.cfs_period_us");  // -1 is none
+  std::istringstream in(both);
   double quota = 0, period = 0;
-  if (in >> quota >> period && period > 0)
-    return std::max(1, static_cast<int>(std::ceil(quota / period)));
-  const double q = std::atof(ReadFirstLine("/sys/fs/cgroup/cpu/cpu.cfs_quota_us").c_str());
-  const double p = std::atof(ReadFirstLine("/sys/fs/cgroup/cpu/cpu.cfs_period_us").c_str());
-  if (q > 0 && p > 0) return std::max(1, static_cast<int>(std::ceil(q / p)));
-  return 1 << 20;
+  if (!(in >> quota >> period) || quota <= 0 || period <= 0) return std::nullopt;
+  return quota / period;
 }
 
-std::vector<int> AllowedCpus() {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  std::vector<int> cpus;
-  if (::sched_getaffinity(0, sizeof(set), &set) != 0) return {0};
-  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
-    if (CPU_ISSET(cpu, &set)) cpus.push_back(cpu);
-  }
-  return cpus;
-}
+int OwnAffinity(size_t bytes, cpu_set_t* set) { return ::sched_getaffinity(0, bytes, set); }
 
 size_t CacheBytes(int level) {
   for (int index = 0; index < 6; ++index) {
@@ -211,7 +205,7 @@ CpuInfo ReadCpuInfo() {
   info.features.emplace_back("neon");
   if (HasDotProducts()) info.features.emplace_back("dotprod");
 #endif
-  info.logical = static_cast<int>(AllowedCpus().size());
+  info.logical = static_cast<int>(AllowedCpus(OwnAffinity).size());
   info.physical = static_cast<int>(PhysicalCpus().size());
   info.l1d_bytes = CacheBytes(1);
   info.l2_bytes = CacheBytes(2);
@@ -219,18 +213,52 @@ CpuInfo ReadCpuInfo() {
   return info;
 }
 
+std::vector<int> AllowedCpus(const ReadAffinity& read) {
+  // The system refuses a set with less room than it has processors, and does not say how many.
+  constexpr int kFirst = CPU_SETSIZE, kMost = 1 << 20;
+  for (int room = kFirst; room <= kMost; room *= 2) {
+    const std::unique_ptr<cpu_set_t, void (*)(cpu_set_t*)> set(CPU_ALLOC(room),
+                                                               [](cpu_set_t* s) { CPU_FREE(s); });
+    if (set == nullptr) break;
+    const size_t bytes = CPU_ALLOC_SIZE(room);
+    CPU_ZERO_S(bytes, set.get());
+    if (read(bytes, set.get()) != 0) {
+      if (errno == EINVAL) continue;
+      break;
+    }
+    std::vector<int> cpus;
+    for (int cpu = 0; cpu < room; ++cpu) {
+      if (CPU_ISSET_S(cpu, bytes, set.get())) cpus.push_back(cpu);
+    }
+    return cpus;
+  }
+  return {0};
+}
+
+std::optional<int> CgroupCpus(const std::string& root) {
+  std::optional<int> least;
+  for (const CgroupLevel& level : CgroupLevels("cpu", root)) {
+    const std::optional<double> quota = CpuQuota(level);
+    if (!quota) continue;
+    // Bounded before the cast: a quota may be any number.
+    const int cpus = static_cast<int>(std::clamp(std::ceil(*quota), 1.0, 1e6));
+    least = std::min(least.value_or(cpus), cpus);
+  }
+  return least;
+}
+
 std::vector<int> PhysicalCpus() {
   std::vector<int> cpus;
   std::set<std::string> cores;
-  for (const int cpu : AllowedCpus()) {
+  for (const int cpu : AllowedCpus(OwnAffinity)) {
     // Hardware threads of one core share this list; the first of them stands for the core.
     std::string core = ReadFirstLine("/sys/devices/system/cpu/cpu" + std::to_string(cpu) +
                                      "/topology/thread_siblings_list");
     if (core.empty()) core = std::to_string(cpu);
     if (cores.insert(core).second) cpus.push_back(cpu);
   }
-  const auto limit = static_cast<size_t>(CgroupCpus());
-  if (cpus.size() > limit) cpus.resize(limit);
+  const std::optional<int> limit = CgroupCpus();
+  if (limit && cpus.size() > static_cast<size_t>(*limit)) cpus.resize(*limit);
   if (cpus.empty()) cpus.push_back(0);
   return cpus;
 }

@@ -1,5 +1,8 @@
 #pragma once
 
+#include <sched.h>
+
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -41,8 +44,19 @@ struct CpuInfo {
 };
 CpuInfo ReadCpuInfo();
 
-/// One processor number for each physical core that this process may use (its affinity mask and the
-/// cgroup's cpu.max rounded up), in order.
+/// As sched_getaffinity(2): fills a set of so many bytes; 0, or -1 with errno.
+using ReadAffinity = std::function<int(size_t bytes, cpu_set_t* set)>;
+/// The processors in this thread's affinity mask, in order, however many the machine has; just 0
+/// where the mask cannot be read.
+std::vector<int> AllowedCpus(const ReadAffinity& read);
+
+/// How many processors' time the process's cgroups of every level up to the root allow (v2 cpu.max,
+/// v1 cpu.cfs_quota_us), rounded up; nullopt: no limit. `root` is put before every path read, for
+/// tests.
+std::optional<int> CgroupCpus(const std::string& root = "");
+
+/// One processor number for each physical core that this process may use (its affinity mask, and at
+/// most CgroupCpus()), in order.
 std::vector<int> PhysicalCpus();
 
 }  // namespace kvasir

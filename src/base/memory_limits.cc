@@ -9,6 +9,8 @@
 #include <optional>
 #include <sstream>
 
+#include "base/cgroup.h"
+
 namespace kvasir {
 namespace {
 
@@ -43,48 +45,17 @@ void Limit(MemoryLimits* limits, uint64_t available, const std::string& by) {
 }
 
 /// One level of a memory controller: its limit less what is used and cannot be reclaimed.
-void ApplyLevel(MemoryLimits* limits, const std::string& dir, const char* limit_file,
-                const char* usage_file, const char* cache_field, const std::string& by) {
-  const auto limit = ReadNumber(dir + "/" + limit_file);
+void ApplyLevel(MemoryLimits* limits, const CgroupLevel& level) {
+  const bool v2 = level.unified;
+  const auto file = [&](const char* name) { return level.dir + "/" + name; };
+  const auto limit = ReadNumber(file(v2 ? "memory.max" : "memory.limit_in_bytes"));
   if (!limit || *limit >= (uint64_t{1} << 62)) return;  // v1 writes a huge number for "none"
-  const uint64_t used = ReadNumber(dir + "/" + usage_file).value_or(0);
-  const uint64_t cache = std::min(used, ReadField(dir + "/memory.stat", cache_field));
+  const uint64_t used =
+      ReadNumber(file(v2 ? "memory.current" : "memory.usage_in_bytes")).value_or(0);
+  const uint64_t cache =
+      std::min(used, ReadField(file("memory.stat"), v2 ? "inactive_file" : "total_inactive_file"));
   const uint64_t taken = used - cache;
-  Limit(limits, *limit > taken ? *limit - taken : 0, by);
-}
-
-/// The group of this process in a hierarchy ("" for the unified one), from /proc/self/cgroup.
-std::optional<std::string> GroupPath(const std::string& root, const std::string& controller) {
-  std::ifstream in(root + "/proc/self/cgroup");
-  for (std::string line; std::getline(in, line);) {
-    const size_t a = line.find(':'), b = line.find(':', a + 1);
-    if (a == std::string::npos || b == std::string::npos) continue;
-    const std::string names = "," + line.substr(a + 1, b - a - 1) + ",";
-    if ((controller.empty() && names == ",,") ||
-        (!controller.empty() && names.find("," + controller + ",") != std::string::npos)) {
-      return line.substr(b + 1);
-    }
-  }
-  return std::nullopt;
-}
-
-/// Applies every level from the group up to the root of its hierarchy.
-void ApplyHierarchy(MemoryLimits* limits, const std::string& mount, std::string group,
-                    bool unified) {
-  while (true) {
-    if (!group.empty() && group.back() == '/') group.pop_back();
-    const std::string dir = mount + group;
-    const std::string by = (unified ? "cgroup v2 " : "cgroup v1 ") + (group.empty() ? "/" : group);
-    if (unified) {
-      ApplyLevel(limits, dir, "memory.max", "memory.current", "inactive_file", by);
-    } else {
-      ApplyLevel(limits, dir, "memory.limit_in_bytes", "memory.usage_in_bytes",
-                 "total_inactive_file", by);
-    }
-    const size_t slash = group.rfind('/');
-    if (slash == std::string::npos) return;
-    group.resize(slash);
-  }
+  Limit(limits, *limit > taken ? *limit - taken : 0, level.name);
 }
 
 std::optional<uint64_t> AddressLimit() {
@@ -100,12 +71,7 @@ MemoryLimits ReadMemoryLimits(const std::string& root) {
   limits.total_bytes = ReadField(root + "/proc/meminfo", "MemTotal:") << 10;
   limits.available_bytes = ReadField(root + "/proc/meminfo", "MemAvailable:") << 10;
   limits.limited_by = "machine";
-  if (const auto group = GroupPath(root, "")) {
-    ApplyHierarchy(&limits, root + "/sys/fs/cgroup", *group, true);
-  }
-  if (const auto group = GroupPath(root, "memory")) {
-    ApplyHierarchy(&limits, root + "/sys/fs/cgroup/memory", *group, false);
-  }
+  for (const CgroupLevel& level : CgroupLevels("memory", root)) ApplyLevel(&limits, level);
   const std::optional<uint64_t> addresses = AddressLimit();
   if (root.empty() && addresses) {
     std::ifstream in("/proc/self/statm");

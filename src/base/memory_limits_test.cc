@@ -2,39 +2,30 @@
 
 #include <gtest/gtest.h>
 
-#include <filesystem>
-#include <fstream>
+#include "base/fake_system.h"
 
 namespace kvasir {
 namespace {
 
-/// A file system of text files for ReadMemoryLimits to read instead of the machine's.
-class FakeSystem : public ::testing::Test {
+class MemoryOfAFakeSystem : public FakeSystem {
  protected:
   void SetUp() override {
-    root_ = std::filesystem::temp_directory_path() / ("kvasir-limits-" + std::to_string(getpid()));
     Write("/proc/meminfo",
           "MemTotal:       16000000 kB\nMemFree: 100 kB\nMemAvailable:    8000000 kB\n");
   }
-  void TearDown() override { std::filesystem::remove_all(root_); }
-  void Write(const std::string& path, const std::string& text) const {
-    std::filesystem::create_directories((root_ + path).substr(0, (root_ + path).rfind('/')));
-    std::ofstream(root_ + path) << text;
-  }
-  MemoryLimits Read() const { return ReadMemoryLimits(root_); }
-  std::string root_;
+  MemoryLimits Read() const { return ReadMemoryLimits(root()); }
 };
 
 constexpr uint64_t kKiB = 1024, kMiB = 1024 * kKiB;
 
-TEST_F(FakeSystem, WithoutGroupsTheMachineCounts) {
+TEST_F(MemoryOfAFakeSystem, WithoutGroupsTheMachineCounts) {
   const MemoryLimits limits = Read();
   EXPECT_EQ(limits.total_bytes, 16000000 * kKiB);
   EXPECT_EQ(limits.available_bytes, 8000000 * kKiB);
   EXPECT_NE(limits.limited_by.find("machine"), std::string::npos);
 }
 
-TEST_F(FakeSystem, TheTightestVersion2GroupOfAllLevelsCountsAndCacheIsNotUsed) {
+TEST_F(MemoryOfAFakeSystem, TheTightestVersion2GroupOfAllLevelsCountsAndCacheIsNotUsed) {
   Write("/proc/self/cgroup", "0::/a/b\n");
   Write("/sys/fs/cgroup/a/memory.max", std::to_string(1000 * kMiB) + "\n");
   Write("/sys/fs/cgroup/a/memory.current", std::to_string(600 * kMiB) + "\n");
@@ -47,14 +38,14 @@ TEST_F(FakeSystem, TheTightestVersion2GroupOfAllLevelsCountsAndCacheIsNotUsed) {
   EXPECT_NE(limits.limited_by.find("/a"), std::string::npos) << limits.limited_by;
 }
 
-TEST_F(FakeSystem, Version1GroupsCount) {
+TEST_F(MemoryOfAFakeSystem, Version1GroupsCount) {
   Write("/proc/self/cgroup", "5:cpu:/x\n4:memory:/box\n");
   Write("/sys/fs/cgroup/memory/box/memory.limit_in_bytes", std::to_string(300 * kMiB) + "\n");
   Write("/sys/fs/cgroup/memory/box/memory.usage_in_bytes", std::to_string(100 * kMiB) + "\n");
   EXPECT_EQ(Read().available_bytes, 200 * kMiB);
 }
 
-TEST_F(FakeSystem, AGroupThatIsOverItsLimitLeavesNothing) {
+TEST_F(MemoryOfAFakeSystem, AGroupThatIsOverItsLimitLeavesNothing) {
   Write("/proc/self/cgroup", "0::/a\n");
   Write("/sys/fs/cgroup/a/memory.max", "1000\n");
   Write("/sys/fs/cgroup/a/memory.current", "5000\n");

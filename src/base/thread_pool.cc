@@ -38,11 +38,14 @@ void WaitWhileEqual(const std::atomic<T>& value, T old) {
 }
 
 void PinTo(int cpu) {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  CPU_SET(cpu, &set);
+  cpu_set_t* const set = CPU_ALLOC(cpu + 1);  // a cpu_set_t of its own ends at 1024
+  if (set == nullptr) return;
+  const size_t bytes = CPU_ALLOC_SIZE(cpu + 1);
+  CPU_ZERO_S(bytes, set);
+  CPU_SET_S(cpu, bytes, set);
   // Advice: where it is refused (a container, a changed mask) the work is right all the same.
-  pthread_setaffinity_np(pthread_self(), sizeof(set), &set);
+  pthread_setaffinity_np(pthread_self(), bytes, set);
+  CPU_FREE(set);
 }
 
 }  // namespace
