@@ -14,6 +14,19 @@ export function make(tag, attributes = {}, ...children) {
   return node;
 }
 
+/** True if the text is in the clipboard. Pages over plain http have no navigator.clipboard. */
+export async function copyText(text) {
+  if (navigator.clipboard) return navigator.clipboard.writeText(text).then(() => true, () => false);
+  const before = document.activeElement, area = make("textarea", {class: "aside"});
+  area.value = text;
+  document.body.append(area);
+  area.select();
+  const copied = document.execCommand("copy");
+  area.remove();
+  before?.focus();
+  return copied;
+}
+
 export function table(heads, rows) {
   const isNumber = (value) => typeof value === "number" || (typeof value === "string" && /^[\d.,]+( \S+)?$/.test(value));
   const cell = (value) => make("td", isNumber(value) ? {class: "n"} : {}, typeof value === "number" ? value.toLocaleString("en") : value);

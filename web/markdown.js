@@ -2,19 +2,20 @@
 // understood stays text. A text is read into a tree of strings and {tag, children, attributes}, in
 // time that is linear in its length; of the nodes on the page only those that differ are touched.
 
-import {make} from "./dom.js";
+import {copyText, make} from "./dom.js";
 
 const MAX_DEPTH = 20;  // of quotes and lists in each other; what is deeper stays text
 const SAFE = /^(https?:\/\/|mailto:)/i;
 // No alternative can look far beyond where the next attempt begins: that would be quadratic.
 const INLINE =
-  /(`+)|\*\*([^*\s](?:[^*]|\*(?!\*))*?)\*\*|\*([^*\s][^*]*?)\*|(?<!\w)_([^_\s][^_]*?)_(?!\w)|~~([^~]+)~~|!?\[([^[\]]*)\]\( {0,3}<?((?:[^\s()<>]|\([^\s()<>]*\))*)>? {0,3}(?:"[^"]*" {0,3})?\)|(https?:\/\/[^\s<>()]+[^\s<>().,;:!?'"])/g;
+  /\\([!-/:-@[-`{-~])|(`+)|(\*+|_+|~+)|!?\[([^[\]]*)\]\( {0,3}<?((?:[^\s()<>]|\([^\s()<>]*\))*)>? {0,3}(?:"[^"]*" {0,3})?\)|(https?:\/\/[^\s<>()*`]+[^\s<>()*`.,;:!?'"_~])|<[bB][rR] ?\/?>| {2}\n/g;
+const MARKS = {"*": ["em", "strong"], "_": ["em", "strong"], "~": [null, "del"]};  // of one character, and of two
+const MAX_OPEN = 32;  // marks that wait for their end
 
 const element = (tag, children = [], attributes = {}) => ({tag, children, attributes});
 
-function link(text, address) {
-  if (!SAFE.test(address)) return text;
-  return element("a", [text], {href: address, rel: "noopener noreferrer", target: "_blank"});
+function link(children, address) {
+  return SAFE.test(address) ? [element("a", children, {href: address, rel: "noopener noreferrer", target: "_blank"})] : children;
 }
 
 /** By the place of each run of backticks, that of the next one as long, which closes it. */
@@ -27,37 +28,93 @@ function closingRuns(text) {
   return closing;
 }
 
-/** What a line's text consists of. */
-function inline(text) {
-  const out = [], closing = closingRuns(text);
+const isSpace = (c) => !c || /\s/.test(c), isWord = (c) => /[\p{L}\p{N}_]/u.test(c ?? ""), isSign = (c) => !isSpace(c) && !isWord(c);
+
+/** What marks between two characters may do: open, close what is as long, or close anything (ends). */
+function roleOf(mark, before, after) {
+  const within = (c) => mark === "_" && isWord(c);  // snake_case
+  const opens = !isSpace(after) && !within(before), closes = !isSpace(before) && !within(after);
+  return {opens, closes, ends: closes && (!opens || (isSign(after) && !isSign(before)))};
+}
+
+/** Marks that are open, and what came since: CommonMark's stack of delimiters, with a limit. */
+class Emphasis {
+  constructor() {
+    this.out = [];
+    this.open = [];  // {mark, length, at: its place in out}
+  }
+
+  /** The open mark that some of these marks close. One that is longer may have been meant for more that comes. */
+  partner(mark, length, ends) {
+    return this.open.findLastIndex((o) => o.mark === mark && (o.length === length || (ends && (o.length < length || o.length === 3))));
+  }
+
+  close(mark, length, ends) {
+    for (let i; length && (i = this.partner(mark, length, ends)) >= 0;) {
+      const opener = this.open[i], used = Math.min(2, length, opener.length);
+      const inside = this.out.splice(opener.at + 1);
+      opener.length -= used;
+      length -= used;
+      this.out[opener.at] = mark.repeat(opener.length);
+      this.out.push(element(MARKS[mark][used - 1], merged(inside)));
+      this.open.length = opener.length ? i + 1 : i;
+    }
+    return length;
+  }
+
+  add(run, before, after) {
+    const mark = run[0], {opens, closes, ends} = roleOf(mark, before, after);
+    if (run.length > 3 || (mark === "~" && run.length !== 2)) return this.out.push(run);
+    const left = closes ? this.close(mark, run.length, ends) : run.length;
+    if (left && opens) {
+      if (this.open.length === MAX_OPEN) this.open.shift();
+      this.open.push({mark, length: left, at: this.out.length});
+    }
+    this.out.push(mark.repeat(left));
+  }
+}
+
+/** Children with neighbouring strings as one. */
+function merged(children) {
+  const out = [];
+  for (const child of children) {
+    if (typeof child === "string" && typeof out.at(-1) === "string") out.push(out.pop() + child);
+    else if (child !== "") out.push(child);
+  }
+  return out;
+}
+
+/** What a text consists of. */
+function inline(text, inLink = false) {
+  const found = new Emphasis(), {out} = found, closing = closingRuns(text);
   let done = 0;
   for (let from = 0;;) {
     INLINE.lastIndex = from;
     const m = INLINE.exec(text);
     if (!m) break;
-    const [whole, ticks, strong, em, em2, deleted, label, address, url] = m;
+    const [whole, escaped, ticks, marks, label, address, url] = m;
     from = m.index + whole.length;
     const end = ticks && closing.get(m.index);
     if (ticks && end === undefined) continue;
     if (m.index > done) out.push(text.slice(done, m.index));
-    if (ticks) {
+    if (escaped) {
+      out.push(escaped);
+    } else if (ticks) {
       out.push(element("code", [text.slice(from, end).trim()]));
       from = end + ticks.length;
-    } else if (strong) {
-      out.push(element("strong", inline(strong)));
-    } else if (em || em2) {
-      out.push(element("em", inline(em || em2)));
-    } else if (deleted) {
-      out.push(element("del", inline(deleted)));
+    } else if (marks) {
+      found.add(marks, text[m.index - 1], text[from]);
     } else if (url) {
-      out.push(link(url, url));
+      out.push(...(inLink ? [url] : link([url], url)));
+    } else if (label !== undefined) {
+      out.push(...link(label ? inline(label, true) : [address], address));  // an image is a link too: nothing is fetched
     } else {
-      out.push(link(label || address, address));  // an image is a link too: nothing is fetched
+      out.push(element("br"));
     }
     done = from;
   }
   if (done < text.length) out.push(text.slice(done));
-  return out;
+  return merged(out);
 }
 
 const indentOf = (line) => line.length - line.trimStart().length;
@@ -84,10 +141,15 @@ function endsParagraph(lines, i) {
     startsTable(lines, i);
 }
 
-const copy = (event) => navigator.clipboard?.writeText(event.target.previousSibling.textContent);
+async function copy({target}) {
+  target.textContent = (await copyText(target.previousSibling.textContent)) ? "Copied" : "Not copied";
+  setTimeout(() => (target.textContent = "Copy"), 1500);
+}
+
+/** The button is outside of what scrolls. */
 function codeBlock(lines, language) {
-  const code = element("code", [lines.join("\n")], language ? {"data-language": language} : {});
-  return element("pre", [code, element("button", ["Copy"], {type: "button", onclick: copy})]);
+  return element("div", [element("pre", [element("code", [lines.join("\n")])]), element("button", ["Copy"], {type: "button", onclick: copy})],
+                 language ? {class: "code", "data-language": language} : {class: "code"});
 }
 
 function heading(bare) {
@@ -99,12 +161,7 @@ function heading(bare) {
 }
 
 function paragraph(lines) {
-  const children = [];
-  lines.forEach((line, i) => {
-    if (i) children.push(lines[i - 1].endsWith("  ") ? element("br") : "\n");
-    for (const part of inline(line.trim())) children.push(part);
-  });
-  return element("p", children);
+  return element("p", inline(lines.map((line, i) => line.trim() + (line.endsWith("  ") && i + 1 < lines.length ? "  " : "")).join("\n")));
 }
 
 function tableOf(lines) {
