@@ -14,6 +14,11 @@ export function make(tag, attributes = {}, ...children) {
   return node;
 }
 
+/** Sets a text that changed: screen readers tell what is set, changed or not. */
+export function setText(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
 /** True if the text is in the clipboard. Pages over plain http have no navigator.clipboard. */
 export async function copyText(text) {
   if (navigator.clipboard) return navigator.clipboard.writeText(text).then(() => true, () => false);

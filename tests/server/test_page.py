@@ -76,7 +76,7 @@ class Page(unittest.TestCase):
 
     def ask(self, text):
         self.browser.type("#text", text)
-        self.browser.press_enter()
+        self.browser.press("Enter")
 
     def idle(self):
         self.browser.wait("document.getElementById('stop').hidden")
@@ -468,6 +468,8 @@ class Page(unittest.TestCase):
             next(iter(s))
         b.open(self.url + "/#cache")
         b.wait("document.querySelectorAll('#requests tbody tr').length === 3")
+        b.wait("document.getElementById('served').innerText === '3 running, 0 waiting'")
+        self.assertIn("prompt", b.eval("document.querySelector('#requests thead').innerText"))
         b.wait("document.getElementById('steps-text').innerText.includes('decode rows')")
         self.assertGreater(b.eval("document.querySelectorAll('#prefixes tbody tr').length"), 1)
         self.assertTrue(b.eval("""(() => { const c = document.getElementById('map'), d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
@@ -483,6 +485,94 @@ class Page(unittest.TestCase):
         b.size(360, 740, True)
         self.assertLessEqual(b.eval("document.documentElement.scrollWidth"), 360)
         self.shot("cache-phone")
+
+    def test_a_dashboard_without_its_server_does_not_look_alive(self):
+        b = self.browser
+        b.size(1200, 900)
+        stale = "document.getElementById('cache').classList.contains('stale')"
+        sections = "[...document.querySelectorAll('#cache section')].filter((n) => n.checkVisibility()).length"
+        with Server(check_idle=False) as server:
+            url = f"http://{server.host}:{server.port}"
+            b.open(url)
+            b.eval("""window.shown = []; const real = fetch; window.fetch = (url, o) => { window.shown.push(%s); return real(url, o); }""" % sections)
+            b.click("#tab-cache")
+            b.wait(f"{sections} > 5 && !{stale}")
+            self.assertEqual(b.eval("window.shown"), [0])
+        b.wait(f"{stale} && document.getElementById('state').innerText.includes('trying again')")
+        b.wait("/last seen [1-9]\\d* s ago/.test(document.getElementById('state').innerText)")
+        b.wait("getComputedStyle(document.querySelector('#cache section')).filter === 'grayscale(1)'")
+        b.problems.clear()  # that it cannot be reached
+        b.requests.clear()
+
+    def test_the_chart_of_steps_is_not_flattened_by_a_slow_one(self):
+        b = self.browser
+        b.open(self.url)
+        top = lambda ms, limit=0: b.eval("import('/web/steps.js').then((m) => m.topOf(%s.map((ms) => ({ms, limit_ms: %d}))))" % (ms, limit))
+        self.assertEqual(top([10] * 99 + [2000]), 10)
+        self.assertEqual(top([10] * 99 + [2000], 50), 50)
+        self.assertEqual(top([10] * 9 + [2000]), 10)
+        self.assertEqual((top([10]), top([])), (10, 1))
+        self.assertEqual([b.eval(f"import('/web/steps.js').then((m) => m.roundBelow({ms}))") for ms in (1, 4.9, 5, 73, 0.3)], [1, 2, 5, 50, 0.2])
+
+    def test_blocks_are_as_large_as_their_place_allows(self):
+        b = self.browser
+        b.open(self.url)
+        layout = lambda *n: b.eval("import('/web/map.js').then((m) => { const l = m.layoutOf(%d, %d, %d);"
+                                   " return [l.each, l.size, Math.ceil(Math.ceil(%d / l.each) / l.columns) * l.size]; })" % (*n, n[0]))
+        self.assertEqual(layout(10, 1100, 300), [1, 28, 28])
+        for cells in (1, 100, 426, 4096, 16384):
+            for width, most in ((1100, 320), (320, 300)):
+                each, size, height = layout(cells, width, most)
+                self.assertGreaterEqual(size, 5)
+                self.assertLessEqual(height, most + 5, (cells, width))
+                self.assertLessEqual(each, 6)
+
+    def test_what_is_under_the_pointer_is_told(self):
+        b = self.browser
+        b.size(1200, 900)
+        self.server.complete("a prompt of some length " * 9, 20)
+        b.open(self.url + "/#cache")
+        b.wait("document.getElementById('square').innerText.startsWith('1 square = ')")
+        point = lambda what: b.mouse("mouseMoved", *b.eval(f"(() => {{ const r = document.getElementById('{what}').getBoundingClientRect();"
+                                                           " return [r.left + 4, r.top + 4]; })()"))
+        tip = "(document.getElementById('tip').hidden ? '' : document.getElementById('tip').innerText)"
+        point("map")
+        b.wait(f"/^blocks? 0.*\\n(cached, idle|one sequence), everybody\\n[\\d,]+ tokens, /.test({tip})")
+        point("steps")
+        b.wait(f"/^[\\d.]+ ms\\n\\d+ decode rows\\n\\d+ prompt rows/.test({tip})")
+        b.mouse("mouseMoved", 600, 20)
+        b.wait(f"{tip} === ''")
+        self.assertTrue(b.eval("[...document.querySelectorAll('#memory td span')].some((n) => n.title.length > 5)"))
+
+    def test_the_states_of_blocks_differ_in_lightness(self):
+        b = self.browser
+        b.open(self.url)
+        for dark in (False, True):
+            b.dark(dark)
+            lights = b.eval("""['free', 'cached', 'one', 'shared', 'written'].map((name) => {
+                const hex = getComputedStyle(document.documentElement).getPropertyValue('--' + name).trim();
+                const [r, g, b] = [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16) / 255).map((x) => x <= 0.03928 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4);
+                return 0.2126 * r + 0.7152 * g + 0.0722 * b + 0.05; })""")
+            lights.sort()
+            for darker, lighter in zip(lights, lights[1:]):
+                self.assertGreaterEqual(lighter / darker, 1.4, lights)
+
+    def test_a_table_stays_while_it_says_the_same_or_is_selected(self):
+        b = self.browser
+        b.open(self.url + "/#cache")
+        b.wait("!!document.querySelector('#counters table')")
+        b.eval("""(() => { window.drawn = 0; const real = CanvasRenderingContext2D.prototype.clearRect;
+            CanvasRenderingContext2D.prototype.clearRect = function (...at) { if (this.canvas.id === 'map') ++drawn; real.apply(this, at); };
+            window.tables = ['counters', 'tenants', 'misses'].map((id) => document.querySelector(`#${id} table`));
+            getSelection().selectAllChildren(document.querySelector('#counters td')); })()""")
+        same = "['counters', 'tenants', 'misses'].map((id, i) => document.querySelector(`#${id} table`) === tables[i])"
+        b.wait("drawn >= 2")
+        self.assertEqual(b.eval(same), [True, True, True])
+        self.server.complete("something", 20)
+        b.wait("!document.querySelector('#tenants table').isSameNode(tables[1])")
+        self.assertEqual(b.eval(same), [True, False, False])
+        b.eval("getSelection().removeAllRanges()")
+        b.wait("document.querySelector('#counters table') !== tables[0]")
 
     def test_each_step_is_in_the_chart_once(self):
         b = self.browser
@@ -525,11 +615,16 @@ class Page(unittest.TestCase):
                 self.ask("hello")
                 b.wait("document.getElementById('key').open")
                 b.type("#key-text", user)
-                b.click("dialog button[value=ok]")
+                b.click("#key button[value=ok]")
                 self.idle()
                 self.assertEqual(len(self.answers()), 1)
                 b.click("#tab-cache")
                 b.wait("document.getElementById('state').innerText.includes('operator')")
+                b.click("#state-key")
+                b.eval("document.getElementById('key-text').value = ''")
+                b.type("#key-text", root)
+                b.click("#key button[value=ok]")
+                b.wait("document.getElementById('state').innerText.includes('live')")
                 b.click("#tab-chat")
         # A 401 and a 403 are what was tested.
         b.problems = [p for p in b.problems if "401" not in p and "403" not in p]
