@@ -37,7 +37,9 @@ export async function getJson(path) {
   return response.json();
 }
 
-/** The data of server-sent events, as they come. Cut anywhere, whole events come out. */
+const endedEarly = () => new ApiError(0, "the connection ended early");
+
+/** The data of server-sent events, as they come. Cut anywhere, whole events come out. An answer to a body must end with [DONE]. */
 export async function* events(path, {body, signal} = {}) {
   const response = await fetch(path, {
     method: body === undefined ? "GET" : "POST",
@@ -49,7 +51,10 @@ export async function* events(path, {body, signal} = {}) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   while (true) {
-    const {value, done} = await reader.read();
+    const {value, done} = await reader.read().catch((error) => {
+      throw error.name === "AbortError" ? error : endedEarly();
+    });
+    if (done && body !== undefined) throw endedEarly();
     if (done) return;
     rest += value;
     const parts = rest.split("\n\n");

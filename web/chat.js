@@ -1,146 +1,108 @@
-// The chat: conversations, streaming, stop, edit, regenerate, and what each answer cost.
+// The chat: conversations, streaming, stop, edit, regenerate.
 
 import {ApiError, events} from "./api.js";
-import {$, bar, make, table} from "./dom.js";
-import {Markdown} from "./markdown.js";
+import {$, confirmed, make, setText} from "./dom.js";
+import {follow, scrollDown, startFollowing} from "./follow.js";
+import {drawList, startList} from "./list.js";
+import {MessageView} from "./message.js";
 import {chats, settings} from "./store.js";
 
-const WHY = {
-  none: "all that could be cached was",
-  never_seen: "nothing followed this beginning before",
-  diverged: "what was cached goes on with another token",
-  evicted: "it was cached, and given up for lack of room",
-  window: "it fell out of the layers' window",
-};
-const WHERE = {
-  queue: "waiting for a place",
-  waiting_for_shared_prefix: "waiting for a prefix that another computed",
-  prefill: "computing the prompt",
-  others_prefill: "others' prompts",
-  preempted: "preempted",
-  decode: "computing the answer",
-  output: "text",
-};
+const SAVE_EACH_MS = 3000;
 
-let current = null;  // the chat that is shown
-let running = null;  // AbortController of the answer that streams
+let current = null;          // the chat that is shown
+let views = [];              // of its messages
+const streams = new Map();   // by chat, the answer that streams: {controller, message, messages, saved_ms}
+const failures = new Map();  // by chat, until it is asked again, what came of its last request but no answer: {error?, edited?}
 let askForKey = async () => false;
 
-const seconds = (s) => (s < 1 ? `${(s * 1e3).toFixed(0)} ms` : `${s.toFixed(2)} s`);
+const isBusy = () => streams.has(current);
+const focusText = () => matchMedia("(hover: none)").matches || $("text").focus();  // no keyboard pops up on phones
 
-/** One line of figures, and a fold-out of the reasons. */
-function reportOf(report) {
-  const {usage, timings} = report;
-  if (!usage) return null;
-  const cached = usage.prompt_tokens_details.cached_tokens;
-  const line = [`first token ${seconds(timings.prompt_ms / 1e3)}`, `${timings.predicted_per_second.toFixed(1)} tokens/s`,
-                `${usage.completion_tokens} tokens`, `prompt ${usage.prompt_tokens}, ${cached} cached`].join(" · ");
-  const own = usage.kvasir;
-  if (!own) return make("span", {}, line);
-  const why = [WHY[own.cache.ended_because] || own.cache.ended_because];
-  if (own.cache.ended_because === "diverged" && own.cache.prompt_has != null)
-    why.push(` (at token ${own.cache.diverged_at}: ${JSON.stringify(own.cache.cached_had)} was there, ${JSON.stringify(own.cache.prompt_has)} came)`);
-  const times = Object.entries(WHERE).filter(([name]) => own.seconds[name] > 0.0005)
-    .map(([name, text]) => [text, seconds(own.seconds[name]), bar(own.seconds[name] / own.seconds.total)]);
-  return make("details", {class: "why"}, make("summary", {}, line),
-              make("div", {}, `${cached} of ${usage.prompt_tokens} prompt tokens came from the cache: `, ...why, "."),
-              table(["where the time went", "", ""], times));
+const actions = {
+  busy: isBusy,
+  cancelEdit() {
+    failures.delete(current);
+    show();
+    focusText();
+  },
+  async edit(index, content) {
+    const chat = current;
+    if (!content.trim() || !(await mayCut(index + 2))) return;
+    answer(chat, [...chat.messages.slice(0, index), {role: "user", content}], {index, content});
+    focusText();
+  },
+  async regenerate(index) {
+    const chat = current;
+    if (!(await mayCut(index + 1))) return;
+    answer(chat, chat.messages.slice(0, index));
+    focusText();
+  },
+};
+
+/** True if all messages from `end` on may be given up: what was asked and answered later. */
+async function mayCut(end) {
+  const chat = current, lost = chat.messages.length - end;
+  const may = lost <= 0 || await confirmed(`${lost} later message${lost === 1 ? "" : "s"} will be deleted.`, "Delete");
+  return may && chat === current && !isBusy();
 }
 
-class MessageView {
-  constructor(message, index) {
-    this.message = message;
-    this.index = index;
-    this.body = make("div", {class: "body"});
-    this.thoughts = make("div", {class: "thoughts"});
-    this.fold = make("details", {}, make("summary", {}, "Thoughts"), this.thoughts);
-    this.fold.hidden = true;
-    this.tools = make("div", {class: "tools"});
-    this.node = make("article", {class: `message ${message.role}`, "aria-label": message.role === "user" ? "You" : "Answer"},
-                     this.fold, this.body, this.tools);
-    this.markdown = new Markdown(this.body);
-    this.thinking = new Markdown(this.thoughts);
-    this.show();
-    this.finish();
-  }
-
-  show() {
-    const {message} = this;
-    this.node.classList.toggle("error", !!message.error);
-    if (message.role === "user") this.body.textContent = message.content;
-    else if (message.error && !message.content) this.body.textContent = message.error;
-    else this.markdown.set(message.content);
-    this.fold.hidden = !message.reasoning;
-    if (message.reasoning) this.thinking.set(message.reasoning);
-  }
-
-  progress(part) {
-    if (!this.bar) {
-      this.bar = make("progress", {max: 1, "aria-label": "Reading the prompt"});
-      this.tools.append(this.bar);
-    }
-    this.bar.value = part;
-  }
-
-  finish() {
-    this.bar = null;
-    this.body.classList.remove("cursor");
-    const {message} = this;
-    const unanswered = this.index + 1 === current.messages.length;  // the page was closed before
-    const tools = message.role === "user"
-      ? [make("button", {type: "button", onclick: () => this.edit()}, "Edit"),
-         unanswered && make("button", {type: "button", onclick: () => regenerate(this.index + 1)}, "Ask again")]
-      : [make("button", {type: "button", onclick: () => regenerate(this.index)}, "Regenerate"),
-         message.report && reportOf(message.report), message.content ? message.error : !message.error && "no answer"];
-    this.tools.replaceChildren(...tools.filter(Boolean));
-  }
-
-  edit() {
-    if (running) return;
-    const text = make("textarea", {rows: Math.min(12, this.message.content.split("\n").length + 1), "aria-label": "Edit"});
-    text.value = this.message.content;
-    const send = () => {
-      if (running || !text.value.trim()) return;
-      current.messages.length = this.index;
-      ask(text.value);
-    };
-    const cancel = () => {
-      this.show();
-      this.finish();
-    };
-    this.body.replaceChildren(text);
-    this.tools.replaceChildren(make("button", {type: "button", onclick: send}, "Send again"),
-                               make("button", {type: "button", onclick: cancel}, "Cancel"));
-    text.focus();
-  }
+/** Shows what is, whatever has changed. */
+function show() {
+  drawList(current, streams);
+  showMessages();
+  const busy = isBusy(), failure = failures.get(current);
+  $("send").hidden = busy;
+  $("stop").hidden = !busy;
+  $("messages").classList.toggle("busy", busy);
+  $("messages").setAttribute("aria-busy", busy);
+  setText($("failed"), failure?.error ?? "");
+  document.title = current ? `${current.title} · Kvasir` : "Kvasir";
 }
 
-function showList() {
-  $("list").replaceChildren(...chats.all.map((chat) =>
-    make("li", {"aria-current": chat === current ? "true" : null},
-         make("button", {onclick: () => open(chat)}, chat.title),
-         make("button", {class: "icon", "aria-label": `Delete ${chat.title}`, onclick: () => remove(chat)}, "×"))));
-}
-
-function showChat() {
-  const views = (current?.messages || []).map((m, i) => new MessageView(m, i));
-  $("messages").replaceChildren(...views.map((v) => v.node));
-  scrollDown(true);
-  return views;
+/** Views of messages that are shown already stay. */
+function showMessages() {
+  const stream = streams.get(current), messages = stream?.messages ?? current?.messages ?? [];
+  let same = 0;
+  while (same < messages.length && views[same]?.shows(messages[same])) ++same;
+  for (const gone of views.splice(same)) gone.node.remove();
+  for (let i = same; i < messages.length; ++i) views.push(new MessageView(messages[i], i, actions));
+  $("messages").append(...views.slice(same).map((v) => v.node));
+  for (const view of views) view.setLive(view.message === stream?.message);
+  scrollDown();
 }
 
 function open(chat) {
-  running?.abort();
-  current = chat;
-  $("conversations").classList.remove("open");
-  showList();
-  showChat();
+  setDrawer(false);
+  if (chat !== current || !chat) {
+    current = chat;
+    for (const gone of views.splice(0)) gone.node.remove();
+    follow();
+    show();
+    editAgain();
+  }
+  focusText();
 }
 
-function remove(chat) {
+/** What was changed for a request that came to nothing. */
+function editAgain() {
+  const edited = failures.get(current)?.edited;
+  if (edited) views[edited.index]?.edit(edited.content);
+}
+
+async function remove(chat) {
+  if (!(await confirmed(`“${chat.title}” will be deleted.`, "Delete"))) return;
+  streams.get(chat)?.controller.abort();
   chats.remove(chat);
   if (chat === current) open(chats.all[0] || null);
-  showList();
+  show();
+  focusText();
+}
+
+function rename(chat, title) {
+  if (title.trim()) chat.title = title.trim();
+  keep(chat);
+  show();
+  focusText();
 }
 
 /** Keeps a chat in this browser, or tells that there is no room. */
@@ -149,16 +111,10 @@ function keep(chat) {
 }
 
 /** Another tab has changed or deleted a chat. */
-function changed(chat) {
-  if (current && !chats.all.includes(current)) return open(chats.all[0] || null);
-  showList();
-  if (chat === current && !running) showChat();
-}
-
-/** Follows the text, but not away from where somebody reads. */
-function scrollDown(always) {
-  const box = $("messages");
-  if (always || box.scrollHeight - box.scrollTop - box.clientHeight < 120) box.scrollTop = box.scrollHeight;
+function changed() {
+  for (const [chat, {controller}] of streams) if (!chats.all.includes(chat)) controller.abort();
+  if (current && !chats.all.includes(current)) open(chats.all[0] || null);
+  else show();
 }
 
 function bodyOf(messages) {
@@ -172,79 +128,89 @@ function bodyOf(messages) {
   };
 }
 
-/** While an answer streams, nothing is asked again. */
-function setRunning(controller) {
-  running = controller;
-  $("send").hidden = !!running;
-  $("stop").hidden = !running;
-  $("messages").classList.toggle("busy", !!running);
+/** Takes a chunk of an answer. Only with the first text does the chat become what was asked: nothing is lost before. */
+function take(chunk, chat, stream) {
+  if (chunk.error) throw new ApiError(500, chunk.error.message);
+  const {message} = stream, choice = chunk.choices[0], progress = chunk.prompt_progress;
+  message.reasoning += choice?.delta?.reasoning_content ?? "";
+  message.content += choice?.delta?.content ?? "";
+  if (choice?.finish_reason) message.finish = choice.finish_reason;
+  if (chunk.usage) message.report = {usage: chunk.usage, timings: chunk.timings};
+  if (message.content || message.reasoning) chat.messages = stream.messages;
+  else if (progress && chat === current) views.at(-1).progress(progress.processed / progress.total);
+  if (chat.messages === stream.messages && performance.now() - stream.saved_ms > SAVE_EACH_MS) {
+    stream.saved_ms = performance.now();
+    keep(chat);
+  }
 }
 
-/** Streams an answer to the messages so far. */
-async function answer() {
-  const chat = current;
-  const body = bodyOf(chat.messages);
-  const message = {role: "assistant", content: "", reasoning: ""};
-  chat.messages.push(message);
-  const view = showChat().at(-1);
-  view.body.classList.add("cursor");
-  view.tools.replaceChildren();
-  setRunning(new AbortController());
-  let drawn = false;  // a frame will be
-  const draw = () => {
-    if (drawn) return;
-    drawn = true;
-    requestAnimationFrame(() => {
-      drawn = false;
-      view.show();
-      scrollDown();
-    });
-  };
-  try {
-    for await (const chunk of events("/v1/chat/completions", {body, signal: running.signal})) {
-      if (chunk.error) throw new ApiError(500, chunk.error.message);
-      const progress = chunk.prompt_progress;
-      if (progress && !message.content) view.progress(progress.processed / progress.total);
-      const delta = chunk.choices[0]?.delta;
-      if (delta?.reasoning_content) message.reasoning += delta.reasoning_content;
-      if (delta?.content) message.content += delta.content;
-      if (chunk.usage) message.report = {usage: chunk.usage, timings: chunk.timings};
-      draw();
-    }
-  } catch (error) {
-    if (error.name === "AbortError") {
-      // Stopped: what came until then stays.
-    } else if (error.status === 401 && (await askForKey(error.message)) && chat === current) {
-      chat.messages.pop();
-      setRunning(null);
-      return answer();
-    } else {
-      message.error = error instanceof ApiError ? error.message : `the server cannot be reached (${error.message})`;
-    }
-  }
-  setRunning(null);
-  keep(chat);
-  if (chat === current) {
-    view.show();
-    view.finish();
+/** Draws an answer once a frame while it is the one that is looked at. */
+function drawSoon(chat, stream) {
+  if (stream.frame || chat !== current) return;
+  stream.frame = requestAnimationFrame(() => {
+    stream.frame = 0;
+    if (chat !== current || streams.get(chat) !== stream) return;
+    views.at(-1).show();
     scrollDown();
+  });
+}
+
+/**
+ * Streams an answer to some messages, and puts both in the place of the chat's. `edited` was changed for it; it is edited
+ * again if nothing comes.
+ */
+async function answer(chat, asked, edited) {
+  const message = {role: "assistant", content: "", reasoning: ""};
+  const stream = {controller: new AbortController(), message, messages: [...asked, message], saved_ms: performance.now()};
+  streams.set(chat, stream);
+  failures.delete(chat);
+  follow();
+  show();
+  let failure = null;
+  try {
+    const {signal} = stream.controller;
+    for await (const chunk of events("/v1/chat/completions", {body: bodyOf(asked), signal})) {
+      take(chunk, chat, stream);
+      drawSoon(chat, stream);
+    }
+    chat.messages = stream.messages;
+  } catch (error) {
+    failure = error;
+  }
+  const asksForKey = failure?.status === 401 && chat === current && (await askForKey(failure.message));
+  if (asksForKey) return answer(chat, asked, edited);
+  streams.delete(chat);
+  end(chat, stream, failure, edited);
+}
+
+/** What comes of an answer that streams no more. */
+function end(chat, stream, failure, edited) {
+  const error = !failure || failure.name === "AbortError" ? null
+    : failure instanceof ApiError ? failure.message : `the server cannot be reached (${failure.message})`;
+  const began = chat.messages === stream.messages;
+  if (began && error) stream.message.error = error;
+  else if (began && failure) stream.message.finish = "stopped";
+  if (!began) failures.set(chat, {error, edited});
+  if (began) keep(chat);
+  show();
+  if (chat === current) editAgain();
+}
+
+/** The page is left: nobody would read what the engine still makes. */
+function leave() {
+  for (const [chat, stream] of streams) {
+    stream.controller.abort();
+    stream.message.finish = "stopped";
+    if (chat.messages === stream.messages) keep(chat);
   }
 }
 
-function ask(text) {
-  if (!text.trim() || running) return;
+function askNew(content) {
   if (!current) current = chats.create();
-  if (!current.messages.length) current.title = text.trim().slice(0, 60);
-  current.messages.push({role: "user", content: text});
+  if (!current.messages.length) current.title = content.trim().slice(0, 60);
+  current.messages = [...current.messages, {role: "user", content}];
   keep(current);
-  showList();
-  answer();
-}
-
-function regenerate(index) {
-  if (running) return;
-  current.messages.length = index;
-  answer();
+  answer(current, current.messages);
 }
 
 function wireSettings() {
@@ -255,25 +221,18 @@ function wireSettings() {
   }
 }
 
-function download(text, name) {
-  const url = URL.createObjectURL(new Blob([text], {type: "application/json"}));
-  make("a", {href: url, download: name}).click();
-  URL.revokeObjectURL(url);
-}
-
-export function startChat(askKey) {
-  askForKey = askKey;
-  wireSettings();
+function wireForm() {
   const text = $("text");
   const grow = () => {
     text.style.height = "auto";
     text.style.height = `${text.scrollHeight + 2}px`;
   };
   const submit = () => {
-    if (running || !text.value.trim()) return;
-    ask(text.value);
+    if (isBusy() || !text.value.trim()) return;
+    askNew(text.value);
     text.value = "";
     grow();
+    focusText();
   };
   text.addEventListener("input", grow);
   text.addEventListener("keydown", (e) => {
@@ -286,14 +245,48 @@ export function startChat(askKey) {
     e.preventDefault();
     submit();
   });
-  $("stop").addEventListener("click", () => running?.abort());
+  $("stop").addEventListener("click", () => {
+    streams.get(current)?.controller.abort();
+    focusText();
+  });
+}
+
+/** On narrow screens the conversations are a drawer. */
+function setDrawer(open) {
+  $("conversations").classList.toggle("open", open);
+  $("menu").setAttribute("aria-expanded", open);
+}
+
+function wireDrawer() {
+  const isOpen = () => $("conversations").classList.contains("open");
+  $("menu").addEventListener("click", () => setDrawer(!isOpen()));
+  addEventListener("keydown", (e) => {
+    if (e.key !== "Escape" || !isOpen()) return;
+    setDrawer(false);
+    $("menu").focus();
+  });
+  addEventListener("pointerdown", ({target}) => {
+    if (isOpen() && !target.closest("#conversations, #menu, dialog")) setDrawer(false);
+  });
+}
+
+function download(text, name) {
+  const url = URL.createObjectURL(new Blob([text], {type: "application/json"}));
+  make("a", {href: url, download: name}).click();
+  URL.revokeObjectURL(url);
+}
+
+export function startChat(askKey) {
+  askForKey = askKey;
+  wireSettings();
+  wireForm();
+  wireDrawer();
+  startList({open, remove, rename});
+  startFollowing();
   $("new").addEventListener("click", () => open(null));
   $("set-key").addEventListener("click", () => askForKey("The key that is sent with every request."));
   $("export").addEventListener("click", () => current && download(JSON.stringify(current, null, 2), "chat.json"));
-  $("menu").addEventListener("click", () => {
-    const shown = $("conversations").classList.toggle("open");
-    $("menu").setAttribute("aria-expanded", shown);
-  });
-  chats.watch(changed, (chat) => running && chat === current);
+  addEventListener("pagehide", leave);
+  chats.watch(changed, (chat) => streams.has(chat));
   open(chats.all[0] || null);
 }

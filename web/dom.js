@@ -19,6 +19,19 @@ export function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
+/** Shows a modal dialog. True if its first button closed it. */
+export function ask(dialog) {
+  dialog.returnValue = "";  // what an earlier answer left would stay when Escape closes it
+  dialog.showModal();
+  return new Promise((done) => dialog.addEventListener("close", () => done(dialog.returnValue === "ok"), {once: true}));
+}
+
+export function confirmed(text, verb) {
+  setText($("sure-text"), text);
+  setText($("sure-ok"), verb);
+  return ask($("sure"));
+}
+
 /** True if the text is in the clipboard. Pages over plain http have no navigator.clipboard. */
 export async function copyText(text) {
   if (navigator.clipboard) return navigator.clipboard.writeText(text).then(() => true, () => false);

@@ -1,21 +1,16 @@
 import {getJson, key} from "./api.js";
 import {startChat} from "./chat.js";
 import {startDashboard} from "./dashboard.js";
-import {$} from "./dom.js";
+import {$, ask} from "./dom.js";
 
 /** Asks for the API key. True if there is another one now. */
-function askForKey(why) {
+async function askForKey(why) {
   $("key-why").textContent = why;
   $("key-text").value = key.get();
-  $("key").showModal();
-  return new Promise((done) => {
-    $("key").addEventListener("close", () => {
-      const taken = $("key").returnValue === "ok";
-      if (taken) key.set($("key-text").value.trim());
-      done(taken);
-      if (taken) showModel();
-    }, {once: true});
-  });
+  if (!(await ask($("key")))) return false;
+  key.set($("key-text").value.trim());
+  showModel();
+  return true;
 }
 
 async function showModel() {
@@ -35,12 +30,15 @@ function showTheme() {
 }
 
 const looked = startDashboard(askForKey);
-function show(name) {
+/** Shows the view that the address names. */
+function show() {
+  const name = location.hash === "#cache" ? "cache" : "chat";
   for (const other of ["chat", "cache"]) {
     $(other).hidden = other !== name;
     if (other === name) $("tab-" + other).setAttribute("aria-current", "page");
     else $("tab-" + other).removeAttribute("aria-current");
   }
+  $("menu").hidden = name !== "chat";
   looked();
 }
 
@@ -52,12 +50,7 @@ $("theme").addEventListener("click", () => {
   showTheme();
   dispatchEvent(new Event("resize"));
 });
-for (const name of ["chat", "cache"]) {
-  $("tab-" + name).addEventListener("click", () => {
-    location.hash = name;
-    show(name);
-  });
-}
+addEventListener("hashchange", show);
 startChat(askForKey);
-show(location.hash === "#cache" ? "cache" : "chat");
+show();
 showModel();

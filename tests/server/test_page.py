@@ -12,24 +12,37 @@ from harness import CHAT, PLAIN, TINY, Server, add_key, chat
 MODEL = os.environ.get("MODEL", TINY)
 SCREENSHOTS = os.environ.get("SCREENSHOTS")
 
-# Answers are then those of the test: window.reply, or an error of status window.refuse, or as the test says() and ends()
-# them. window.asked has what the page sent.
+# Answers are then those of the test: window.reply, or an error of status window.refuse, or as the test does it with
+# say(text), send(chunk), end(reason), or cut() before the end. window.asked has what the page sent, window.streams the
+# answers with their `aborted`.
 ANSWERS = r"""(() => {
   const real = window.fetch, encode = new TextEncoder();
   window.asked = [];
+  window.streams = [];
   window.fetch = async (url, options = {}) => {
     if (url !== '/v1/chat/completions') return real(url, options);
     let control;
-    const stream = new ReadableStream({start: (c) => { control = c; }});
-    const say = (content) => control.enqueue(encode.encode(`data: ${JSON.stringify({choices: [{delta: {content}}]})}\n\n`));
-    window.say = say;
-    window.end = () => control.close();
+    const stream = new ReadableStream({start: (c) => { control = c; }}), mine = {aborted: false};
+    const data = (text) => control.enqueue(encode.encode(`data: ${text}\n\n`));
+    mine.send = (chunk) => data(JSON.stringify({choices: [{delta: {}}], ...chunk}));
+    mine.say = (content) => mine.send({choices: [{delta: {content}}]});
+    mine.cut = () => control.close();
+    mine.end = (finish_reason = 'stop') => {
+      mine.send({choices: [{delta: {}, finish_reason}]});
+      data('[DONE]');
+      control.close();
+    };
+    Object.assign(window, mine);
+    window.streams.push(mine);
     window.asked.push(JSON.parse(options.body).messages);
     if (window.refuse) return new Response(JSON.stringify({error: {message: 'no place is free'}}), {status: window.refuse});
-    options.signal.addEventListener('abort', () => control.error(new DOMException('stopped', 'AbortError')));
+    options.signal.addEventListener('abort', () => {
+      mine.aborted = true;
+      control.error(new DOMException('stopped', 'AbortError'));
+    });
     if (window.reply != null) {
-      say(window.reply);
-      control.close();
+      mine.say(window.reply);
+      mine.end();
     }
     return new Response(stream);
   };
@@ -82,7 +95,39 @@ class Page(unittest.TestCase):
         self.browser.wait("document.getElementById('stop').hidden")
 
     def answers(self):
-        return self.browser.eval("[...document.querySelectorAll('.message.assistant .body')].map((n) => n.innerText)")
+        return self.browser.eval("[...document.querySelectorAll('.message.assistant .body:not(.thoughts)')].map((n) => n.innerText)")
+
+    def messages(self):
+        return self.browser.eval("[...document.querySelectorAll('.message .body:not(.thoughts)')].map((n) => n.innerText)")
+
+    def talk(self, *texts):
+        """Questions and answers by turns."""
+        for question, answer in zip(texts[::2], texts[1::2]):
+            self.browser.eval(f"window.reply = {json.dumps(answer)}")
+            self.ask(question)
+            self.browser.wait(f"document.getElementById('messages').innerText.includes({json.dumps(answer)})")
+            self.idle()
+        self.browser.eval("window.reply = null")
+
+    def press(self, i, name):
+        """A button of a message; -1 is the last message."""
+        self.browser.eval(f"[...[...document.querySelectorAll('.message')].at({i}).querySelectorAll('.tools button')]"
+                          f".find((n) => n.textContent === '{name}').click()")
+
+    def sure(self, yes=True):
+        self.browser.wait("document.getElementById('sure').open")
+        self.browser.click("#sure-ok" if yes else "#sure button[value=cancel]")
+
+    def failed(self):
+        return self.browser.eval("document.getElementById('failed').innerText")
+
+    def kept(self):
+        """The texts of all conversations as this browser keeps them."""
+        return self.browser.eval("Object.entries({...localStorage}).filter(([name]) => name.startsWith('kvasir.chat.'))"
+                                 ".map(([, text]) => JSON.parse(text).messages.map((m) => m.content).join())")
+
+    def focus(self):
+        return self.browser.eval("document.activeElement.id")
 
     def test_a_chat_streams_is_stopped_regenerated_edited_and_kept(self):
         b = self.browser
@@ -114,6 +159,8 @@ class Page(unittest.TestCase):
         b.eval("document.querySelector('.message.user textarea').value = 'Another question'")
         self.settings(max_tokens=5)
         b.click(".message.user .tools button")
+        self.sure()
+        b.wait("document.querySelector('.message').innerText.includes('Another')")
         self.idle()
         self.assertEqual(len(self.answers()), 1)
         before = b.eval("document.getElementById('messages').innerText")
@@ -124,8 +171,9 @@ class Page(unittest.TestCase):
         self.ask("A second conversation")
         self.idle()
         self.assertEqual(b.eval("document.querySelectorAll('#list li').length"), 2)
-        b.eval("document.querySelectorAll('#list li button')[1].click()")
-        self.assertEqual(b.eval("document.querySelectorAll('#list li').length"), 1)
+        b.click("#list [aria-label^=Delete]")
+        self.sure()
+        b.wait("document.querySelectorAll('#list li').length === 1")
         b.size(360, 740, True)
         b.open(self.url)
         self.assertLessEqual(b.eval("document.documentElement.scrollWidth"), 360)
@@ -297,7 +345,7 @@ class Page(unittest.TestCase):
     def test_while_an_answer_streams_no_conversation_is_cut_short(self):
         b = self.browser
         self.open()
-        messages = lambda: b.eval("[...document.querySelectorAll('.message .body')].map((n) => n.innerText)")
+        messages = self.messages
         press = lambda i, name: b.eval(f"[...document.querySelectorAll('.message')[{i}].querySelectorAll('.tools button')]"
                                        f".find((n) => n.textContent === '{name}')?.click()")
         b.eval("window.reply = 'one'")
@@ -334,7 +382,7 @@ class Page(unittest.TestCase):
         self.ask("q1")
         sent(1)
         self.idle()
-        self.assertEqual(self.answers(), ["no place is free"])
+        self.assertEqual((self.messages(), self.failed()), (["q1"], "no place is free"))
         b.eval("(window.refuse = 0, window.reply = 'a2')")
         self.ask("q2")
         self.assertEqual(sent(2), "q2")
@@ -344,8 +392,8 @@ class Page(unittest.TestCase):
         self.assertEqual((sent(3), roles()), ("q2 a2 q3", "uau"))
         b.click("#stop")
         self.idle()
-        self.assertIn("no answer", b.eval("document.getElementById('messages').innerText"))
-        press("Regenerate")
+        self.assertEqual(self.messages(), ["q1", "q2", "a2", "q3"])
+        press("Ask again")
         self.assertEqual((sent(4), roles()), ("q2 a2 q3", "uau"))
         b.click("#stop")
         self.idle()
@@ -361,15 +409,17 @@ class Page(unittest.TestCase):
         self.assertEqual((sent(1), roles()), ("q2 a2 q4 a4 q5", "uauau"))
         b.eval("(say('a5'), end())")
         self.idle()
-        self.assertEqual(self.answers()[1:], ["a2", "", "a4", "a5"])
+        self.assertEqual(self.answers(), ["a2", "a4", "a5"])
         b.eval("window.reply = 'a1'")
-        b.eval("document.querySelector('.message.assistant .tools button').click()")  # of the first, that failed
+        b.eval("[...document.querySelectorAll('.tools .again')].filter((n) => n.checkVisibility())[0].click()")  # of the first, that failed
+        self.sure()
         self.assertEqual(sent(2), "q1")
         self.idle()
         self.assertEqual(self.answers(), ["a1"])
         b.eval("(window.refuse = 429, document.querySelector('.message.assistant .tools button').click())")
         sent(3)
         self.idle()
+        self.assertEqual((self.answers(), self.failed()), (["a1"], "no place is free"))
         b.eval("window.refuse = 0")
         press("Edit")
         press("Send again")
@@ -377,6 +427,316 @@ class Page(unittest.TestCase):
         self.idle()
         self.assertEqual(self.answers(), ["a1"])
         b.problems = [p for p in b.problems if "503" not in p and "429" not in p]
+
+    def test_a_request_that_fails_before_its_answer_loses_nothing(self):
+        b = self.browser
+        self.open()
+        self.talk("q1", "a1", "q2", "a2")
+        before = self.kept()
+        b.eval("window.refuse = 503")
+        self.press(-1, "Regenerate")
+        b.wait("document.getElementById('failed').innerText !== ''")
+        self.assertEqual((self.messages(), self.failed(), self.kept()), (["q1", "a1", "q2", "a2"], "no place is free", before))
+        # What was changed is there to be sent again.
+        self.press(0, "Edit")
+        b.eval("document.querySelector('.message textarea').value = 'q3'")
+        self.press(0, "Send again")
+        self.sure()
+        b.wait("asked.length === 4")
+        self.idle()
+        self.assertEqual((self.messages()[1:], self.kept()), (["a1", "q2", "a2"], before))
+        self.assertEqual(b.eval("document.querySelector('.message textarea').value"), "q3")
+        b.click("#new")
+        b.eval("document.querySelector('#list li button').click()")
+        self.assertEqual(b.eval("document.querySelector('.message textarea').value"), "q3")
+        self.press(0, "Cancel")
+        self.assertEqual((self.messages(), self.failed()), (["q1", "a1", "q2", "a2"], ""))
+        # Nor does one that is stopped.
+        b.eval("window.refuse = 0")
+        self.press(1, "Regenerate")
+        self.sure()
+        b.wait("asked.length === 5")
+        self.assertEqual(self.messages(), ["q1", ""])
+        b.click("#stop")
+        self.idle()
+        self.assertEqual((self.messages(), self.kept()), (["q1", "a1", "q2", "a2"], before))
+        # With the first text it is another conversation.
+        self.press(1, "Regenerate")
+        self.sure()
+        b.wait("asked.length === 6")
+        b.eval("(say('a3'), end())")
+        self.idle()
+        self.assertEqual((self.messages(), self.kept()), (["q1", "a3"], ["q1,a3"]))
+        b.problems = [p for p in b.problems if "503" not in p]
+
+    def test_what_cannot_be_brought_back_is_deleted_only_after_a_question(self):
+        b = self.browser
+        self.open()
+        self.talk("q1", "a1", "q2", "a2")
+        all_there = (["q1", "a1", "q2", "a2"], ["q1,a1,q2,a2"])
+        self.press(1, "Regenerate")
+        self.sure(False)
+        self.press(0, "Edit")
+        self.press(0, "Send again")
+        b.wait("document.getElementById('sure').open")
+        b.press("Escape")
+        b.wait("!document.getElementById('sure').open")
+        self.press(0, "Cancel")
+        b.click("#list [aria-label^=Delete]")
+        self.sure(False)
+        self.assertEqual((self.messages(), self.kept(), b.eval("asked.length")), (*all_there, 2))
+        self.press(-1, "Regenerate")  # the last answer alone needs no question
+        b.wait("asked.length === 3")
+        b.eval("(say('a3'), end())")
+        self.idle()
+        b.click("#list [aria-label^=Delete]")
+        self.sure()
+        b.wait("document.querySelectorAll('#list li').length === 0")
+        self.assertEqual((self.messages(), self.kept(), self.focus()), ([], [], "text"))
+
+    def test_an_answer_that_is_not_whole_says_so(self):
+        b = self.browser
+        self.open()
+        notes = lambda: b.eval("[...document.querySelectorAll('.message.assistant')].map((n) => n.querySelector('.note, .error:not([hidden])')?.innerText ?? '')")
+        for i, how in enumerate(["end()", "(send({usage: {completion_tokens: 7, prompt_tokens: 1, prompt_tokens_details: {cached_tokens: 0}},"
+                                 " timings: {prompt_ms: 1, predicted_per_second: 1}}), end('length'))",
+                                 "document.getElementById('stop').click()", "cut()", "(send({error: {message: 'out of memory'}}), cut())"]):
+            self.ask(f"q{i}")
+            b.wait(f"asked.length === {i + 1}")
+            b.eval("say('half')")
+            b.wait("[...document.querySelectorAll('.message.assistant')].at(-1).innerText.includes('half')")
+            b.eval(how)
+            self.idle()
+        expected = ["", "cut at 7 tokens", "stopped", "the connection ended early", "out of memory"]
+        self.assertEqual((self.answers(), notes()), (["half"] * 5, expected))
+        # The error alone looks and is spoken like one.
+        color = lambda what: b.eval(f"getComputedStyle([...document.querySelectorAll('.message.assistant')].at(-1).querySelector('{what}')).color")
+        self.assertEqual(color(".body:not(.thoughts)"), b.eval("getComputedStyle(document.body).color"))
+        self.assertNotEqual(color("[role=alert]"), color(".body:not(.thoughts)"))
+        self.open()
+        self.assertEqual((self.answers(), notes()), (["half"] * 5, expected))
+
+    def test_a_page_that_is_left_stops_its_answer_and_keeps_what_came(self):
+        b = self.browser
+        b.open(self.url)
+        b.eval("(() => { const real = fetch; window.fetch = (url, o) => real(url, o?.body ? {...o, body: o.body.replace('{', '{\"ignore_eos\":true,')} : o); })()")
+        self.settings(max_tokens=3900)
+        self.ask("Why is the sky blue?")
+        b.wait("document.querySelector('.message.assistant .body:not(.thoughts)')?.innerText.length > 5")
+        # As when it stays in the memory of the browser, to come back.
+        b.eval("window.dispatchEvent(new PageTransitionEvent('pagehide', {persisted: true}))")
+        self.assertIn("Why is the sky blue?,", self.kept()[0])
+        self.idle()
+        self.server.wait_idle()
+        self.assertEqual(b.eval("document.querySelector('.message.assistant .note').innerText"), "stopped")
+
+    def test_an_answer_is_kept_while_it_streams(self):
+        b = self.browser
+        self.open()
+        self.ask("q")
+        b.wait("asked.length === 1")
+        b.eval("window.timer = setInterval(() => say('x'), 100)")
+        b.wait("Object.values({...localStorage}).some((text) => text.includes('xxxxx'))")
+        b.eval("clearInterval(timer)")
+        b.eval("say('y')")
+        self.open()
+        self.assertIn("xxxxx", self.answers()[0])
+
+    def test_an_answer_streams_on_while_another_conversation_is_shown(self):
+        b = self.browser
+        self.open()
+        row = lambda i: b.eval(f"document.querySelectorAll('#list li button:first-child')[{i}].click()")
+        streaming = lambda: b.eval("[...document.querySelectorAll('#list .live')].map((n) => n.checkVisibility())")
+        busy = lambda: b.eval("document.getElementById('stop').checkVisibility()")
+        self.talk("old", "a0")
+        b.click("#new")
+        self.ask("first")
+        b.wait("asked.length === 2")
+        b.eval("say('one')")
+        row(0)  # the one that is shown
+        self.assertEqual((busy(), streaming()), (True, [True, False]))
+        b.click("#new")
+        self.assertFalse(busy())
+        self.ask("second")
+        b.wait("asked.length === 3")
+        self.assertEqual(streaming(), [True, True, False])
+        b.eval("(streams[1].say(' two'), streams[2].say('three'))")
+        row(1)
+        b.wait("document.getElementById('messages').innerText.includes('one two')")
+        self.assertTrue(busy())
+        b.eval("(streams[1].say(' four'), streams[2].end())")
+        b.wait("document.getElementById('messages').innerText.includes('one two four')")
+        b.wait("document.querySelectorAll('#list .live:not([hidden])').length === 1")
+        self.assertTrue(busy())
+        row(2)
+        b.eval("streams[1].end()")
+        b.wait("document.querySelectorAll('#list .live:not([hidden])').length === 0")
+        self.assertEqual(self.messages(), ["old", "a0"])
+        self.assertEqual(b.eval("streams.map((s) => s.aborted)"), [False] * 3)
+        self.open()
+        self.assertEqual(sorted(self.kept()), ["first,one two four", "old,a0", "second,three"])
+
+    def test_the_end_of_an_answer_stays_in_sight_until_the_reader_scrolls_up(self):
+        b = self.browser
+        b.size(900, 600)
+        self.open()
+        left = "(() => { const n = document.getElementById('messages'); return n.scrollHeight - n.clientHeight - n.scrollTop; })()"
+        frames = lambda: b.eval("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => requestAnimationFrame(done))))")
+        say = lambda: (b.eval("say('a line\\n\\n'.repeat(30))"), frames())
+        self.ask("q")
+        b.wait("asked.length === 1")
+        for _ in range(2):
+            say()
+            b.wait(f"{left} < 2")
+        b.click("#tab-cache")
+        b.wait("!document.getElementById('cache').hidden")
+        say()
+        b.click("#tab-chat")
+        b.wait(f"{left} < 2 && document.getElementById('messages').clientHeight > 0")
+        say()
+        b.wait(f"{left} < 2")
+        b.mouse("mouseWheel", 500, 300, deltaX=0, deltaY=-30)  # a little is enough
+        b.wait(f"{left} > 20")
+        frames()
+        at = b.wait("document.getElementById('messages').scrollTop")
+        say()
+        self.assertEqual(b.eval("document.getElementById('messages').scrollTop"), at)
+        b.click("#tab-cache")
+        b.wait("!document.getElementById('cache').hidden")
+        b.click("#tab-chat")
+        b.wait(f"document.getElementById('messages').scrollTop === {at}")
+        b.eval("document.getElementById('messages').scrollTop = 1e9")
+        frames()
+        say()
+        b.wait(f"{left} < 2")
+        b.eval("end()")
+        self.idle()
+
+    def test_the_keyboard_is_never_lost(self):
+        b = self.browser
+        self.open()
+        self.ask("q1")
+        b.wait("asked.length === 1")
+        self.assertEqual(self.focus(), "text")
+        b.eval("document.getElementById('stop').focus()")
+        b.click("#stop")
+        self.idle()
+        self.assertEqual(self.focus(), "text")
+        self.talk("q2", "a2")
+        b.eval("(window.reply = 'a3', document.querySelector('.message.assistant button').focus())")
+        self.press(-1, "Regenerate")
+        b.wait("asked.length === 3")
+        self.idle()
+        self.assertEqual(self.focus(), "text")
+        self.press(-2, "Edit")
+        self.assertEqual(b.eval("document.activeElement.tagName + document.activeElement.id"), "TEXTAREA")
+        b.press("Escape")
+        self.assertEqual((self.messages()[-2:], self.focus()), (["q2", "a3"], "text"))
+        self.press(-2, "Edit")
+        self.press(-2, "Send again")
+        b.wait("asked.length === 4")
+        self.idle()
+        self.assertEqual(self.focus(), "text")
+
+    def test_an_answer_is_added_to_the_conversation_that_is_shown(self):
+        b = self.browser
+        self.open()
+        self.talk("q1", "a1")
+        b.eval("window.views = [...document.querySelectorAll('.message')]")
+        self.ask("q2")
+        b.wait("asked.length === 2")
+        self.assertEqual(b.eval("document.getElementById('messages').getAttribute('aria-busy')"), "true")
+        b.eval("(say('a2'), end())")
+        self.idle()
+        self.assertEqual(b.eval("document.getElementById('messages').getAttribute('aria-busy')"), "false")
+        self.assertEqual(b.eval("[...document.querySelectorAll('.message')].map((n, i) => n === views[i])"), [True, True, False, False])
+
+    def test_what_is_waited_for_is_shown_where_it_comes(self):
+        b = self.browser
+        self.open()
+        bar = lambda: b.eval("!!document.querySelector('progress')")
+        cursor = "document.querySelector('.cursor')"
+        self.ask("q")
+        b.wait("asked.length === 1")
+        b.eval("send({prompt_progress: {processed: 1, total: 2}})")
+        b.wait("!!document.querySelector('progress')")
+        b.eval("send({choices: [{delta: {reasoning_content: 'hm'}}]})")
+        b.wait("document.querySelector('.message.assistant summary').innerText.includes('Thinking')")
+        b.eval("send({prompt_progress: {processed: 2, total: 2}})")
+        b.wait(f"{cursor}.closest('.thoughts') && {cursor}.textContent === 'hm'")
+        self.assertFalse(bar())
+        b.eval("say('text\\n\\n- one\\n- two')")
+        b.wait(f"{cursor}?.innerText === 'two'")
+        b.eval("say('\\n\\n```\\ncode')")
+        b.wait(f"{cursor}?.tagName === 'CODE'")
+        b.eval("end()")
+        self.idle()
+        self.assertEqual((bar(), b.eval(cursor), b.eval("document.querySelector('.message.assistant summary').innerText")), (False, None, "Thoughts"))
+
+    def test_long_code_scrolls_by_itself_and_is_copied(self):
+        b = self.browser
+        b.size(900, 700)
+        self.open()
+        self.ask("q")
+        b.wait("asked.length === 1")
+        code = "'```py\\n' + 'x = 1; '.repeat(100) + '\\n```\\n| a | b |\\n|---|---|\\n| 1,000,000.00 | ' + 'words '.repeat(100) + '|'"
+        b.eval(f"(send({{choices: [{{delta: {{reasoning_content: {code}}}}}]}}), say({code}), end())")
+        self.idle()
+        b.eval("document.querySelector('.message.assistant details').open = true")
+        for place in (".thoughts", ".message.assistant > .body"):
+            self.assertTrue(b.eval(f"(() => {{ const n = document.querySelector('{place} pre'); return n.scrollWidth > n.clientWidth; }})()"))
+            self.assertTrue(b.eval(f"""(() => {{ const pre = document.querySelector('{place} pre'), button = document.querySelector('{place} .code button');
+                return !pre.contains(button) && button.getBoundingClientRect().bottom <= pre.getBoundingClientRect().top + 1; }})()"""))
+            self.assertEqual(b.eval(f"getComputedStyle(document.querySelector('{place} td')).overflowWrap"), "normal")
+        self.assertTrue(b.eval("(() => { const n = document.getElementById('messages'); return n.scrollWidth <= n.clientWidth; })()"))
+        # Without a clipboard, as on a page over plain http.
+        b.eval("""Object.defineProperty(navigator, 'clipboard', {value: undefined});
+                  document.execCommand = (what) => { window.copied = [what, String(document.activeElement.value)]; return true; }""")
+        b.click(".message.assistant > .body .code button")
+        b.wait("document.querySelector('.message.assistant > .body .code button').innerText === 'Copied'")
+        self.assertEqual(b.eval("copied"), ["copy", "x = 1; " * 100])
+        b.wait("document.querySelector('.message.assistant > .body .code button').innerText === 'Copy'")
+
+    def test_views_and_drawer_go_where_people_go(self):
+        b = self.browser
+        b.size(360, 740, True)
+        self.open()
+        shown = lambda: b.eval("[...document.querySelectorAll('main')].filter((n) => !n.hidden).map((n) => n.id).join()")
+        drawer = lambda: (b.eval("document.getElementById('conversations').checkVisibility()"), b.eval("document.getElementById('menu').ariaExpanded"))
+        b.click("#tab-cache")
+        b.wait("!document.getElementById('cache').hidden")
+        self.assertFalse(b.eval("document.getElementById('menu').checkVisibility()"))
+        b.eval("history.back()")
+        b.wait("!document.getElementById('chat').hidden")
+        b.eval("location.hash = 'cache'")
+        b.wait("document.getElementById('chat').hidden")
+        self.assertEqual(shown(), "cache")
+        b.eval("location.hash = ''")
+        b.wait("!document.getElementById('chat').hidden")
+        self.assertTrue(b.eval("[...document.querySelectorAll('header button, header a, form#ask button')].filter((n) => n.checkVisibility())"
+                               ".every((n) => n.offsetHeight >= 44 && n.offsetWidth >= 44)"))
+        self.talk("q", "a")
+        for leave in [lambda: b.press("Escape"), lambda: b.mouse("mousePressed", 340, 300, button="left", clickCount=1),
+                      lambda: b.click("#list li button:first-child"), lambda: b.click("#new")]:
+            b.click("#menu")
+            self.assertEqual(drawer(), (True, "true"))
+            leave()
+            self.assertEqual(drawer(), (False, "false"))
+
+    def test_a_conversation_is_renamed(self):
+        b = self.browser
+        self.open()
+        self.talk("q", "a")
+        title = lambda: (b.eval("document.querySelector('#list li button').textContent"), b.eval("document.querySelector('#list li button').title"))
+        for key, name, expected in [("Enter", "Sky & sea", "Sky & sea"), ("Escape", "other", "Sky & sea"), ("Enter", "  ", "Sky & sea")]:
+            b.click("#list [aria-label^=Rename]")
+            b.eval("document.querySelector('#list input').value = ''")
+            b.type("#list input", name)
+            b.press(key)
+            self.assertEqual((title(), self.focus()), ((expected, expected), "text"))
+        self.assertIn("Sky & sea", b.eval("document.title"))
+        self.open()
+        self.assertEqual(title()[0], "Sky & sea")
 
     def test_two_tabs_keep_each_others_conversations(self):
         b = self.browser
@@ -397,14 +757,14 @@ class Page(unittest.TestCase):
         say("more", "three")
         self.open()
         self.assertEqual(b.eval(titles), "second,first")
-        b.eval("document.querySelectorAll('#list li button')[2].click()")  # the one called first
+        b.eval("document.querySelectorAll('#list li button:first-child')[1].click()")  # the one called first
         b.wait("document.getElementById('messages').innerText.includes('three')")
         # Both ask in the same conversation at the same time: no answer is lost.
         b.eval("window.reply = null")
         self.ask("slowly")
         b.wait("asked.length === 1")
         b.session = two
-        b.eval("document.querySelectorAll('#list li button')[2].click()")
+        b.eval("document.querySelectorAll('#list li button:first-child')[1].click()")
         b.wait("document.getElementById('messages').innerText.includes('slowly')")
         say("quickly", "four")
         b.session = one
@@ -416,7 +776,9 @@ class Page(unittest.TestCase):
         for answer in ("two", "three", "four", "five"):
             b.wait(f"""{kept}.includes('"{answer}"')""")
         # What is deleted in one goes in the other, and only that.
-        b.eval("document.querySelectorAll('#list li button')[1].click()")
+        b.click("#list [aria-label^=Delete]")
+        self.sure()
+        b.wait(f"{titles} === 'first,first'")
         b.session = two
         b.wait(f"{titles} === 'first,first'")
         self.open()
