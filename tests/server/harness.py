@@ -7,6 +7,7 @@ import re
 import resource
 import signal
 import socket
+import struct
 import subprocess
 import tempfile
 import time
@@ -214,6 +215,42 @@ def add_key(file, name, *flags):
     out = subprocess.run([BINARY, "key", "add", name, "--file", file, *flags], check=True, text=True, stdout=subprocess.PIPE,
                          stderr=subprocess.DEVNULL)
     return out.stdout.strip()
+
+
+def tensors(model):
+    """Where a GGUF file has its tensors of f32: by name, the shape and the first byte."""
+    at = 8
+    def take(code):
+        nonlocal at
+        value = struct.unpack_from("<" + code, model, at)[0]
+        at += struct.calcsize("<" + code)
+        return value
+    def text():
+        nonlocal at
+        length = take("Q")
+        at += length
+        return model[at - length:at].decode()
+    def value(kind):
+        if kind == 8:
+            return text()
+        if kind == 9:
+            kind, count = take("I"), take("Q")
+            return [value(kind) for _ in range(count)]
+        return take({0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}[kind])
+    count, keys = take("Q"), take("Q")
+    fields = {}
+    for _ in range(keys):
+        name = text()
+        fields[name] = value(take("I"))
+    found = {}
+    for _ in range(count):
+        name, shape = text(), [take("Q") for _ in range(take("I"))]
+        kind, offset = take("I"), take("Q")
+        if kind == 0:
+            found[name] = (shape, offset)
+    alignment = fields.get("general.alignment", 32)
+    data = -(-at // alignment) * alignment
+    return {name: (shape, data + offset) for name, (shape, offset) in found.items()}
 
 
 def chat(text, **more):

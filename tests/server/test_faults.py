@@ -12,7 +12,7 @@ import threading
 import time
 import unittest
 
-from harness import CLOCK, PATIENCE, PLAIN, ROOT, SANITIZED, TINY, Server, add_key, wait_until
+from harness import CLOCK, PATIENCE, PLAIN, ROOT, SANITIZED, TINY, Server, add_key, tensors, wait_until
 
 LONG = {"prompt": "long", "max_tokens": 3900, "temperature": 0, "ignore_eos": True}
 
@@ -126,6 +126,99 @@ class Clients(unittest.TestCase):
                 self.assertEqual(ask().status, 200)
             if not SANITIZED:
                 self.assertLess(server.resident_kib(), before * 1.05 + 1024)
+
+
+class NoNumbers(unittest.TestCase):
+    """A model in which one token's embedding is no number: whoever has that token gets logits that are none."""
+    SICK = 272  # never in a text
+    HEALTHY = [[20 + (7 * i + 3 * seed) % 200 for i in range(100)] for seed in range(4)]
+    OTHERS = {"logit_bias": {str(SICK): -100}}  # so that healthy ones do not come to it by themselves
+
+    def setUp(self):
+        with open(TINY, "rb") as file:
+            model = bytearray(file.read())
+        (width, tokens), begin = tensors(model)["token_embd.weight"]
+        self.assertGreater(tokens, self.SICK)
+        begin += 4 * width * self.SICK
+        model[begin:begin + 4 * width] = struct.pack("<f", float("nan")) * width
+        self.model = tempfile.NamedTemporaryFile(suffix=".gguf")
+        self.addCleanup(self.model.close)
+        self.model.write(model)
+        self.model.flush()
+
+    def answers(self, server, tokens):
+        return [server.complete(p, tokens, **self.OTHERS) for p in self.HEALTHY]
+
+    def among_healthy_ones(self, server, alone, ask):
+        """Asks while healthy streams are answered, which must not change; again, until they met."""
+        for _ in range(50):
+            streams = [server.stream(PLAIN, {**LONG, **self.OTHERS, "prompt": p, "max_tokens": 1000}) for p in self.HEALTHY]
+            texts = {}
+            read = lambda i: texts.update({i: streams[i].text()})
+            threads = [threading.Thread(target=read, args=(i,)) for i in range(len(streams))]
+            wait_until("the sequences", lambda: texts or server.kv()["sequences"])
+            for t in threads:
+                t.start()
+            ask()
+            met = bool(server.kv()["sequences"])
+            for t in threads:
+                t.join()
+            self.assertEqual([texts.get(i) for i in range(len(streams))], alone)
+            if met:
+                return
+        self.fail("they never met: the test tests nothing")
+
+    def fails(self, server, body):
+        answer = server.post(PLAIN, {"max_tokens": 5, **body})
+        self.assertEqual(answer.status, 500, answer.body)
+        self.assertIn("gave the logit nan", answer.error["message"])
+        self.assertEqual(answer.error["type"], "server_error")
+        stream = server.stream(PLAIN, {"max_tokens": 5, **body})
+        if stream.status == 200:
+            self.assertIn("error", list(stream)[-1])
+        else:
+            self.assertEqual(stream.status, 500)
+            stream.close()
+
+    def test_they_fail_their_request_alone(self):
+        with Server(model=self.model.name) as server:
+            alone = self.answers(server, 1000)
+            shared = self.HEALTHY[0]
+            sick = [[self.SICK], shared + [self.SICK], shared[:50] + [self.SICK] + shared[51:], [self.SICK] * 1500]
+            def ask():
+                for prompt in sick * 2:  # the second time there is something of it in the cache
+                    self.fails(server, {"prompt": prompt})
+                # Made by the model itself, amid an answer.
+                self.fails(server, {"prompt": shared, "logit_bias": {str(self.SICK): 100}})
+                self.fails(server, {"prompt": shared, "logit_bias": {str(self.SICK): 100}, "n": 2, "temperature": 1})
+            self.among_healthy_ones(server, alone, ask)
+            self.assertEqual(self.answers(server, 1000), alone)
+
+    def test_what_they_leave_in_blocks_is_not_seen_by_the_next_owner(self):
+        with Server("--kv-memory", "640K", "--block-tokens", "16", model=self.model.name, ctx=1024) as server:
+            alone = self.answers(server, 300)
+            for seed in range(8):  # more than the pool holds: each block had some
+                self.fails(server, {"prompt": [20 + seed] + [self.SICK] * 900})
+            self.assertEqual(self.answers(server, 300), alone)
+
+    def test_a_client_that_leaves_while_they_are_computed_changes_nothing(self):
+        with Server("--step-tokens", "64", model=self.model.name) as server:
+            alone = self.answers(server, 1000)
+            left = []
+            def ask():
+                for i in range(4):
+                    prompt = [30 + i + len(left)] + self.HEALTHY[i] + [self.SICK] + [40 + i] * 3500
+                    stream = server.stream(PLAIN, {"prompt": prompt, "max_tokens": 5, "return_progress": True})
+                    progress = next(iter(stream))["prompt_progress"]
+                    self.assertLess(progress["processed"], progress["total"])
+                    stream.close()
+                    left.append(prompt)
+            self.among_healthy_ones(server, alone, ask)
+            server.wait_idle()
+            self.assertIn("reason=cancelled", server.stderr())
+            for prompt in left[-4:]:
+                self.fails(server, {"prompt": prompt})
+            self.assertEqual(self.answers(server, 1000), alone)
 
 
 class Ends(unittest.TestCase):

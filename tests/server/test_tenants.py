@@ -1,5 +1,7 @@
 """Keys, shares, limits, and that no tenant sees another's cache."""
+import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -130,6 +132,46 @@ class Tenants(unittest.TestCase):
             for stream in streams:
                 stream.close()
             wait_until("an empty queue", lambda: ask().status == 200)
+
+    def test_a_flood_by_one_leaves_others_their_turn_by_weight(self):
+        root, flood = self.add("root", "--role", "operator"), self.add("flood")
+        calm = {1: self.add("calm1"), 4: self.add("calm4", "--weight", "4")}
+        many, few = 40, 8
+        for weight, key in calm.items():
+            with self.server("--max-sequences", "1", "--max-waiting", "32", key=root, ctx=60000) as server:
+                waiting = lambda: server.metric("vllm:num_requests_waiting")
+                # Nobody is served while this one runs; then all wait, and each costs the same.
+                holder = server.connect()
+                holder.request("POST", PLAIN, json.dumps({"prompt": "x", "max_tokens": 59000, "ignore_eos": True}), server.headers(root))
+                wait_until("the first to run", lambda: server.kv()["sequences"])
+                statuses = {flood: [], key: []}
+                def ask(who, i):
+                    prompt = [(i * 11 + at * (i + 1)) % 200 + 20 for at in range(300)]
+                    body = {"prompt": [i + 20] + prompt, "max_tokens": 20, "ignore_eos": True}
+                    statuses[who].append(server.post(PLAIN, body, key=who).status)
+                def start(who, numbers):
+                    threads = [threading.Thread(target=ask, args=(who, i)) for i in numbers]
+                    for t in threads:
+                        t.start()
+                    return threads
+                threads = start(flood, range(many))
+                wait_until("a full queue", lambda: waiting() == 32 and len(statuses[flood]) == many - 32)
+                self.assertEqual(set(statuses[flood]), {429})
+                threads += start(key, range(many, many + few))
+                wait_until("all to wait", lambda: waiting() == 32 + few)
+                self.assertNotIn("event=request", server.stderr(), "the first one ended: the test tests nothing")
+                holder.close()
+                for t in threads:
+                    t.join()
+                self.assertEqual(statuses[key], [200] * few)
+                self.assertEqual(statuses[flood].count(200), 32)
+                order = re.findall(r"event=request .*?tenant=(flood|calm)", server.stderr())
+                self.assertEqual((order.count("calm"), order.count("flood")), (few, 32))
+                last = max(i for i, who in enumerate(order) if who == "calm")
+                turns = order[:last].count("flood")
+                # To each `weight` of the one's, one of the other's: neither waits for the other's queue.
+                self.assertGreaterEqual(turns, few // weight - 1, order)
+                self.assertLessEqual(turns, few // weight + 1, order)
 
     def test_a_limit_that_comes_with_a_reload_begins_full(self):
         root, alice = self.add("root", "--role", "operator"), self.add("alice", "--tokens-per-minute", "1000000")
