@@ -148,6 +148,74 @@ TEST(KvManager, EndedTextsAreFoundAgainWhereBlocksBehindWindowsMakeRoomEnough) {
   }
 }
 
+TEST(KvManager, WhatAWindowNeedsWherePromptsPartIsKeptLongerThanEndsOfTexts) {
+  // Prompts that share their first 64 tokens, in a pool that has room for some only.
+  KvManager kv(MixedLayout(16), 120);
+  std::mt19937 random(6);
+  const auto prompt_after = [&](std::vector<int32_t> tokens) {
+    while (tokens.size() < 128) tokens.push_back(static_cast<int32_t>(random() % 1000));
+    return tokens;
+  };
+  const std::vector<int32_t> shared = [&] {
+    std::vector<int32_t> tokens(64);
+    for (int32_t& t : tokens) t = static_cast<int32_t>(random() % 1000);
+    return tokens;
+  }();
+  for (uint64_t id = 1; id <= 40; ++id) {
+    // Every other text begins with something of its own: its end is never asked for again.
+    const bool shares = id % 2 == 1;
+    const std::vector<int32_t> prompt =
+        prompt_after(shares ? shared : std::vector<int32_t>{static_cast<int32_t>(1000 + id)});
+    const PrefixMatch match = kv.Match(0, prompt, INT32_MAX);
+    // The first two show that prompts part there.
+    if (shares && id > 3) {
+      EXPECT_EQ(match.tokens, 64) << "text " << id;
+    }
+    SequenceKv s = kv.NewSequence();
+    s.id = id;
+    ASSERT_TRUE(kv.Adopt(s, match, prompt, id));
+    for (int32_t t = s.computed + 16; t <= 128; t += 16) {
+      ASSERT_TRUE(kv.Grow(s, t, id));
+      kv.Publish(s, prompt, t);
+      kv.Advance(s, t);
+    }
+    kv.Release(s, prompt, true);
+    kv.CheckInvariants();
+  }
+  EXPECT_GT(kv.index().evicted_blocks(), 100);
+}
+
+TEST(KvManager, AMissTellsOfTheLastEviction) {
+  const auto layout =
+      KvLayout::Create({.window = {0}, .kv_heads = 1, .head_dim = 16, .block_tokens = 16});
+  KvManager kv(*layout, 14);
+  std::mt19937 random(7);
+  const auto compute = [&](const std::vector<int32_t>& prompt, uint64_t step) {
+    const PrefixMatch match = kv.Match(0, prompt, INT32_MAX);
+    SequenceKv s = kv.NewSequence();
+    s.id = step;
+    EXPECT_TRUE(kv.Adopt(s, match, prompt, step));
+    const auto size = static_cast<int32_t>(prompt.size());
+    EXPECT_TRUE(kv.Grow(s, size, step));
+    kv.CopiesDone(s);
+    kv.Publish(s, prompt, size);
+    kv.Advance(s, size);
+    kv.Release(s, prompt, true);
+  };
+  std::vector<int32_t> texts[2];
+  for (auto& text : texts) {
+    text.resize(161);
+    for (int32_t& t : text) t = static_cast<int32_t>(random() % 1000);
+  }
+  for (const uint64_t step : {1, 3}) {
+    compute(texts[0], step);
+    compute(texts[1], step + 1);  // evicts it
+    const PrefixMatch match = kv.Match(0, texts[0], INT32_MAX);
+    ASSERT_EQ(match.reason, MissReason::kEvicted);
+    EXPECT_EQ(match.evicted_step, step + 1);
+  }
+}
+
 TEST(KvManager, TruncatesOnlyToWhatItStillHolds) {
   KvManager kv(MixedLayout(16), 100);
   SequenceKv s = kv.NewSequence();

@@ -244,6 +244,13 @@ PrefixNode* PrefixIndex::FindOrAdd(uint64_t salt, PrefixNode* parent,
     return node;
   }
   NotCandidate(parent);
+  // The end of a text that goes on is no branch: nobody else comes from there.
+  const auto goes_on = [&](const PrefixNode& end) {
+    return static_cast<size_t>(Common(end.tokens, tokens)) == end.tokens.size();
+  };
+  if (parent->children.size() > 1 ||
+      (parent->children.size() == 1 && !goes_on(*parent->children.begin()->second)))
+    MarkBranch(parent);
   auto node = std::make_unique<PrefixNode>();
   node->id = next_id_++;
   node->tenant = tenant;
@@ -251,6 +258,7 @@ PrefixNode* PrefixIndex::FindOrAdd(uint64_t salt, PrefixNode* parent,
   node->tokens.assign(tokens.begin(), tokens.end());
   node->blocks.resize(windows_.size());
   node->fell_out.resize(windows_.size());
+  node->before_branch.resize(windows_.size());
   node->depth = parent->depth + 1;
   node->users = 1;
   node->last_used = admission;
@@ -288,6 +296,10 @@ void PrefixIndex::Remove(PrefixNode* node) {
   NotCandidate(node);
   idle_blocks_ -= HeldBlocks(*node);
   unfilled_slots_ -= Unfilled(*node);
+  for (size_t g = 0; g < windows_.size(); ++g) {
+    if (node->before_branch[g] && node->fell_out[g])
+      fell_out_before_branch_.erase({node->id, static_cast<int32_t>(g)});
+  }
   by_id_.erase(node->id);
   PrefixNode* parent = node->parent;
   const auto it = parent->children.find(node->tokens);
@@ -300,31 +312,68 @@ void PrefixIndex::FellOut(PrefixNode* node, int32_t group) {
   if (!node->blocks[group] || node->fell_out[group]) return;
   node->fell_out[group] = true;
   fell_out_.emplace_back(node->id, group);
+  // Of nodes that are gone without an eviction.
+  if (fell_out_.size() > 2 * by_id_.size() * windows_.size() + 64)
+    std::erase_if(fell_out_, [&](const auto& entry) { return !by_id_.contains(entry.first); });
 }
 
-void PrefixIndex::Evict(BlockPool& pool, int64_t wanted, uint64_t step, uint64_t tenant) {
-  // First what only a hit in the middle of a text would need: windowed blocks behind the window.
-  while (pool.free() < wanted && !fell_out_.empty()) {
-    const auto [id, group] = fell_out_.front();
-    fell_out_.pop_front();
+/// Prompts that share all up to `node` go on differently: what they need of windowed layers there
+/// is worth more than ends that nobody came back to.
+void PrefixIndex::MarkBranch(PrefixNode* node) {
+  const int32_t end = (node->depth + 1) * block_tokens_;
+  for (size_t g = 0; g < windows_.size(); ++g) {
+    if (windows_[g] == 0) continue;
+    const int32_t first = std::max(0, end - windows_[g] + 1) / block_tokens_;
+    for (PrefixNode* at = node; at->parent != nullptr && at->depth >= first; at = at->parent)
+      at->before_branch[g] = true;
+  }
+}
+
+/// Windowed blocks that nobody needs: those in the midst of texts, or those before branches.
+void PrefixIndex::EvictFallen(BlockPool& pool, int64_t wanted, bool before_branches) {
+  const auto next = [&] {
+    std::pair<uint64_t, int32_t> entry;
+    if (before_branches) {
+      entry = *fell_out_before_branch_.begin();
+      fell_out_before_branch_.erase(fell_out_before_branch_.begin());
+    } else {
+      entry = fell_out_.front();
+      fell_out_.pop_front();
+    }
+    return entry;
+  };
+  while (pool.free() < wanted &&
+         !(before_branches ? fell_out_before_branch_.empty() : fell_out_.empty())) {
+    const auto [id, group] = next();
     const auto it = by_id_.find(id);
     if (it == by_id_.end()) continue;
-    it->second->fell_out[group] = false;
-    BlockRef& block = it->second->blocks[group];
-    if (!block || pool.refs(block.id()) != 1 || it->second->children.empty()) continue;
-    if (it->second->users == 0) --idle_blocks_;
+    PrefixNode& node = *it->second;
+    if (!before_branches && node.before_branch[group]) {
+      fell_out_before_branch_.emplace(id, group);
+      continue;
+    }
+    node.fell_out[group] = false;
+    BlockRef& block = node.blocks[group];
+    if (!block || pool.refs(block.id()) != 1 || node.children.empty()) continue;
+    if (node.users == 0) --idle_blocks_;
     block.Reset();
     ++evicted_blocks_;
     ++evicted_behind_window_;
   }
+}
+
+void PrefixIndex::Evict(BlockPool& pool, int64_t wanted, uint64_t step, uint64_t tenant) {
+  // First what only a hit in the middle of a text would need: windowed blocks behind the window.
+  EvictFallen(pool, wanted, false);
   while (pool.free() < wanted) {
     PrefixNode* node = FirstToGo();
-    if (node == nullptr) return;
+    if (node == nullptr) break;
     evicted_blocks_ += HeldBlocks(*node);
     Bury(*node, step, tenant);
     node->parent->child_evicted = true;
     Remove(node);
   }
+  EvictFallen(pool, wanted, true);
 }
 
 PrefixNode* PrefixIndex::FirstToGo() {
@@ -345,12 +394,14 @@ PrefixNode* PrefixIndex::FirstToGo() {
 }
 
 void PrefixIndex::Bury(const PrefixNode& node, uint64_t step, uint64_t tenant) {
-  if (graves_.emplace(node.path_hash, Grave{step, tenant}).second) {
-    grave_order_.push_back(node.path_hash);
-    if (grave_order_.size() > kMostGraves) {
-      graves_.erase(grave_order_.front());
-      grave_order_.pop_front();
-    }
+  graves_[node.path_hash] = {step, tenant};
+  grave_order_.emplace_back(node.path_hash, step);
+  if (grave_order_.size() > kMostGraves) {
+    const auto oldest = graves_.find(grave_order_.front().first);
+    // Unless it was evicted once more since.
+    if (oldest != graves_.end() && oldest->second.step == grave_order_.front().second)
+      graves_.erase(oldest);
+    grave_order_.pop_front();
   }
   if (policy_ != EvictionPolicy::kWorth || (node.depth + 1) % GhostEvery() != 0) return;
   ghosts_[node.path_hash] = node.last_used;
@@ -388,10 +439,12 @@ uint64_t PrefixIndex::bytes() const {
   size_t candidates = 0;
   for (const auto& group : candidates_) candidates += group.size();
   return by_id_.size() * node + candidates * (sizeof(void*) + kLinks) + reuse_.bytes() +
-         graves_.size() * (sizeof(std::pair<uint64_t, Grave>) + kLinks + sizeof(uint64_t)) +
+         graves_.size() * (sizeof(std::pair<uint64_t, Grave>) + kLinks) +
+         grave_order_.size() * sizeof(grave_order_.front()) +
          ghosts_.size() * (sizeof(std::pair<uint64_t, uint64_t>) + kLinks) +
          ghost_order_.size() * sizeof(ghost_order_.front()) +
-         fell_out_.size() * sizeof(fell_out_.front());
+         fell_out_.size() * sizeof(fell_out_.front()) +
+         fell_out_before_branch_.size() * (sizeof(*fell_out_before_branch_.begin()) + kLinks);
 }
 
 void PrefixIndex::CheckInvariants(const BlockPool& pool) const {

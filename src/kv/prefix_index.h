@@ -36,6 +36,8 @@ struct PrefixNode {
   std::vector<int32_t> tokens;   ///< of this block; fewer than a block: the end of a sequence
   std::vector<BlockRef> blocks;  ///< by group; empty: not held (it fell out of a window)
   std::vector<bool> fell_out;    ///< by group: PrefixIndex::FellOut, and not looked at since
+  /// By group: prompts went different ways within a window after it. A third will want it too.
+  std::vector<bool> before_branch;
   Children children;
   int32_t depth = 0;       ///< blocks before this one
   int32_t users = 0;       ///< sequences whose path goes through it; none: may be evicted
@@ -136,6 +138,8 @@ class PrefixIndex {
 
  private:
   bool HasWindow(const std::vector<PrefixNode*>& nodes, int32_t end_tokens) const;
+  void MarkBranch(PrefixNode* node);
+  void EvictFallen(BlockPool& pool, int64_t wanted, bool before_branches);
   void FindPartial(const PrefixNode* at, std::span<const int32_t> rest, PrefixMatch* match) const;
   void Candidate(PrefixNode* node);
   void NotCandidate(PrefixNode* node);
@@ -163,7 +167,9 @@ class PrefixIndex {
   std::array<std::set<PrefixNode*, UsedBefore>, ReuseModel::kGroups> candidates_;  // unused leaves
   int rank_ = 0;            // in reuse_.order(), at time `ranked_at_`: no candidate is before it
   uint64_t ranked_at_ = 0;  // admission
-  std::deque<std::pair<uint64_t, int32_t>> fell_out_;  // (node, group), oldest first
+  // What fell out, as (node, group), oldest first; and what of it lies before a branch.
+  std::deque<std::pair<uint64_t, int32_t>> fell_out_;
+  std::set<std::pair<uint64_t, int32_t>> fell_out_before_branch_;
   int64_t Unfilled(const PrefixNode& node) const;
   int64_t idle_blocks_ = 0, evicted_blocks_ = 0, unfilled_slots_ = 0;
   int64_t evicted_behind_window_ = 0, dropped_blocks_ = 0;
@@ -172,7 +178,7 @@ class PrefixIndex {
     uint64_t step, tenant;
   };
   std::unordered_map<uint64_t, Grave> graves_;
-  std::deque<uint64_t> grave_order_;
+  std::deque<std::pair<uint64_t, uint64_t>> grave_order_;  // path and step, oldest first
   // The same by admission of the last user, for `reuse_`: of one block in a few, so that it reaches
   // further back. Bounded.
   std::unordered_map<uint64_t, uint64_t> ghosts_;
