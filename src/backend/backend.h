@@ -80,7 +80,9 @@ struct RopeAppendArgs {
   float* q = nullptr;  ///< [rows][q_stride], heads * head_dim used; rotated in place; nullptr: only
                        ///< k and v
   float* k = nullptr;  ///< [rows][kv_stride]; scratch afterwards
-  const float* v = nullptr;  ///< [rows][kv_stride]
+  const float* v = nullptr;       ///< [rows][kv_stride]
+  uint8_t* not_finite = nullptr;  ///< [rows]; set to 1 where K or V is not finite, or would not be
+                                  ///< as the cache keeps it
   int64_t q_stride = 0, kv_stride = 0;
   const float* q_norm = nullptr;  ///< [head_dim] or nullptr
   const float* k_norm = nullptr;

@@ -133,9 +133,15 @@ StepResult ModelExecutor::Collect() {
   StepResult result{.step = plan_->step,
                     .slices = SampleSlices(logits),
                     .error = {},
+                    .not_finite = {},
                     .work = {.flops = work.matmul_flops + work.attention_flops,
                              .bytes_read = work.weight_bytes + work.kv_bytes_read},
                     .logits = logits};
+  for (size_t i = 0; i < slices_.size(); ++i) {
+    const auto rows = model_->not_finite().subspan(slices_[i].first_row, slices_[i].rows);
+    if (std::any_of(rows.begin(), rows.end(), [](uint8_t bad) { return bad != 0; }))
+      result.not_finite.push_back(plan_->slices[i].sequence);
+  }
   plan_ = nullptr;
   return result;
 }

@@ -85,6 +85,11 @@ void ScatterRows(const Batch& batch, std::span<const WantedRows> wanted, size_t 
   }
 }
 
+/// Whether there are layers that rotate by rope_local.
+bool HasWindows(const ModelConfig& c) {
+  return std::any_of(c.window.begin(), c.window.end(), [](int32_t w) { return w != 0; });
+}
+
 }  // namespace
 
 size_t Model::ScratchBytes(const ModelConfig& config, const StepLimits& limits,
@@ -160,6 +165,7 @@ void Model::RopeAppend(int32_t layer, const Batch& batch, const KvStorage& kv, b
   args.rope_dims = rope.dims;
   args.neox = rope.style == RopeStyle::kNeox;
   args.q_scale = config_.attention_scale;
+  args.not_finite = not_finite_.data();
   backend_->RopeAppend(args);
 }
 
@@ -266,6 +272,7 @@ std::span<float> Model::Forward(const Batch& batch, std::span<const WantedRows> 
   CHECK_LE(batch.rows(), limits_.max_rows);
   CHECK_EQ(wanted.size(), batch.slices.size());
   forward_ = ++last_forward;
+  not_finite_.assign(static_cast<size_t>(batch.rows()), 0);
   const bool whole = last.first == 0 && last.count == 0;
   const int32_t end = last.count == 0 ? config_.layers : last.first + last.count;
   CHECK(last.first >= 0 && last.first < end && end <= config_.layers);
@@ -293,7 +300,7 @@ std::span<float> Model::Forward(const Batch& batch, std::span<const WantedRows> 
   };
 
   rope_.Fill(batch.positions, cos_, sin_);
-  rope_local_.Fill(batch.positions, cos_local_, sin_local_);
+  if (HasWindows(config_)) rope_local_.Fill(batch.positions, cos_local_, sin_local_);
   Embed(at_layer(0));
   if (last.first > 0) std::memcpy(rows, held_, bytes);
   for (int32_t layer = 0; layer + 1 < config_.layers; ++layer) {

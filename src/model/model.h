@@ -55,6 +55,9 @@ class Model {
   /// the pass that goes on with them: it must be the next that has such a range.
   std::span<float> Forward(const Batch& batch, std::span<const WantedRows> wanted,
                            const KvStorage& kv, LayerRange last = {});
+  /// Of each row of the last Forward: not 0 where K or V of a layer came out as no finite number.
+  /// Nobody else may go on from such a row.
+  std::span<const uint8_t> not_finite() const { return not_finite_; }
 
  private:
   Model() = default;
@@ -79,6 +82,7 @@ class Model {
         *projected_ = nullptr, *cos_ = nullptr, *sin_ = nullptr, *cos_local_ = nullptr,
         *sin_local_ = nullptr, *logits_ = nullptr;
   std::vector<int32_t> first_wanted_;
+  std::vector<uint8_t> not_finite_;
   uint64_t forward_ = 0;  // as AttentionArgs::forward
 };
 

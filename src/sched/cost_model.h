@@ -51,6 +51,8 @@ class CostModel {
   /// `seconds`.
   int32_t TokensWithin(double seconds, const Work& work, double context) const;
   bool known() const { return decoding_.known() || prompt_.known(); }
+  /// What decoding costs and what prompts add were both measured.
+  bool known_apart() const { return decoding_.known() && prompt_.known(); }
 
  private:
   double Decoding(const Work& work) const;

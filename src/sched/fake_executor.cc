@@ -38,7 +38,7 @@ uint64_t& FakeExecutor::Slot(const TableView& table, int32_t position) {
 }
 
 StepResult FakeExecutor::Collect() {
-  StepResult result{.step = plan_->step, .slices = {}, .error = {}, .work = {}, .logits = {}};
+  StepResult result{.step = plan_->step};
   for (const BlockCopy& copy : plan_->copies) {
     std::copy_n(slots_.begin() + int64_t{copy.from} * layout_.block_tokens, layout_.block_tokens,
                 slots_.begin() + int64_t{copy.to} * layout_.block_tokens);
@@ -77,6 +77,10 @@ StepResult FakeExecutor::Collect() {
       for (int32_t p = FirstOf(layout_.groups[g], last); p <= last; ++p) {
         hash = Mix(hash, Slot(table, p));
       }
+    }
+    if (failing_ != 0 && Mix(failing_ + 1, hash) % 64 == 0) {
+      result.not_finite.push_back(s.sequence);
+      spoil(i);
     }
     if (!s.has_result()) continue;
     SliceResult r{.sequence = s.sequence, .tokens = {}, .prompt_logprobs = {}, .error = {}};

@@ -168,6 +168,14 @@ int64_t Scheduler::ExpectedGrowth(const Sequence& s) const {
   return growing * s.places;
 }
 
+/// Blocks that what is left of a running prompt will take: promised when it was admitted.
+int64_t Scheduler::RestOfPrompt(const Sequence& s) const {
+  if (s.pending() <= 1) return 0;
+  int64_t held = 0;
+  for (const BlockTable& table : s.kv.tables) held += table.size();
+  return std::max<int64_t>(0, kv_->BlocksFor(s.total(), MostSlice(s.total())) - held);
+}
+
 /// Blocks that a tenant's running sequences hold, what they share counted once.
 int64_t Scheduler::CountBlocks(uint64_t tenant) {
   seen_.resize(static_cast<size_t>(kv_->pool().total()));
@@ -245,15 +253,14 @@ Scheduler::Admission Scheduler::TryAdmit(Sequence* s) {
   s->kv.salt = s->salt;
   s->kv.tenant = s->tenant;
   // Room for the prompt and a block for the output, beside what the running ones will soon take.
-  const int64_t total = kv_->BlocksFor(
-      s->total() + 1, options_.chunked_prefill ? options_.max_step_tokens : s->total());
+  const int64_t total = kv_->BlocksFor(s->total() + 1, MostSlice(s->total()));
   const auto groups = static_cast<int64_t>(kv_->layout().groups.size());
   // Of groups with a window no more than it is shared, but counting just that admits so few that
   // the same work takes up to twice the steps: what is too little here costs preemptions, and less.
   const int64_t need =
       total - static_cast<int64_t>(match.nodes.size()) * groups + ExpectedGrowth(*s);
   int64_t headroom = 0;
-  for (const auto& r : running_) headroom += ExpectedGrowth(*r);
+  for (const auto& r : running_) headroom += ExpectedGrowth(*r) + RestOfPrompt(*r);
   // What the match would take out of the idle blocks is not available any more.
   int64_t taken = 0;
   for (const PrefixNode* node : match.nodes) taken += node->users == 0 ? groups : 0;
@@ -274,6 +281,7 @@ Scheduler::Admission Scheduler::TryAdmit(Sequence* s) {
   ++changes_;
   AccountWaiting(s);
   s->waited_steps += counters_.steps - s->waits_since;
+  s->served_step = counters_.steps;
   if (s->preemptions == 0) {
     s->cached_tokens = std::min(match.tokens, s->prompt_tokens);
     ++counters_.admitted;
@@ -467,6 +475,7 @@ bool Scheduler::PlanSlice(Sequence* s, int32_t count, int32_t layers) {
     slice.prompt_logprobs = s->prompt_logprobs;
   }
   logit_rows_ += slice.wanted_end - slice.wanted_begin;
+  s->served_step = counters_.steps;
   s->slice = static_cast<int32_t>(planned_.size());
   plan_.slices.push_back(slice);
   planned_.push_back(s);
@@ -517,12 +526,17 @@ void Scheduler::PlanPrompts(int32_t decoding) {
   for (const auto& s : running_) {
     if (s->pending() > 1) prompts.push_back(s.get());
   }
+  int32_t top = INT32_MIN;
+  for (const Sequence* s : prompts) top = std::max(top, s->priority);
+  for (Sequence* s : prompts) {
+    if (counters_.steps - s->served_step >= static_cast<uint64_t>(options_.max_wait_steps))
+      s->priority = top;
+  }
   // What is between its layers goes on first: nobody else can be until it has ended.
   std::stable_sort(prompts.begin(), prompts.end(), [&](const Sequence* a, const Sequence* b) {
     if ((a->layered > 0) != (b->layered > 0)) return a->layered > 0;
-    if (tenants_.size() <= 1) return false;
-    return a->priority != b->priority ? a->priority > b->priority
-                                      : tenants_[a->tenant].served < tenants_[b->tenant].served;
+    if (a->priority != b->priority) return a->priority > b->priority;
+    return a->tenant != b->tenant && tenants_[a->tenant].served < tenants_[b->tenant].served;
   });
   int32_t rows = options_.max_step_tokens - decoding;
   for (Sequence* s : prompts) {
@@ -582,6 +596,38 @@ bool Scheduler::PlanOldestAlone() {
                                : oldest->pending());
 }
 
+/// One token of everybody who decodes; how many. Where they are more than the rows, whose last step
+/// is the longest ago go first, and a prompt that waits has its share of the rows.
+int32_t Scheduler::PlanDecoding() {
+  const auto decodes = [](const auto& s) { return s->pending() == 1; };
+  const auto all = std::count_if(running_.begin(), running_.end(), decodes);
+  int32_t rows = options_.max_step_tokens;
+  const bool prompts =
+      std::any_of(running_.begin(), running_.end(), [](const auto& s) { return s->pending() > 1; });
+  if (prompts) rows = std::max(1, static_cast<int32_t>(rows / (1 + options_.least_prefill)));
+  uint64_t last = UINT64_MAX;  // only those whose last step was before this; then those of it
+  if (all > rows) {
+    std::vector<uint64_t> served;
+    for (const auto& s : running_) {
+      if (decodes(s)) served.push_back(s->served_step);
+    }
+    std::nth_element(served.begin(), served.begin() + rows, served.end());
+    last = served[rows];
+  }
+  int32_t decoding = 0;
+  const auto plan = [&](auto served) {
+    // Preempting changes running_, so by index.
+    for (size_t i = 0; i < running_.size() && decoding < rows; ++i) {
+      Sequence* s = running_[i].get();
+      if (s->slice < 0 && decodes(running_[i]) && served(s->served_step) && PlanSlice(s, 1))
+        ++decoding;
+    }
+  };
+  plan([last](uint64_t step) { return step < last; });
+  if (last != UINT64_MAX) plan([last](uint64_t step) { return step == last; });
+  return decoding;
+}
+
 const StepPlan& Scheduler::Plan(int64_t now_ns) {
   now_ns_ = now_ns;
   ++counters_.steps;
@@ -593,13 +639,7 @@ const StepPlan& Scheduler::Plan(int64_t now_ns) {
   plan_.copies.clear();
   planned_.clear();
   if (waiting_ > 0) Admit();
-  // One token of everybody who decodes. Preempting changes running_, so by index.
-  int32_t decoding = 0;
-  for (size_t i = 0; i < running_.size() && decoding < options_.max_step_tokens; ++i) {
-    Sequence* s = running_[i].get();
-    if (s->pending() == 1 && PlanSlice(s, 1)) ++decoding;
-  }
-  PlanPrompts(decoding);
+  PlanPrompts(PlanDecoding());
   if (plan_.slices.empty()) GetUnstuck();
   for (size_t g = 0; g < kv_->layout().groups.size(); ++g) {
     for (const Sequence* s : planned_) plan_.tables.push_back(s->kv.tables[g].view());
@@ -631,10 +671,11 @@ void Scheduler::Measured(double seconds) {
 
 void Scheduler::AccountStep() {
   // A step's time is every running sequence's time. The share of others' prompt chunks is what the
-  // cost model says that they added.
+  // cost model says that they added, or their share of the rows until it knows both.
   const CostModel::Work all = PlannedWork();
-  const double added = cost_.known() ? cost_.Prompts(all) / std::max(cost_.Predict(all), 1e-12)
-                                     : all.prompt / std::max(all.prompt + all.decoding, 1.0);
+  const double added = cost_.known_apart()
+                           ? cost_.Prompts(all) / std::max(cost_.Predict(all), 1e-12)
+                           : all.prompt / std::max(all.prompt + all.decoding, 1.0);
   for (const auto& s : running_) {
     const double seconds = static_cast<double>(now_ns_ - s->since_ns) * 1e-9;
     s->since_ns = now_ns_;
@@ -674,6 +715,13 @@ std::vector<Scheduler::Progress> Scheduler::Commit(const StepResult& result, int
       p.tokens = r.tokens;
       p.prompt_logprobs = r.prompt_logprobs;
       p.error = r.error;
+    }
+    const auto bad = std::find(result.not_finite.begin(), result.not_finite.end(), s->id);
+    if (!p.error && bad != result.not_finite.end()) {
+      p.error = MakeError(ErrorCode::kInvalid,
+                          "the model gave a key or a value that is not finite for one of tokens {} "
+                          "to {}; its weights, or numbers in this prompt, are out of range",
+                          slice.first_pos, slice.first_pos + slice.count - 1);
     }
     counters_.layered += slice.layered() ? 1 : 0;
     if (!p.error) kv_->CopiesDone(s->kv);

@@ -28,8 +28,9 @@ struct SchedulerOptions {
   bool chunked_prefill = true;
   int32_t max_logit_rows = 1 << 30;  ///< wanted rows of one step at most; >= max_sequences
   /// A sequence that waited for so many steps, all its waits together, has the highest priority
-  /// that waits. Fairness among tenants and the order of arrival do the rest: the bound on how long
-  /// the oldest waits.
+  /// that waits, and a running prompt that so many steps left out has the highest that runs.
+  /// Fairness among tenants and the order of arrival do the rest: the bound on how long the oldest
+  /// waits.
   int32_t max_wait_steps = 1000;
 };
 
@@ -165,10 +166,16 @@ class Scheduler {
   bool WaitsForPrefix(Sequence* sequence, const PrefixMatch& match);
   bool StillWaits(Sequence* sequence);
   bool PlanSlice(Sequence* sequence, int32_t count, int32_t layers = 0);
+  int32_t PlanDecoding();
   void PlanPrompts(int32_t decoding);
   bool PlanLayers(Sequence* sequence, int32_t rows, double limit);
   double PromptSeconds(const Sequence& sequence, int32_t count) const;
   int64_t ExpectedGrowth(const Sequence& sequence) const;
+  int64_t RestOfPrompt(const Sequence& sequence) const;
+  /// Rows that a prompt of so many tokens takes in a step at most.
+  int32_t MostSlice(int32_t tokens) const {
+    return options_.chunked_prefill ? options_.max_step_tokens : tokens;
+  }
   int64_t CountBlocks(uint64_t tenant);
   bool WithinQuota(uint64_t tenant, int64_t more);
   bool MayHold(const Sequence& sequence, const PrefixMatch& match, int64_t wanted);

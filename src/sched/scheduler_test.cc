@@ -215,13 +215,13 @@ TEST(Scheduler, PreemptsWhereThePoolIsTooSmallAndLosesNothing) {
 }
 
 TEST(Scheduler, AnOlderOneIsNeverPreemptedForAYounger) {
-  // The younger tenant was served less, so it decodes while the older prompt is still computed, and
-  // soon both want the last blocks: in the one case the one asks first, in the next the other.
+  // Both are admitted, and soon both want the last blocks for their outputs: in the one case the one
+  // asks first, in the next the other.
   uint64_t preemptions = 0;
   for (size_t length = 2; length < 40; ++length) {
     Rig rig(false, 12, {.max_step_tokens = 8, .max_sequences = 2});
     std::mt19937 random(17);
-    const SequenceId old = rig.Add(RandomPrompt(random, 175), 4, {.tenant = 1});
+    const SequenceId old = rig.Add(RandomPrompt(random, 100), 70, {.tenant = 1});
     for (int i = 0; i < 2; ++i) rig.Step();
     rig.Add(RandomPrompt(random, length), 120, {.tenant = 2});
     int steps = 0;
@@ -432,6 +432,91 @@ TEST(Scheduler, AnOldRequestOfLowPriorityIsNotOvertakenForEver) {
     ASSERT_LT(++steps, 70);
   }
   EXPECT_GE(steps, 50);
+}
+
+TEST(Scheduler, ARunningPromptOfLowPriorityIsNotLeftOutForEver) {
+  Rig rig(false, 2000, {.max_step_tokens = 64, .max_sequences = 8, .max_wait_steps = 50});
+  std::mt19937 random(22);
+  const SequenceId low = rig.Add(RandomPrompt(random, 200), 2, {.tenant = 1, .priority = 0});
+  int steps = 0;
+  while (rig.outputs.count(low) == 0) {
+    while (rig.scheduler.running() + rig.scheduler.waiting() < 6)
+      rig.Add(RandomPrompt(random, 100), 2, {.tenant = 2, .priority = 5});
+    ASSERT_TRUE(rig.Step());
+    ASSERT_LT(++steps, 100);
+  }
+  EXPECT_GE(steps, 50);
+}
+
+TEST(Scheduler, APromptOfHigherPriorityGoesFirstAlsoWhereThereIsOneTenant) {
+  Rig rig(false, 2000, {.max_step_tokens = 64, .max_sequences = 8});
+  std::mt19937 random(23);
+  for (int i = 0; i < 5; ++i) rig.Add(RandomPrompt(random, 500), 2);
+  rig.Step();
+  const SequenceId high = rig.Add(RandomPrompt(random, 50), 1, {.priority = 5});
+  rig.Step();
+  EXPECT_EQ(rig.outputs.count(high), 1u);
+}
+
+TEST(Scheduler, WhereMoreDecodeThanAStepHasRowsTheyTakeTurnsAndPromptsGetOn) {
+  Rig rig(false, 2000, {.max_step_tokens = 12, .max_sequences = 64});
+  std::mt19937 random(24);
+  for (int i = 0; i < 3; ++i) rig.Add(RandomPrompt(random, 20), 60, {.samples = 16});
+  while (rig.forks.size() < 45) ASSERT_TRUE(rig.Step());
+  // 48 decode, 10 to 12 a step.
+  std::map<SequenceId, int32_t> before;
+  rig.scheduler.Visit([&](const Sequence& s) { before[s.id] = s.output_tokens(); });
+  for (int i = 0; i < 50; ++i) ASSERT_TRUE(rig.Step());
+  int32_t least = INT32_MAX, most = 0;
+  rig.scheduler.Visit([&](const Sequence& s) {
+    const int32_t got = s.output_tokens() - before[s.id];
+    least = std::min(least, got);
+    most = std::max(most, got);
+  });
+  EXPECT_GE(least, 10);
+  EXPECT_LE(most - least, 1);
+  const SequenceId late = rig.Add(RandomPrompt(random, 20), 1);
+  int steps = 0;
+  while (rig.outputs.count(late) == 0) {
+    ASSERT_TRUE(rig.Step());
+    ASSERT_LT(++steps, 15);
+  }
+}
+
+TEST(Scheduler, PromptsThatDoNotFitTogetherAreComputedOnce) {
+  constexpr int32_t kPrompts = 20, kLength = 320, kOutput = 16;
+  for (const uint64_t tenants : {1, 4}) {
+    // Room for four.
+    Rig rig(false, 4 * (kLength + 2 * kOutput) / 16, {.max_step_tokens = 64, .max_sequences = 16});
+    std::mt19937 random(25);
+    for (int32_t i = 0; i < kPrompts; ++i)
+      rig.Add(RandomPrompt(random, kLength), kOutput, {.tenant = i % tenants});
+    while (rig.Step()) {
+    }
+    EXPECT_EQ(rig.outputs.size(), static_cast<size_t>(kPrompts));
+    EXPECT_EQ(rig.scheduler.counters().preemptions, 0u) << tenants << " tenants";
+    // Two that begin with the same token may share it.
+    EXPECT_LE(rig.executor.computed_tokens(), kPrompts * (kLength + kOutput - 1)) << tenants;
+  }
+}
+
+TEST(Scheduler, WhatAllStepsWithPromptsTakeIsNotAllTheirs) {
+  // No step only decodes, so nothing was measured of what decoding alone costs.
+  Rig rig(false, 4000, {.max_step_tokens = 32, .max_sequences = 4});
+  std::mt19937 random(26);
+  int64_t now = 0;
+  const SequenceId first = rig.Add(RandomPrompt(random, 16), 100);
+  for (int i = 0; i < 80; ++i) rig.Add(RandomPrompt(random, 1000), 1);
+  for (int i = 0; i < 60; ++i) {
+    const StepPlan& plan = rig.scheduler.Plan(now);
+    rig.executor.Submit(plan);
+    const StepResult result = rig.executor.Collect();
+    now += 1'000'000 * plan.rows();
+    rig.scheduler.Measured(1e-3 * plan.rows());
+    rig.scheduler.Commit(result, now);
+  }
+  const SequenceTimes& times = rig.scheduler.TimesUntil(first, now);
+  EXPECT_GT(times.decode, 0.02 * times.others);
 }
 
 TEST(Scheduler, ATimesCauseIsItsOwnAndTheSumIsAllTime) {

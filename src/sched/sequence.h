@@ -47,6 +47,7 @@ struct Sequence {
   uint64_t waited_steps = 0;   ///< that it waited before
   uint64_t refused_step = 0;   ///< when its tenant's quota last left no room for it
   uint64_t admitted_step = 0;  ///< when it was admitted first
+  uint64_t served_step = 0;    ///< when it was admitted last, or last part of a step after that
   int64_t since_ns = 0;        ///< all time before it is accounted for in `times`
   SequenceTimes times;
   int32_t logprobs_done = 0;  ///< rows whose prompt_logprobs were given

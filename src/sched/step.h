@@ -85,6 +85,8 @@ struct StepResult {
   uint64_t step = 0;
   std::vector<SliceResult> slices;  ///< of those that has_result(), in order of the plan
   std::optional<Error> error;       ///< the whole step failed: nothing of it was computed
+  /// Sequences of which K or V came out as no finite number: they failed, with a result or without.
+  std::vector<SequenceId> not_finite;
   StepWork work;
   /// Logits of the wanted rows of all slices, in order: [wanted rows][vocab]. Valid until the next
   /// Submit. Rows that were sampled from hold the sampler's scratch afterwards.

@@ -1,6 +1,7 @@
 #include "backend/cpu/ops.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <type_traits>
@@ -74,6 +75,18 @@ void StoreBf16(const KvLayout& l, const float* x, uint8_t* area, const Index& in
   }
 }
 
+/// True if one of `n` numbers is not finite once it is kept as `dtype`.
+bool NotFinite(const float* x, int32_t n, KvDType dtype) {
+  // What an f16 or a bf16 is rounded to infinity from.
+  const auto least = std::bit_cast<uint32_t>(dtype == KvDType::kF16    ? 65520.0f
+                                             : dtype == KvDType::kBF16 ? 0x1.ffp127f
+                                                                       : INFINITY);
+  uint32_t any = 0;
+  for (int32_t i = 0; i < n; ++i)
+    any |= (std::bit_cast<uint32_t>(x[i]) & 0x7fffffffu) >= least ? 1 : 0;
+  return any != 0;
+}
+
 /// One head's vector into its token slot; `index` makes the index of a channel for a pack. Of bf16
 /// as many channels as `kAtOnce` lie next to one another.
 template <int kAtOnce, typename MakeIndex>
@@ -137,6 +150,8 @@ void RopeAppendRow(const RopeAppendArgs& a, int32_t slice, int32_t row,
     float* k = a.k + row * a.kv_stride + int64_t{h} * d;
     if (a.k_norm != nullptr) RmsNormRow(k, d, a.k_norm, a.norm_eps, k, false);
     kernels.rotate(k, a.rope_dims / 2, cos, sin, a.neox, 1);
+    const float* v = a.v + row * a.kv_stride + int64_t{h} * d;
+    if (NotFinite(k, d, l.dtype) || NotFinite(v, d, l.dtype)) a.not_finite[row] = 1;
     float* k_scale = nullptr;
     float* v_scale = nullptr;
     if (l.dtype == KvDType::kInt8) {
@@ -145,11 +160,10 @@ void RopeAppendRow(const RopeAppendArgs& a, int32_t slice, int32_t row,
     }
     StoreVector<2>(l, k, block + l.KOffset(a.layer, h), k_scale, kernels,
                    [&](auto pack) { return KeyIndex<decltype(pack)::value>{l.KIndex(token, 0)}; });
-    StoreVector<1>(l, a.v + row * a.kv_stride + int64_t{h} * d, block + l.VOffset(a.layer, h),
-                   v_scale, kernels, [&](auto pack) {
-                     return ValueIndex<decltype(pack)::value>{
-                         l.VIndex(token, 0), static_cast<size_t>(l.block_tokens) * 16};
-                   });
+    StoreVector<1>(l, v, block + l.VOffset(a.layer, h), v_scale, kernels, [&](auto pack) {
+      return ValueIndex<decltype(pack)::value>{l.VIndex(token, 0),
+                                               static_cast<size_t>(l.block_tokens) * 16};
+    });
   }
 }
 
