@@ -667,6 +667,38 @@ TEST_F(EngineLimits, WhatCanNeverFitIsRefusedWithNumbers) {
             std::string::npos);
 }
 
+TEST_F(EngineLimits, WhoNamesNoLimitOfOutputHasWhatThereIsRoomFor) {
+  const auto engine = MakeEngine(model_.get(), &clock_, {});
+  engine->SetTenant(7, {.weight = 1, .kv_blocks = 2});
+  for (const int32_t n : {1, 2}) {
+    Request r = Sampled(10, -1);
+    r.tenant = 7;
+    r.n = n;
+    const Answers answers = RunOne(engine.get(), r);
+    for (int32_t i = 0; i < n; ++i) {
+      const Answer& a = answers.choices.at(i);
+      EXPECT_EQ(a.reason, FinishReason::kContext);
+      EXPECT_EQ(a.tokens.size(), n == 1 ? 22u : 6u);  // less the block that a fork copies
+    }
+  }
+}
+
+TEST_F(EngineLimits, ChoicesThatEndWithTheirFirstTokenKeepNoPlaces) {
+  const auto engine = MakeEngine(model_.get(), &clock_, {});
+  Request r = Sampled(10, 20);
+  r.n = 2;
+  const Answers answers = RunOne(engine.get(), r);
+  r.stop.token_ids = {answers.choices.at(1).tokens[0]};
+  for (const int32_t token : answers.choices.at(0).tokens) ASSERT_NE(token, r.stop.token_ids[0]);
+  ASSERT_TRUE(engine->Submit(r).ok());
+  const auto other = engine->Submit(Sampled(12, 2));
+  ASSERT_TRUE(other.ok());
+  // The first choice goes on; its request's other place is free.
+  auto all = RunAll(engine.get());
+  EXPECT_LT(all[*other].choices[0].stats.finished_ns,
+            all.begin()->second.choices[0].stats.finished_ns);
+}
+
 TEST_F(EngineLimits, ARequestsTimesAddUpToItsTime) {
   const auto engine = MakeEngine(model_.get(), &clock_, {.max_sequences = 2});
   for (int i = 0; i < 5; ++i) ASSERT_TRUE(engine->Submit(Sampled(10 + 9 * i, 6)).ok());

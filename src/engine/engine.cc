@@ -32,7 +32,7 @@ struct Running {
   Request request;  // its prompt moved into the sequence
   RequestStats stats;
   int32_t max_tokens = 0;
-  bool limited_by_context = false;  // max_tokens is what the context leaves
+  bool limited_by_context = false;  // max_tokens is what the context, the pool or a quota leaves
   std::vector<Choice> choices;      // one until the first tokens are there (OpenChoices)
   std::optional<Beams> beams;
   int32_t open = 1;  // of `choices`, not finished
@@ -93,6 +93,7 @@ struct Engine::State {
         clock(c) {}
 
   Result<int32_t> OutputLimit(const Request& request, bool* limited_by_context) const;
+  int32_t MostTokens(int64_t blocks, int32_t limit) const;
   bool MayWait(uint64_t tenant) const;
   BeamSearch::Options BeamOptions(const Request& request, int32_t max_tokens) const;
   /// How many tokens of the vocabulary are impossible.
@@ -138,6 +139,16 @@ Engine::Engine(EngineOptions options, KvLayout layout, int32_t blocks, Executor*
                                      tokenizer, clock)) {}
 Engine::~Engine() = default;
 
+/// The longest sequence, of `limit` tokens at most, that needs no more than so many blocks.
+int32_t Engine::State::MostTokens(int64_t blocks, int32_t limit) const {
+  int32_t fits = 0, above = limit + 1;
+  while (fits + 1 < above) {
+    const int32_t middle = fits + (above - fits) / 2;
+    (kv.BlocksFor(middle, options.max_step_tokens) <= blocks ? fits : above) = middle;
+  }
+  return fits;
+}
+
 Result<int32_t> Engine::State::OutputLimit(const Request& request, bool* limited) const {
   const auto prompt = static_cast<int64_t>(request.prompt.size());
   if (prompt == 0) return MakeError(ErrorCode::kInvalid, "the prompt has no tokens");
@@ -151,22 +162,29 @@ Result<int32_t> Engine::State::OutputLimit(const Request& request, bool* limited
     return MakeError(ErrorCode::kInvalid, "max_tokens is {}; use 1 or more, or -1 for no limit",
                      request.max_tokens);
   }
-  const auto room = static_cast<int32_t>(options.context - prompt);
-  *limited = request.max_tokens < 0 || request.max_tokens > room;
-  const int32_t limit = *limited ? room : request.max_tokens;
   // One of its sequences alone must fit, with the block that a fork copies.
   const int64_t forks =
       request.n > 1 || request.beam_width > 1 ? static_cast<int64_t>(kv.layout().groups.size()) : 0;
+  const auto tenant = tenants.find(request.tenant);
+  const int64_t quota = tenant == tenants.end() ? 0 : tenant->second.kv_blocks;
+  const int64_t blocks =
+      quota > 0 ? std::min<int64_t>(quota, kv.pool().total()) : kv.pool().total();
+  auto room = static_cast<int32_t>(options.context - prompt);
+  // Who names no limit has what there is room for.
+  if (request.max_tokens < 0) {
+    const int64_t most = MostTokens(blocks - forks, options.context) - prompt;
+    room = std::clamp<int32_t>(static_cast<int32_t>(most), 1, room);
+  }
+  *limited = request.max_tokens < 0 || request.max_tokens > room;
+  const int32_t limit = *limited ? room : request.max_tokens;
   const int64_t need =
       kv.BlocksFor(static_cast<int32_t>(prompt) + limit, options.max_step_tokens) + forks;
   if (need > kv.pool().total()) {
     return MakeError(ErrorCode::kNoMemory,
                      "{} prompt and {} output tokens need {} KV blocks, but the pool has {}; "
-                     "raise --kv-memory or lower --max-tokens",
+                     "lower max_tokens or raise --kv-memory",
                      prompt, limit, need, kv.pool().total());
   }
-  const auto tenant = tenants.find(request.tenant);
-  const int64_t quota = tenant == tenants.end() ? 0 : tenant->second.kv_blocks;
   if (quota > 0 && need > quota) {
     return MakeError(ErrorCode::kNoMemory,
                      "{} prompt and {} output tokens need {} KV blocks, but the quota is {}; lower "
@@ -398,6 +416,10 @@ void Engine::State::DeliverSamples(RequestId id, Scheduler::Progress& progress, 
       scheduler.Fork(sequence.id, std::move(child));
     }
   }
+  // Places that were kept for choices that have ended by now.
+  const bool first_goes_on =
+      std::none_of(ended.begin(), ended.end(), [first](const auto& e) { return e.first == first; });
+  if (progress.tokens.size() > 1 && first_goes_on) scheduler.SetPlaces(sequence.id, 1);
   for (const auto& [index, reason] : ended) FinishChoice(id, index, reason, {}, events);
 }
 
@@ -525,6 +547,7 @@ void Engine::State::Deliver(Scheduler::Progress& progress, int64_t now,
     event.prefill_done = std::min(seq.kv.computed, seq.prompt_tokens);
     event.prefill_total = seq.prompt_tokens;
     event.stats = choice.stats;
+    event.stats.times = seq.times;
     event.prompt_logprobs = std::move(progress.prompt_logprobs);
     events->push_back(std::move(event));
   }
