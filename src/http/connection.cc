@@ -42,6 +42,12 @@ void GiveBack(std::string* buffer) {
   if (buffer->capacity() > kKeptBytes) buffer->shrink_to_fit();
 }
 
+/// What names of headers consist of, and lists of them.
+bool IsListOfNames(char c) {
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
+         c == '_' || c == ',' || c == ' ';
+}
+
 struct Refusal {
   int status;
   std::string_view message;
@@ -146,6 +152,7 @@ void HttpConnection::Feed() {
   if (phase_ == Phase::kIdle) {
     SetPhase(Phase::kHeader, shared_->limits.header_timeout_s);
     owner_ = 0;
+    origin_.clear();
     parser_ = std::make_unique<Parser>();
     parser_->header_limit(
         static_cast<uint32_t>(std::min<size_t>(shared_->limits.header_bytes, UINT32_MAX)));
@@ -197,6 +204,7 @@ bool HttpConnection::HeaderDone() {
   if (message.version() == 11 && message.count(http::field::host) != 1)
     return refuse(400, "exactly one Host header is needed");
   if (!TakeHead()) return refuse(400, "the path is malformed");
+  origin_ = request_.Header("Origin");
   const auto length = parser_->content_length();
   if (length && *length > shared_->limits.body_bytes) return refuse(413, "the body is too large");
   if (length.value_or(1) > 0 && (length || parser_->chunked()) && shared_->admit) {
@@ -283,7 +291,6 @@ void HttpConnection::Dispatch(bool whole) {
   if (!whole) GiveBack(&buffered_);
   HttpRequest request = std::exchange(request_, {});
   if (whole) request.body = std::move(message.body());
-  origin_ = request.Header("Origin");
   auto reply = std::make_shared<HttpReply>(shared_from_this(), request.method == "HEAD");
   reply_ = reply;
   ++shared_->counters.requests;
@@ -293,6 +300,7 @@ void HttpConnection::Dispatch(bool whole) {
     shared_->handler(std::move(request), reply);
   } catch (const std::exception&) {
     if (!reply->gone()) {
+      ++shared_->counters.refused_by_status[500];
       reply->Send(500, {{"Content-Type", "application/json"}},
                   ErrorBody(kNoAnswer, "server_error"));
     }
@@ -305,9 +313,13 @@ bool HttpConnection::Preflight(const HttpRequest& request,
   if (request.method != "OPTIONS" || origin_.empty() || shared_->cors_origins.empty() ||
       request.Header("Access-Control-Request-Method").empty())
     return false;
+  // Clients have headers of their own beside ours: OpenAI's for browsers sends a dozen.
+  std::string names = "authorization, content-type, x-api-key";
+  const std::string_view asked = request.Header("Access-Control-Request-Headers");
+  if (!asked.empty() && std::all_of(asked.begin(), asked.end(), IsListOfNames)) names = asked;
   reply->Send(204,
               {{"Access-Control-Allow-Methods", "GET, HEAD, POST"},
-               {"Access-Control-Allow-Headers", "authorization, content-type, x-api-key"},
+               {"Access-Control-Allow-Headers", std::move(names)},
                {"Access-Control-Max-Age", "600"}},
               "");
   return true;
@@ -328,6 +340,7 @@ bool HttpConnection::KeepsAlive() const { return keep_alive_ && !shared_->draini
 /// Answers what never reached a handler, and closes.
 void HttpConnection::Refuse(int status, std::string_view message) {
   ++shared_->counters.bad_requests;
+  ++shared_->counters.refused_by_status[status];
   parser_.reset();
   request_ = {};
   GiveBack(&buffered_);
@@ -336,9 +349,12 @@ void HttpConnection::Refuse(int status, std::string_view message) {
   keep_alive_ = false;
   const std::string body =
       ErrorBody(message, status >= 500 ? "server_error" : "invalid_request_error");
-  pending_ += HeadText(status, {{"Content-Type", "application/json"},
-                                {"Content-Length", std::to_string(body.size())},
-                                {"Connection", "close"}});
+  HttpHeaders headers = {{"Content-Type", "application/json"},
+                         {"Content-Length", std::to_string(body.size())},
+                         {"Connection", "close"}};
+  if (status == 503) headers.emplace_back("Retry-After", "1");
+  AddCors(&headers);
+  pending_ += HeadText(status, headers);
   pending_ += body;
   complete_ = true;
   Flush();
@@ -349,6 +365,7 @@ void HttpConnection::Answer(int status, HttpHeaders headers, std::string&& body,
   Release();
   if (body.size() > kLargeAnswer && !Reserve(body.size())) {
     status = 503;
+    ++shared_->counters.refused_by_status[status];
     headers = {{"Content-Type", "application/json"}, {"Retry-After", "1"}};
     body = ErrorBody("the answer is too large while others wait to be read; try again later",
                      "server_error");
@@ -382,8 +399,12 @@ void HttpConnection::BeginStream(int status, HttpHeaders headers, bool head) {
 
 void HttpConnection::WriteStream(std::string_view bytes) {
   if (phase_ != Phase::kAnswer) return;
-  // What is written now may be larger than the bound: its reader had no time to be slow.
-  if (pending() > shared_->limits.pending_bytes) {
+  // What is written at once may be larger than the bound: until it is sent, its reader is slow only
+  // where stall_timeout_s says so.
+  const size_t limit = shared_->limits.pending_bytes;
+  if (pending() <= limit) {
+    most_pending_ = bytes.size() > limit ? pending() + bytes.size() + limit : limit;
+  } else if (pending() > most_pending_) {
     ++shared_->counters.slow_readers;
     return Close();
   }
@@ -393,6 +414,10 @@ void HttpConnection::WriteStream(std::string_view bytes) {
     pending_ += bytes;
   }
   Flush();
+}
+
+bool HttpConnection::ReserveAnswer(size_t bytes) {
+  return phase_ == Phase::kAnswer && Reserve(bytes);
 }
 
 void HttpConnection::EndStream() {
@@ -408,6 +433,7 @@ void HttpConnection::Abandoned(std::shared_ptr<HttpConnection> connection, bool 
     if (connection->phase_ != Phase::kAnswer || connection->complete_) return;
     // A stream cannot be made an error any more: it is cut.
     if (begun) return connection->Close();
+    ++connection->shared_->counters.refused_by_status[500];
     connection->Answer(500, {{"Content-Type", "application/json"}},
                        ErrorBody(kNoAnswer, "server_error"), head);
   });
@@ -547,6 +573,10 @@ void HttpReply::BodyTaken() {
 }
 
 void HttpReply::OnGone(std::function<void()> gone) { gone_ = std::move(gone); }
+
+bool HttpReply::Reserve(size_t bytes) {
+  return connection_ == nullptr || begun_ || connection_->ReserveAnswer(bytes);
+}
 
 size_t HttpReply::pending() const { return connection_ == nullptr ? 0 : connection_->pending(); }
 

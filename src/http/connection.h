@@ -58,6 +58,8 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   void EndStream();
   /// What is reserved is not needed any more.
   void Release();
+  /// See HttpReply::Reserve.
+  bool ReserveAnswer(size_t bytes);
   size_t pending() const { return pending_.size() + writing_.size() - written_; }
 
  private:
@@ -110,13 +112,14 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   std::weak_ptr<HttpReply> reply_;
   std::string origin_;
   bool http10_ = false, keep_alive_ = true, chunked_ = false;
-  bool complete_ = false;  // all of its answer is in pending_
-  size_t reserved_ = 0;    // of shared_->bodies_bytes
-  uint64_t owner_ = 0;     // of them; see HttpAdmit
-  std::string pending_;    // to be sent after writing_
-  std::string writing_;    // being sent
-  size_t written_ = 0;     // of writing_
-  size_t progress_ = 0;    // of them at progress_ns_
+  bool complete_ = false;    // all of its answer is in pending_
+  size_t reserved_ = 0;      // of shared_->bodies_bytes
+  uint64_t owner_ = 0;       // of them; see HttpAdmit
+  std::string pending_;      // to be sent after writing_
+  size_t most_pending_ = 0;  // of a stream, until what is pending is within its bound
+  std::string writing_;      // being sent
+  size_t written_ = 0;       // of writing_
+  size_t progress_ = 0;      // of them at progress_ns_
   bool write_under_way_ = false;
   int64_t progress_ns_ = 0;  // when the reader had taken enough last, or the write began
 };

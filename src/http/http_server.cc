@@ -204,6 +204,7 @@ void HttpServer::Core::Accepted(HttpSocket socket, std::string peer) {
   socket.non_blocking(true, error);
   if (shared.counters.connections >= shared.limits.connections) {
     ++shared.counters.refused;
+    ++shared.counters.refused_by_status[503];
     const std::string body =
         ErrorBody("too many connections are open; try again later", "server_error");
     const std::string text = HeadText(503, {{"Content-Type", "application/json"},

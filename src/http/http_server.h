@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -47,6 +48,7 @@ struct HttpCounters {
   int64_t timeouts = 0;      ///< slow headers and bodies
   int64_t slow_readers = 0;  ///< cut off
   int64_t bytes_in = 0, bytes_out = 0;
+  std::map<int, int64_t> refused_by_status;  ///< answers of 400 and more that no handler made
 };
 
 class HttpConnection;
@@ -66,6 +68,9 @@ class HttpReply {
   void End();
   /// The handler has let go of the request's body: others may use its room. Answering says so too.
   void BodyTaken();
+  /// Of the room for bodies and large answers, so much is for this answer from now on, until it is
+  /// sent. False if there is not, or one client would have too much of it.
+  bool Reserve(size_t bytes);
 
   /// `gone` is called once if the client goes away, or is cut off, before the answer is complete.
   void OnGone(std::function<void()> gone);

@@ -558,6 +558,22 @@ TEST_F(Http, AWriteThatIsLargerThanTheBoundReachesAReaderThatReads) {
   EXPECT_GT(client.ReadUntil("\r\n0\r\n\r\n").size(), 5'000'000u);
 }
 
+TEST_F(Http, WhatFollowsALargeWriteDoesNotCutItsReaderOff) {
+  HttpOptions options;
+  options.limits.pending_bytes = 1000;
+  Start(options);
+  Client client(server_->port());
+  client.Send("GET /stream HTTP/1.1\r\nHost: x\r\n\r\n");
+  WaitFor([&] { return Waiting() == 1; });
+  On([&] {
+    waiting_[0]->Write(std::string(5'000'000, 'x'));
+    for (int i = 0; i < 9; ++i) waiting_[0]->Write(std::string(100, 'y'));
+  });
+  On([&] { waiting_[0]->End(); });
+  EXPECT_GT(client.ReadUntil("\r\n0\r\n\r\n").size(), 5'000'900u);
+  EXPECT_EQ(Counters().slow_readers, 0);
+}
+
 TEST_F(Http, AHeadRequestForAStreamEndsWithItsHead) {
   Start();
   Client client(server_->port());
@@ -577,6 +593,15 @@ TEST_F(Http, PagesOfAllowedOriginsMayCallAndOthersMayNot) {
   EXPECT_EQ(StatusOf(yes), 204);
   EXPECT_NE(yes.find("Access-Control-Allow-Origin: https://a.example\r\n"), std::string::npos);
   EXPECT_EQ(no.find("Access-Control-Allow-Origin"), std::string::npos);
+  const std::string own = Once(ask + "https://a.example\r\nAccess-Control-Request-Headers: " +
+                               "authorization,x-stainless-os\r\n\r\n");
+  EXPECT_NE(own.find("Access-Control-Allow-Headers: authorization,x-stainless-os\r\n"),
+            std::string::npos);
+  // Also what never reaches a handler.
+  const std::string bad =
+      Once("GET /echo HTTP/1.1\r\nHost: x\r\nOrigin: https://a.example\r\nExpect: x\r\n\r\n");
+  EXPECT_EQ(StatusOf(bad), 417);
+  EXPECT_NE(bad.find("Access-Control-Allow-Origin: https://a.example\r\n"), std::string::npos);
   const std::string get =
       Once("GET /echo HTTP/1.1\r\nHost: x\r\nOrigin: https://a.example\r\n\r\n");
   EXPECT_NE(get.find("Access-Control-Allow-Origin: https://a.example\r\n"), std::string::npos);
