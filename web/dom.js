@@ -21,7 +21,7 @@ export function setText(node, text) {
 
 /** Shows a modal dialog. True if its first button closed it. */
 export function ask(dialog) {
-  dialog.returnValue = "";  // what an earlier answer left would stay when Escape closes it
+  dialog.returnValue = "";  // in some browsers an earlier answer stays when Escape closes it
   dialog.showModal();
   return new Promise((done) => dialog.addEventListener("close", () => done(dialog.returnValue === "ok"), {once: true}));
 }

@@ -457,6 +457,8 @@ class Page(unittest.TestCase):
         self.sure()
         b.wait("asked.length === 5")
         self.assertEqual(self.messages(), ["q1", ""])
+        b.eval("send({prompt_progress: {processed: 1, total: 2}})")
+        b.wait("!!document.querySelector('progress')")
         b.click("#stop")
         self.idle()
         self.assertEqual((self.messages(), self.kept()), (["q1", "a1", "q2", "a2"], before))
@@ -493,6 +495,13 @@ class Page(unittest.TestCase):
         self.sure()
         b.wait("document.querySelectorAll('#list li').length === 0")
         self.assertEqual((self.messages(), self.kept(), self.focus()), ([], [], "text"))
+        self.talk("q4", "a4")
+        b.click("#list [aria-label^=Delete]")
+        b.wait("document.getElementById('sure').open")
+        b.press("Escape")  # is not the answer before
+        b.wait("!document.getElementById('sure').open")
+        b.eval("new Promise((done) => setTimeout(done, 100))")
+        self.assertEqual(self.kept(), ["q4,a4"])
 
     def test_an_answer_that_is_not_whole_says_so(self):
         b = self.browser
@@ -523,9 +532,9 @@ class Page(unittest.TestCase):
         self.settings(max_tokens=3900)
         self.ask("Why is the sky blue?")
         b.wait("document.querySelector('.message.assistant .body:not(.thoughts)')?.innerText.length > 5")
-        # As when it stays in the memory of the browser, to come back.
-        b.eval("window.dispatchEvent(new PageTransitionEvent('pagehide', {persisted: true}))")
-        self.assertIn("Why is the sky blue?,", self.kept()[0])
+        # As when it stays in the memory of the browser, to come back. Otherwise nothing runs after that.
+        kept = b.eval("(window.dispatchEvent(new PageTransitionEvent('pagehide', {persisted: true})), JSON.stringify({...localStorage}))")
+        self.assertIn("assistant", kept)
         self.idle()
         self.server.wait_idle()
         self.assertEqual(b.eval("document.querySelector('.message.assistant .note').innerText"), "stopped")
@@ -679,7 +688,7 @@ class Page(unittest.TestCase):
         self.open()
         self.ask("q")
         b.wait("asked.length === 1")
-        code = "'```py\\n' + 'x = 1; '.repeat(100) + '\\n```\\n| a | b |\\n|---|---|\\n| 1,000,000.00 | ' + 'words '.repeat(100) + '|'"
+        code = "'```py\\n' + 'x = 1; '.repeat(100) + '\\n```\\n| a | b |\\n|---|---|\\n| 1,000,000.00 | ' + 'x'.repeat(500) + '|'"
         b.eval(f"(send({{choices: [{{delta: {{reasoning_content: {code}}}}}]}}), say({code}), end())")
         self.idle()
         b.eval("document.querySelector('.message.assistant details').open = true")
@@ -821,7 +830,7 @@ class Page(unittest.TestCase):
 
     def test_the_dashboard_shows_who_is_served_and_every_block(self):
         b = self.browser
-        b.size(1200, 900)
+        b.size(1200, 1250)
         for i in range(6):
             self.server.complete(f"{'a common beginning of some length ' * 8} and {i}", 30)
         streams = [self.server.stream(PLAIN, {"prompt": f"{'a common beginning of some length ' * 8} and {i}",
