@@ -291,6 +291,29 @@ TEST_F(BadFiles, AnArrayOfAnotherTypeIsRefused) {
   EXPECT_FALSE(Works(bytes));
 }
 
+TEST_F(BadFiles, ATensorThatNobodyReadsAndThatMattersIsRefusedInAnyLayer) {
+  const std::string good = ReadFile("qwen2.gguf");
+  const size_t header = FieldFinder(good).header_bytes();
+  ASSERT_TRUE(Works(good));
+  // A bias that may be left out gets the name of one that may not be there.
+  const std::string from = "blk.1.attn_q.bias";
+  for (const std::string to : {"blk.1.ffn_up.bias", "blk.1.attn_output.bias", "blk.1.ffn_down.bias",
+                               "blk.1.attn_norm.bias", "blk.1.attn_sinks.weight", "output.bias"}) {
+    std::string file = good.substr(0, header);
+    const size_t at = file.find(from);
+    ASSERT_NE(at, std::string::npos);
+    const uint64_t length = to.size();
+    std::memcpy(file.data() + at - 8, &length, 8);
+    file.replace(at, from.size(), to);
+    file.resize((file.size() + 31) / 32 * 32, '\0');
+    EXPECT_FALSE(Works(file + good.substr((header + 31) / 32 * 32))) << to;
+    const auto opened = OpenModel(path_);
+    ASSERT_FALSE(opened.ok());
+    EXPECT_NE(opened.error().message.find("tensor " + to + ":"), std::string::npos)
+        << opened.error().message;
+  }
+}
+
 TEST_F(BadFiles, Version2WorksAndOthersAreNamed) {
   std::string copy = ReadFile("llama.gguf");
   copy[4] = 2;

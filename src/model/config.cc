@@ -263,15 +263,23 @@ class ConfigReader {
                          Key(name), *cap);
       }
     }
-    for (const char* suffix : {"attn_output.bias", "ffn_gate.bias", "ffn_up.bias", "ffn_down.bias",
-                               "attn_norm.bias", "ffn_norm.bias", "attn_sinks.weight"}) {
-      if (file_.FindTensor(fmt::format("blk.0.{}", suffix)) != nullptr) {
+    for (const GgufTensor& t : file_.tensors()) {
+      if (ChangesWhatIsComputed(t.name)) {
         return MakeError(ErrorCode::kUnsupported,
-                         "{}: tensor blk.0.{}: this bias or feature is not supported", file_.path(),
-                         suffix);
+                         "{}: tensor {}: this bias or feature is not supported", file_.path(),
+                         t.name);
       }
     }
     return {};
+  }
+
+  /// Whether a model with such a tensor is another one without it: a bias that nobody adds, in
+  /// whatever layer, or attention sinks.
+  static bool ChangesWhatIsComputed(std::string_view tensor) {
+    for (const std::string_view used : {"attn_q.bias", "attn_k.bias", "attn_v.bias"}) {
+      if (tensor.ends_with(used)) return false;
+    }
+    return tensor.ends_with(".bias") || tensor.ends_with(".attn_sinks.weight");
   }
 
   Status CheckTensors() {
