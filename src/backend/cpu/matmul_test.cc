@@ -228,6 +228,72 @@ TEST(MatMul, RowsThatThreadsTakeForThemselvesKeepTheirBits) {
   }
 }
 
+/// More rows than one block of a tile kernel has (kMostTileRows), and than two.
+constexpr int32_t kRowsBeyondABlock[] = {513, 1040};
+
+TEST(MatMul, RowsOfEveryBlockHaveTheBitsTheyHaveInSmallCalls) {
+  std::vector<NamedKernels> all = AllKernels();
+  // Plain C++ of every arithmetic, whatever this machine has.
+  all.push_back({"pairs", &scalar::kMatMulPairs, &scalar::kMatMulPairs});
+  all.push_back({"tiles", &scalar::kMatMulTiles, &scalar::kMatMulTiles});
+  for (const DType dtype : {DType::kBF16, DType::kQ4_0, DType::kQ6_K}) {
+    const Problem p = MakeProblem(dtype, 18, 256, 29);
+    for (const int32_t rows : kRowsBeyondABlock) {
+      const auto x = RandomRows(rows, 256, static_cast<uint32_t>(rows));
+      std::vector<float> expected;
+      const MatMulKernels* twin = nullptr;
+      for (const NamedKernels& kernels : all) {
+        if (twin != kernels.twin) {
+          twin = kernels.twin;
+          expected = Multiply(*twin, 1, p, x, 256, rows, 16);
+        }
+        // Threads that share rows have fewer each: so that the most are one thread's.
+        const int threads = kernels.one_thread || rows > 1000 ? 1 : 2;
+        ExpectSameBits(Multiply(*kernels.kernels, threads, p, x, 256, rows), expected,
+                       fmt::format("{} {} rows={}", kernels.name, NameOf(dtype), rows));
+      }
+    }
+  }
+}
+
+TEST(MatMul, RowsNeedNotBeAligned) {
+  constexpr int32_t kRows = 21;
+  constexpr int64_t kInputs = 256, kOutputs = 35;
+  const auto x = RandomRows(kRows, kInputs, 30);
+  std::vector<float> off = {0};  // the same one float further on
+  off.insert(off.end(), x.begin(), x.end());
+  for (const NamedKernels& kernels : AllKernels()) {
+    for (const DType dtype : kFormats) {
+      const Problem p = MakeProblem(dtype, kOutputs, kInputs, 31);
+      ThreadPool pool(1, false);
+      CpuMatMul mm(kernels.kernels, &pool);
+      ASSERT_TRUE(mm.ReserveScratch(kRows, kInputs).ok());
+      const Result<Matrix> m = mm.Pack(p.view());
+      ASSERT_TRUE(m.ok());
+      std::vector<float> got(1 + kRows * kOutputs);
+      const MatMulOutput o{&*m, nullptr, got.data() + 1, kOutputs, false};
+      OpCounters counters;
+      mm.Run(off.data() + 1, kInputs, kRows, {&o, 1}, counters);
+      got.erase(got.begin());
+      ExpectSameBits(got, Multiply(*kernels.kernels, 1, p, x, kInputs, kRows),
+                     fmt::format("{} {}", kernels.name, NameOf(dtype)));
+    }
+  }
+}
+
+TEST(MatMul, PackedWeightsTakeAtMostAFewHundredthsMoreThanTheFile) {
+  ThreadPool pool(1, false);
+  const CpuMatMul mm(&scalar::kMatMul, &pool);
+  for (const DType dtype : {DType::kQ4_0, DType::kQ4_1, DType::kQ4_K, DType::kQ5_K, DType::kQ6_K,
+                            DType::kQ8_0, DType::kBF16, DType::kF16}) {
+    const TensorView view{dtype, 2048, 2048, nullptr};
+    const Result<size_t> packed = mm.PackedBytes(dtype, view.rows, view.cols);
+    ASSERT_TRUE(packed.ok());
+    EXPECT_LE(static_cast<double>(*packed), 1.05 * static_cast<double>(view.bytes()))
+        << NameOf(dtype);
+  }
+}
+
 TEST(MatMul, AddsBiasAndResidual) {
   for (const NamedKernels& kernels : AllKernels()) {
     for (const DType dtype : {DType::kF32, DType::kQ4_1, DType::kQ8_0}) {
@@ -453,6 +519,19 @@ TEST(FastMatMul, ManyRowsOfManyPanelsHaveTheBitsOfTheScalarKernels) {
         ExpectSameBits(FastMultiply(all[i], 2, p, x, 1056, rows), expected,
                        fmt::format("{} {} rows={}", all[i].name, NameOf(dtype), rows));
       }
+    }
+  }
+}
+
+TEST(FastMatMul, RowsOfEveryBlockHaveTheBitsTheyHaveInSmallCalls) {
+  const std::vector<NamedKernels> all = AllFastKernels();
+  const Problem p = MakeProblem(DType::kQ4_0, 35, 288, 29);
+  for (const int32_t rows : kRowsBeyondABlock) {
+    const auto x = RandomRows(rows, 288, static_cast<uint32_t>(rows));
+    const auto expected = FastMultiply(all[0], 1, p, x, 288, rows, 16);
+    for (const NamedKernels& kernels : all) {
+      ExpectSameBits(FastMultiply(kernels, 2, p, x, 288, rows), expected,
+                     fmt::format("{} rows={}", kernels.name, rows));
     }
   }
 }
