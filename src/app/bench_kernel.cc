@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
+#include <span>
 
 #include "base/aligned_buffer.h"
 #include "base/clock.h"
@@ -35,9 +36,14 @@ class Bench {
     const int64_t longest = *std::max_element(o_.contexts.begin(), o_.contexts.end()) + kChunk;
     KV_RETURN_IF_ERROR(backend_->ReserveScratch(std::max(most, kChunk), o_.inputs, o_.heads,
                                                 o_.head_dim, longest));
-    x_.assign(static_cast<size_t>(most) * o_.inputs, 0.5f);
-    y_.assign(static_cast<size_t>(most) * o_.outputs, 0.5f);
+    const int32_t most_head = *std::max_element(o_.head_rows.begin(), o_.head_rows.end());
+    x_.assign(static_cast<size_t>(std::max(most, most_head)) * o_.inputs, 0.5f);
+    y_.assign(static_cast<size_t>(std::max(most * o_.outputs, most_head * HeadOutputs())), 0.5f);
     for (const DType format : o_.formats) KV_RETURN_IF_ERROR(MatMul(format));
+    for (const DType format : o_.head_formats) {
+      if (std::find(o_.formats.begin(), o_.formats.end(), format) != o_.formats.end())
+        KV_RETURN_IF_ERROR(Head(format));
+    }
     for (const KvDType dtype : o_.kv_dtypes) {
       for (const int32_t context : o_.contexts) KV_RETURN_IF_ERROR(Attention(dtype, context));
     }
@@ -49,6 +55,9 @@ class Bench {
  private:
   static constexpr int32_t kChunk = 512;  // rows of a prefill step
   static constexpr int32_t kSequences = 8;
+
+  /// The vocabulary, as far as its matrix stays within 2 GiB of bf16.
+  int64_t HeadOutputs() const { return std::min(o_.vocab, (int64_t{1} << 30) / o_.inputs); }
 
   /// Seconds of the fastest of several runs.
   template <typename F>
@@ -77,29 +86,58 @@ class Bench {
                          .limit_pct = 100 * least / seconds});
   }
 
-  Status MatMul(DType format) {
-    TensorView view{.dtype = format, .rows = o_.outputs, .cols = o_.inputs};
+  Result<Matrix> MakeWeights(DType format, int64_t outputs) {
+    TensorView view{.dtype = format, .rows = outputs, .cols = o_.inputs};
     const std::vector<uint8_t> bytes(view.bytes(), kByte);
     view.data = bytes.data();
+    return backend_->Pack(view);
+  }
+
+  /// Products with each of the matrices in turn.
+  void Products(const char* op, const std::vector<Matrix>& weights, std::span<const int32_t> rows) {
+    const int64_t outputs = weights[0].rows;
+    for (const int32_t count : rows) {
+      size_t next = 0;
+      const double seconds = Best([&] {
+        const MatMulOutput output{&weights[next++ % weights.size()], nullptr, y_.data(), outputs,
+                                  false};
+        backend_->MatMul(x_.data(), o_.inputs, count, {&output, 1});
+      });
+      const double operations =
+          2.0 * count * static_cast<double>(o_.inputs) * static_cast<double>(outputs);
+      Add(op, std::string(NameOf(weights[0].source)), count, seconds, operations,
+          out_.peak.Products(weights[0].source, o_.fast), static_cast<double>(weights[0].bytes()));
+    }
+  }
+
+  Status MatMul(DType format) {
     // Several matrices in turn, more than the caches hold: in a model each is read once a token.
     constexpr size_t kBeyondCaches = size_t{256} << 20, kMostMatrices = 128;
     std::vector<Matrix> weights;
     do {
-      KV_ASSIGN(Matrix m, backend_->Pack(view));
+      KV_ASSIGN(Matrix m, MakeWeights(format, o_.outputs));
       weights.push_back(std::move(m));
     } while (weights.size() < kMostMatrices && weights.size() * weights[0].bytes() < kBeyondCaches);
-    const double peak = out_.peak.Products(format, o_.fast);
+    Products("matmul", weights, o_.rows);
+    return {};
+  }
+
+  /// The head is larger than caches by itself.
+  Status Head(DType format) {
+    std::vector<Matrix> head;
+    KV_ASSIGN(Matrix m, MakeWeights(format, HeadOutputs()));
+    head.push_back(std::move(m));
+    Products("head", head, o_.head_rows);
     for (const int32_t rows : o_.rows) {
-      size_t next = 0;
-      const double seconds = Best([&] {
-        const MatMulOutput output{&weights[next++ % weights.size()], nullptr, y_.data(), o_.outputs,
-                                  false};
-        backend_->MatMul(x_.data(), o_.inputs, rows, {&output, 1});
-      });
-      const double operations =
-          2.0 * rows * static_cast<double>(o_.inputs) * static_cast<double>(o_.outputs);
-      Add("matmul", std::string(NameOf(format)), rows, seconds, operations, peak,
-          static_cast<double>(weights[0].bytes()));
+      // Far from one another, as tokens of a text are in the table.
+      std::vector<int32_t> tokens(static_cast<size_t>(rows));
+      for (size_t i = 0; i < tokens.size(); ++i)
+        tokens[i] = static_cast<int32_t>(i * 7919 % static_cast<size_t>(head[0].rows));
+      std::vector<float> out(tokens.size() * static_cast<size_t>(o_.inputs));
+      const double row_bytes =
+          static_cast<double>(head[0].bytes()) / static_cast<double>(head[0].rows);
+      Add("embedding", std::string(NameOf(format)), rows,
+          Best([&] { backend_->Embed(head[0], tokens, 1, out.data()); }), 0, 0, rows * row_bytes);
     }
     return {};
   }

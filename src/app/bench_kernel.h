@@ -17,6 +17,11 @@ struct KernelBenchOptions {
   std::vector<int32_t> rows = {1, 8, 32, 128, 512, 2048};
   std::vector<DType> formats = {DType::kQ4_0, DType::kQ4_1, DType::kQ4_K, DType::kQ5_K,
                                 DType::kQ6_K, DType::kQ8_0, DType::kBF16, DType::kF16};
+  /// The output head and, as its transpose, the embedding: so many tokens, in those of `formats`
+  /// that files have for it.
+  int64_t vocab = 128'256;
+  std::vector<int32_t> head_rows = {1, 8, 32};
+  std::vector<DType> head_formats = {DType::kQ6_K, DType::kQ8_0, DType::kBF16};
   std::vector<KvDType> kv_dtypes = {KvDType::kBF16, KvDType::kF16, KvDType::kInt8};
   std::vector<int32_t> contexts = {512, 8192};
   int32_t heads = 32, kv_heads = 8, head_dim = 64;  ///< the 1B shape
