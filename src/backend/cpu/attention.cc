@@ -25,6 +25,13 @@ size_t WorkerBytes(int32_t padded) {
   return kSplitScratchBytes + (1 + kMostTogether) * (SplitQueryBytes(padded) + StateBytes(padded));
 }
 
+/// The kernel of a set for such a cache.
+const SplitKernel& KernelFor(const AttentionKernels& kernels, const KvLayout& layout) {
+  const auto type = static_cast<size_t>(layout.dtype);
+  const bool fits = layout.dtype != KvDType::kInt8 || layout.head_dim_padded <= kMostInt8Channels;
+  return fits && kernels.of[type].split != nullptr ? kernels.of[type] : kFloatAttention.of[type];
+}
+
 size_t SplitsOf(int64_t tokens) { return DivUp(static_cast<size_t>(tokens), kSplit); }
 
 }  // namespace
@@ -263,10 +270,9 @@ void CpuAttention::Run(const AttentionArgs& args, OpCounters& counters) {
   CHECK_EQ(args.heads % l.kv_heads, 0);
   const AttentionWork& work = WorkOf(args);
   counters += work.counts();
-  const auto type = static_cast<size_t>(l.dtype);
-  const AttentionKernels& kernels = kernels_->of[type].split ? *kernels_ : kFloatAttention;
   const Call call{
-      &args, &l, l.window_of(args.layer), l.group_of(args.layer), &kernels.of[type], work.rows()};
+      &args,      &l, l.window_of(args.layer), l.group_of(args.layer), &KernelFor(*kernels_, l),
+      work.rows()};
   if (!work.shared().items.empty()) RunPhase(call, work.shared());
   if (!work.own().items.empty()) RunPhase(call, work.own());
 }

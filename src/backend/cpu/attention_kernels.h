@@ -69,7 +69,7 @@ constexpr size_t Int8QueryBytes(int32_t head_dim_padded) {
   return static_cast<size_t>((head_dim_padded + 63) / 64) * kSplitRows * 64;
 }
 
-/// By KvDType; null where kFloatAttention's is to be used.
+/// By KvDType; null where kFloatAttention's is to be used. (See kMostInt8Channels, too.)
 struct AttentionKernels {
   SplitKernel of[4];
 };
@@ -124,6 +124,12 @@ inline constexpr float kRaise = 8.0f;
 
 /// int8: the largest 16-bit integers that a query and a weight become.
 inline constexpr float kInt8Query = 32767.0f, kInt8Weight = 65535.0f;
+
+/// int8: the channels whose products a sum of 32 bits surely holds, also that of the queries' high
+/// bytes alone. Wider heads are computed by kFloatAttention on every instruction set.
+inline constexpr int32_t kMostInt8Channels = 512;
+static_assert(int64_t{kMostInt8Channels} * 127 * 32768 <= INT32_MAX);
+static_assert(int64_t{kStepTokens} * 127 * 65535 <= INT32_MAX);
 
 /// 2^t = 2^floor(t) (1 + r (kPow2a + r (kPow2b + r kPow2c))), r = t - floor(t)
 /// rounded down: relative error at

@@ -6,6 +6,8 @@
 #include <random>
 #include <vector>
 
+#include "backend/cpu/attention.h"
+#include "backend/cpu/attention_kernels.h"
 #include "backend/cpu/cpu_backend.h"
 #include "base/aligned_buffer.h"
 #include "kv/manager.h"
@@ -57,8 +59,13 @@ class Cache {
     const BatchSlice slice{0, rows, from};
     const TableView table = sequence_.tables[0].view();
     const Batch batch{tokens, positions, {&slice, 1}, {&table, 1}};
-    std::vector<float> q_rows(q.begin() + int64_t{from} * q_dim, q.begin() + int64_t{to} * q_dim);
-    std::vector<float> k_rows(k.begin() + int64_t{from} * kv_dim, k.begin() + int64_t{to} * kv_dim);
+    const auto rows_of = [&](const std::vector<float>& all, int32_t dim) {
+      std::vector<float> some(static_cast<size_t>(off_));
+      some.insert(some.end(), all.begin() + int64_t{from} * dim, all.begin() + int64_t{to} * dim);
+      return some;
+    };
+    std::vector<float> q_rows = rows_of(q, q_dim), k_rows = rows_of(k, kv_dim),
+                       v_rows = rows_of(v, kv_dim);
     const std::vector<float> cos(static_cast<size_t>(rows), 1.0f),
         sin(static_cast<size_t>(rows), 0.0f);
     backend_->RopeAppend({.batch = &batch,
@@ -66,24 +73,52 @@ class Cache {
                           .heads = shape_.heads,
                           .kv_heads = shape_.kv_heads,
                           .head_dim = shape_.head_dim,
-                          .q = q_rows.data(),
-                          .k = k_rows.data(),
-                          .v = v.data() + int64_t{from} * kv_dim,
+                          .q = q_rows.data() + off_,
+                          .k = k_rows.data() + off_,
+                          .v = v_rows.data() + off_,
                           .q_stride = q_dim,
                           .kv_stride = kv_dim,
                           .cos = cos.data(),
                           .sin = sin.data(),
                           .rope_dims = 2});
-    std::vector<float> out(static_cast<size_t>(rows) * q_dim, 0.0f);
+    std::vector<float> out(static_cast<size_t>(off_ + rows * q_dim), 0.0f);
     backend_->Attention({.batch = &batch,
                          .kv = &storage_,
                          .heads = shape_.heads,
-                         .q = q_rows.data(),
-                         .out = out.data(),
+                         .q = q_rows.data() + off_,
+                         .out = out.data() + off_,
                          .q_stride = q_dim,
                          .out_stride = q_dim,
                          .first_wanted = &first_wanted});
     manager_.Advance(sequence_, to);
+    out.erase(out.begin(), out.begin() + off_);
+    return out;
+  }
+
+  /// From now on rows of q, k, v and results lie so many floats behind where a vector begins.
+  void LieOffBy(int32_t floats) { off_ = floats; }
+
+  /// The attention of q's row at the last position of `tokens` by kernels that this machine need
+  /// not be one for.
+  std::vector<float> LastRowBy(const AttentionKernels& kernels, const std::vector<float>& q,
+                               int32_t tokens) {
+    const int32_t q_dim = shape_.heads * shape_.head_dim, token = 0, position = tokens - 1;
+    const BatchSlice slice{0, 1, position};
+    const TableView table = sequence_.tables[0].view();
+    const Batch batch{{&token, 1}, {&position, 1}, {&slice, 1}, {&table, 1}};
+    ThreadPool pool(1, false);
+    CpuAttention attention(&kernels, &scalar::kVector, &pool);
+    EXPECT_TRUE(attention.ReserveScratch(shape_.head_dim, tokens).ok());
+    std::vector<float> out(static_cast<size_t>(q_dim));
+    OpCounters counters;
+    attention.Run({.batch = &batch,
+                   .kv = &storage_,
+                   .heads = shape_.heads,
+                   .q = q.data() + int64_t{position} * q_dim,
+                   .out = out.data(),
+                   .q_stride = q_dim,
+                   .out_stride = q_dim},
+                  counters);
     return out;
   }
 
@@ -171,6 +206,7 @@ class Cache {
   AlignedBuffer memory_;
   KvStorage storage_;
   uint64_t forward_ = 0;
+  int32_t off_ = 0;
 };
 
 std::vector<float> Random(size_t n, uint32_t seed, float scale) {
@@ -245,6 +281,7 @@ const std::vector<Shape>& Shapes() {
       out.push_back({4, 4, 8, 5, dtype, 16});
       out.push_back({4, 1, 256, 100, dtype, 16});
       out.push_back({2, 1, 34, 0, dtype, 32});
+      out.push_back({8, 1, 96, 0, dtype, 32});
     }
     return out;
   }();
@@ -438,6 +475,45 @@ TEST(Attention, SinksAndOutlierChannelsKeepTheirAccuracy) {
       EXPECT_LE(Nmse(cache.InChunks(in.q, in.k, in.v, kTokens, kTokens), expected), 5e-5)
           << NameOf(dtype) << " " << NameOf(isa);
     }
+  }
+}
+
+TEST(Attention, RowsNeedNotBeAligned) {
+  constexpr int32_t kTokens = 70;
+  for (const Shape& s : Shapes()) {
+    const Inputs in(s, kTokens);
+    for (const Isa isa : AvailableIsas()) {
+      Cache aligned(s, isa, 2, kTokens), off(s, isa, 2, kTokens);
+      off.LieOffBy(1);
+      EXPECT_TRUE(Same(off.InChunks(in.q, in.k, in.v, kTokens, 50),
+                       aligned.InChunks(in.q, in.k, in.v, kTokens, 50)))
+          << Describe(s) << " " << NameOf(isa);
+    }
+  }
+}
+
+TEST(Attention, Int8HeadsOfAnyWidthHaveSumsThatFit) {
+  constexpr int32_t kTokens = 20;
+  for (const int32_t head_dim : {512, 528, 1024}) {
+    const Shape s{2, 1, head_dim, 0, KvDType::kInt8, 16};
+    Inputs in(s, kTokens);
+    // Keys and queries whose channels are all alike: every integer is the largest there is.
+    const auto d = static_cast<size_t>(head_dim);
+    for (size_t i = 0; i < in.q.size(); ++i) in.q[i] = 1.0f / static_cast<float>(head_dim);
+    for (size_t i = 0; i < in.k.size(); ++i) in.k[i] = in.k[i / d * d];
+    const std::vector<float> expected = Reference(s, in.q, in.k, in.v, kTokens);
+    for (const Isa isa : AvailableIsas()) {
+      Cache cache(s, isa, 2, kTokens);
+      EXPECT_LE(Nmse(cache.InChunks(in.q, in.k, in.v, kTokens, kTokens), expected), 1e-5)
+          << head_dim << " " << NameOf(isa);
+    }
+    // The arithmetic of AVX-512 and AMX, where there is neither.
+    Cache cache(s, Isa::kScalar, 1, kTokens);
+    cache.InChunks(in.q, in.k, in.v, kTokens, kTokens);
+    EXPECT_LE(Nmse(cache.LastRowBy(scalar::kTileAttention, in.q, kTokens),
+                   {expected.end() - 2 * head_dim, expected.end()}),
+              1e-5)
+        << head_dim;
   }
 }
 
