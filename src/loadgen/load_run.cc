@@ -100,7 +100,7 @@ class Run {
       next_ = sessions_.size();
     }
     client_.Run();
-    result_.duration_s = SecondsBetween(start_ns_, SteadyClock().NowNs());
+    result_.duration_s = Duration();
     return std::move(result_);
   }
 
@@ -110,6 +110,13 @@ class Run {
     int64_t prompt_tokens = 0;
   };
   double Now() const { return SecondsBetween(start_ns_, SteadyClock().NowNs()); }
+  /// Until the last answer: what is waited for afterwards is nothing that the server does.
+  double Duration() const {
+    if (result_.interrupted) return Now();
+    double last = 0;
+    for (const LoadRecord& r : result_.records) last = std::max(last, r.end_s);
+    return last;
+  }
 
   Status FindModel() {
     Status status;
@@ -353,26 +360,19 @@ class Run {
   }
 
   void Turn(Session* s) {
-    ++open_;
     AddUser(s, PromptOfSession(*s));
     Send(*s, [this, s](Stream* stream) {
-      --open_;
       const bool ok = stream->record.ok;
       result_.records.push_back(std::move(stream->record));
       progress_(result_.records.size(), all_);
       AddAnswer(s, stream->text);
       if (ok && ++s->turn < o_.turns && s->pieces.empty()) {
-        ++open_;  // it is not over
-        return client_.After(o_.think_s, [this, s] {
-          --open_;
-          Turn(s);
-        });
+        return client_.After(o_.think_s, [this, s] { Turn(s); });
       }
       s->messages = Json();
       std::string().swap(s->text);
       if (o_.concurrency > 0 && o_.trace.empty()) NextSession();
-      if (open_ == 0 && result_.records.size() >= sessions_.size() && next_ >= sessions_.size())
-        over_ = true;
+      over_ = ++ended_ == sessions_.size();
     });
   }
 
@@ -393,7 +393,7 @@ class Run {
   Calibration calibration_;
   std::vector<Session> sessions_;
   size_t next_ = 0, all_ = 0;
-  int64_t open_ = 0;
+  size_t ended_ = 0;  // sessions
   bool over_ = false;
   int64_t start_ns_ = SteadyClock().NowNs();
   LoadResult result_;

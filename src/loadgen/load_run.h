@@ -39,7 +39,7 @@ struct LoadgenOptions {
 struct LoadResult {
   std::string model;
   std::vector<LoadRecord> records;
-  double duration_s = 0;
+  double duration_s = 0;  ///< from the first request to the end of the last answer
   bool interrupted = false;
 };
 

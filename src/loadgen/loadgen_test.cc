@@ -243,6 +243,16 @@ TEST(LoadRun, PromptsHaveTheLengthInTokensThatWasAskedFor) {
   EXPECT_EQ(seen, 100);
 }
 
+TEST(LoadRun, ARunEndsWithItsLastAnswer) {
+  const CannedServer server([&](const std::string& request) {
+    return request.rfind("GET", 0) == 0 ? Models() : Answer(1, WordsIn(request));
+  });
+  const auto result = RunAgainst(server, {.requests = 3, .prompt_tokens = 50, .output_tokens = 1});
+  ASSERT_TRUE(result.ok()) << result.error().message;
+  ASSERT_EQ(result->records.size(), 3u);
+  EXPECT_EQ(result->duration_s, result->records.back().end_s);
+}
+
 TEST(LoadRun, EachTurnHasTheHistoryAndTheServersOwnAnswers) {
   std::vector<size_t> messages;
   const CannedServer server([&](const std::string& request) {
