@@ -46,7 +46,8 @@ class Bodies : public ::testing::Test {
     return std::get<CompletionRequest>(std::move(parsed));
   }
   /// The first choice of the whole answer to the first prompt, from an engine of its own.
-  Json FirstChoice(const CompletionRequest& request) {
+  Json FirstChoice(const CompletionRequest& request) { return WholeAnswer(request)["choices"][0]; }
+  Json WholeAnswer(const CompletionRequest& request) {
     AnswerBuilder answer(&request, &model_->tokenizer());
     const auto engine = model_->MakeEngine();
     EXPECT_TRUE(engine->Submit(request.requests[0]).ok());
@@ -54,7 +55,7 @@ class Bodies : public ::testing::Test {
     while (engine->Step(&happened)) {
     }
     for (Event& e : happened) answer.Add(0, std::move(e));
-    return answer.Body({"id", "m", 1})["choices"][0];
+    return answer.Body({"id", "m", 1});
   }
   std::unique_ptr<LoadedModel> model_ = Tiny();
 };
@@ -85,7 +86,7 @@ TEST_F(Bodies, EveryFieldArrivesWhereItBelongs) {
   EXPECT_EQ(q.sampling.logprobs, 3);
   EXPECT_EQ(q.sampling.min_tokens, 2);
   EXPECT_TRUE(q.sampling.ignore_eos);
-  EXPECT_EQ(q.priority, 9);
+  EXPECT_EQ(q.priority, -9);  // a body's lowest goes first, the engine's highest
   EXPECT_DOUBLE_EQ(q.deadline_s, 2.5);
   EXPECT_TRUE(r.stream && r.include_usage && r.return_progress && r.report && r.logprobs);
   EXPECT_EQ(r.unknown_fields, std::vector<std::string>{"what"});
@@ -301,6 +302,101 @@ TEST_F(Bodies, AStreamPutTogetherIsTheWholeAnswer) {
     }
     EXPECT_NE(events.find(JsonLine(whole["usage"])), std::string::npos) << events;
   }
+}
+
+/// The chunks of a stream of the first prompt's events, from an engine of its own.
+std::vector<Json> ChunksOf(LoadedModel& model, const CompletionRequest& request) {
+  CompletionStream stream(&request, &model.tokenizer(), {"id", "m", 1});
+  std::string events = stream.Begin();
+  const auto engine = model.MakeEngine();
+  EXPECT_TRUE(engine->Submit(request.requests[0]).ok());
+  std::vector<Event> happened;
+  while (engine->Step(&happened)) {
+  }
+  for (Event& e : happened) events += stream.Add(0, std::move(e), 5);
+  std::vector<Json> chunks;
+  for (size_t at = 0; at < events.size();) {
+    const size_t end = events.find("\n\n", at);
+    const std::string data = events.substr(at + 6, end - at - 6);
+    at = end + 2;
+    if (data != "[DONE]") chunks.push_back(Json::parse(data));
+  }
+  return chunks;
+}
+
+TEST_F(Bodies, AStreamEndsWithItsTimingsAlsoWithoutUsage) {
+  for (const Endpoint endpoint : {Endpoint::kChat, Endpoint::kCompletions}) {
+    for (const bool usage : {false, true}) {
+      const char* more =
+          R"("stream":true,"max_tokens":4,"n":2,"ignore_eos":true,"kvasir_report":true)";
+      CompletionRequest request =
+          Taken(endpoint, endpoint == Endpoint::kChat ? Chat(more) : Plain(more));
+      request.include_usage = usage;
+      std::vector<Json> chunks = ChunksOf(*model_, request);
+      ASSERT_FALSE(chunks.empty());
+      const Json last = chunks.back();
+      chunks.pop_back();
+      EXPECT_EQ(last["choices"].size(), usage ? 0u : 1u);
+      EXPECT_EQ(last["timings"]["predicted_n"], 8);
+      EXPECT_EQ(last.contains("usage"), usage);
+      const Json& report = usage ? last["usage"]["kvasir"] : last["kvasir"];
+      EXPECT_TRUE(report["seconds"].contains("prefill")) << last;
+      for (const Json& chunk : chunks) EXPECT_FALSE(chunk.contains("timings")) << chunk;
+    }
+  }
+  const std::vector<Json> plain =
+      ChunksOf(*model_, Taken(Endpoint::kChat, Chat(R"("stream":true,"max_tokens":2)")));
+  EXPECT_FALSE(plain.back().contains("kvasir")) << "nobody asked for it";
+}
+
+TEST(ReportJson, OnlyAnOperatorIsToldOfOthersAndNeverTheirText) {
+  const auto model = Tiny();
+  RequestStats stats;
+  const auto report = [&](const TenantNames* names) {
+    return ReportJson(stats, 1, names, model->tokenizer())["cache"];
+  };
+  const TenantNames names = {{1, "ops"}, {2, "bob"}};
+  stats.cache = {.reason = MissReason::kEvicted, .evicted_steps_ago = 7, .evicted_for = 2};
+  EXPECT_EQ(report(&names)["evicted_for"], "bob");
+  EXPECT_FALSE(report(nullptr).contains("evicted_for"));
+  stats.cache = {.reason = MissReason::kDiverged, .diverged_had = 70, .diverged_tenant = 2};
+  EXPECT_EQ(report(&names)["diverged_from"], "bob");
+  EXPECT_TRUE(report(&names)["cached_had"].is_null());
+  EXPECT_FALSE(report(nullptr).contains("diverged_from"));
+  stats.cache.diverged_tenant = 3;
+  EXPECT_EQ(report(&names)["diverged_from"], "?") << "its key is gone";
+}
+
+TEST_F(Bodies, APromptAloneIsScoredWithoutAnyOutput) {
+  const char* more = R"("max_tokens":0,"echo":true,"logprobs":1,"n":2,"ignore_eos":true)";
+  CompletionRequest request = Taken(Endpoint::kCompletions, Plain(more));
+  const Json whole = WholeAnswer(request);
+  const size_t tokens = request.requests[0].prompt.size();
+  EXPECT_EQ(whole["usage"]["completion_tokens"], 0);
+  EXPECT_EQ(whole["usage"]["total_tokens"], tokens);
+  EXPECT_EQ(whole["timings"]["predicted_n"], 0);
+  ASSERT_EQ(whole["choices"].size(), 2u);
+  for (const Json& choice : whole["choices"]) {
+    EXPECT_EQ(choice["text"], "hi");
+    EXPECT_EQ(choice["finish_reason"], "length");
+    EXPECT_EQ(choice["logprobs"]["tokens"].size(), tokens);
+  }
+  // The same log probabilities as where something is written after the prompt.
+  const Json longer = FirstChoice(
+      Taken(Endpoint::kCompletions, Plain(R"("max_tokens":3,"echo":true,"logprobs":1)")));
+  for (size_t i = 0; i < tokens; ++i)
+    EXPECT_EQ(whole["choices"][0]["logprobs"]["token_logprobs"][i],
+              longer["logprobs"]["token_logprobs"][i]);
+  std::string text;
+  size_t scored = 0;
+  for (const Json& chunk : ChunksOf(*model_, request)) {
+    for (const Json& choice : chunk["choices"]) {
+      text += choice["text"].get<std::string>();
+      if (choice["logprobs"].is_object()) scored += choice["logprobs"]["tokens"].size();
+    }
+  }
+  EXPECT_EQ(text, "hihi");
+  EXPECT_EQ(scored, 2 * tokens);
 }
 
 /// The characters of a text.

@@ -36,7 +36,7 @@ struct Request {
 
   uint64_t tenant = 0;    ///< whose share of the machine is used
   uint64_t salt = 0;      ///< requests of one salt may share prefixes
-  int32_t priority = 0;   ///< higher goes first
+  int32_t priority = 0;   ///< higher goes first; in the API's bodies lower does
   double deadline_s = 0;  ///< from submission; then it ends, wherever it is. 0: none
 };
 

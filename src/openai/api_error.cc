@@ -2,6 +2,8 @@
 
 namespace kvasir {
 
+const std::string& CodeOf(const ApiError& e) { return e.code.empty() ? e.type : e.code; }
+
 nlohmann::ordered_json ToJson(const ApiError& e) {
   const auto or_null = [](const std::string& text) {
     return text.empty() ? nlohmann::ordered_json() : nlohmann::ordered_json(text);

@@ -16,6 +16,9 @@ struct ApiError {
   std::string code;
 };
 
+/// The code, or the type of an error that has none: a few words, known beforehand.
+const std::string& CodeOf(const ApiError& error);
+
 /// {"error": {...}}
 nlohmann::ordered_json ToJson(const ApiError& error);
 

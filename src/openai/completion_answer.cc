@@ -80,7 +80,19 @@ Json TimingsJson(const UsageCount& u) {
           {"predicted_per_second", rate(std::max(0.0, predicted - 1), u.decode_s)}};
 }
 
-Json ReportJson(const RequestStats& s, uint64_t tenant, const Tokenizer& tokenizer) {
+std::string TenantName(uint64_t tenant, const TenantNames& names) {
+  const auto it = names.find(tenant);
+  return it == names.end() ? "?" : it->second;
+}
+
+void DropOutput(Event* e) {
+  e->text.clear();
+  e->stats.output_tokens = 0;
+  if (e->reason == FinishReason::kStop) e->reason = FinishReason::kLength;
+}
+
+Json ReportJson(const RequestStats& s, uint64_t tenant, const TenantNames* names,
+                const Tokenizer& tokenizer) {
   const CacheReport cache = ForClient(s.cache, tenant);
   const auto text = [&](int32_t token) {
     return token < 0 ? Json() : Json(ReplaceInvalidUtf8(tokenizer.TokenBytes(token, true)));
@@ -91,8 +103,12 @@ Json ReportJson(const RequestStats& s, uint64_t tenant, const Tokenizer& tokeniz
     miss["diverged_at"] = cache.cached_tokens;
     miss["cached_had"] = text(cache.diverged_had);
     miss["prompt_has"] = text(cache.diverged_got);
+    if (names != nullptr) miss["diverged_from"] = TenantName(s.cache.diverged_tenant, *names);
   }
-  if (cache.reason == MissReason::kEvicted) miss["evicted_steps_ago"] = cache.evicted_steps_ago;
+  if (cache.reason == MissReason::kEvicted) {
+    miss["evicted_steps_ago"] = cache.evicted_steps_ago;
+    if (names != nullptr) miss["evicted_for"] = TenantName(s.cache.evicted_for, *names);
+  }
   const SequenceTimes& t = s.times;
   return {{"cache", std::move(miss)},
           {"seconds",
@@ -194,6 +210,7 @@ void AnswerBuilder::AddText(Choice* c, std::string&& text, bool end) const {
 }
 
 void AnswerBuilder::Add(size_t prompt, Event&& e) {
+  if (request_->only_prompt) DropOutput(&e);
   Choice& c = choices_[ChoiceIndex(*request_, prompt, e.choice)];
   switch (e.kind) {
     case Event::Kind::kPrefill:
@@ -203,7 +220,7 @@ void AnswerBuilder::Add(size_t prompt, Event&& e) {
       return;
     case Event::Kind::kToken:
       AddText(&c, std::move(e.text), false);
-      if (request_->logprobs) c.tokens.push_back(std::move(e.token));
+      if (request_->logprobs && !request_->only_prompt) c.tokens.push_back(std::move(e.token));
       return;
     case Event::Kind::kFinished:
       AddText(&c, std::move(e.text), true);
@@ -275,7 +292,8 @@ Json AnswerBuilder::Body(const AnswerHead& head) const {
   }
   Json usage = UsageJson(usage_);
   if (request_->report)
-    usage["kvasir"] = ReportJson(choices_[0].stats, request_->requests[0].tenant, *tokenizer_);
+    usage["kvasir"] = ReportJson(choices_[0].stats, request_->requests[0].tenant,
+                                 request_->names.get(), *tokenizer_);
   return {{"id", head.id},
           {"object", request_->endpoint == Endpoint::kChat ? "chat.completion" : "text_completion"},
           {"created", head.created},

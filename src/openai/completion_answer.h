@@ -32,9 +32,16 @@ nlohmann::ordered_json UsageJson(const UsageCount& usage);
 /// The fields of llama-server's `timings`.
 nlohmann::ordered_json TimingsJson(const UsageCount& usage);
 /// Why no more of the prompt was cached, and where the time went: what a client may know. Texts of
-/// diverged tokens come from `tokenizer`.
+/// diverged tokens come from `tokenizer`. `names`, for operators: whose token was there and whose
+/// need took the room is told too, but never another tenant's text. nullptr: for anybody else.
 nlohmann::ordered_json ReportJson(const RequestStats& stats, uint64_t tenant,
-                                  const Tokenizer& tokenizer);
+                                  const TenantNames* names, const Tokenizer& tokenizer);
+/// The name of a tenant; one that is not known any more is "?".
+std::string TenantName(uint64_t tenant, const TenantNames& names);
+
+/// What is computed beyond a prompt of CompletionRequest::only_prompt is nobody's: takes text and
+/// count out of an event.
+void DropOutput(Event* event);
 
 /// One token with its log probability and the most likely ones, as in a chat's `logprobs.content`.
 nlohmann::ordered_json ChatLogprobJson(const SampledToken& token, const Tokenizer& tokenizer);

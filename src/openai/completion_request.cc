@@ -105,7 +105,10 @@ void ReadCommon(FieldReader* f, int32_t vocab, CompletionRequest* out, Request* 
   f->Number("repetition_penalty", &p.repetition_penalty, 0.01, 100);
   f->Int("min_tokens", &p.min_tokens, 0, INT32_MAX);
   f->Bool("ignore_eos", &p.ignore_eos);
-  f->Int("priority", &r->priority, -100, 100);
+  // As in vLLM the lowest goes first; in the engine it is the highest.
+  int32_t priority = 0;
+  f->Int("priority", &priority, -100, 100);
+  r->priority = -priority;
   f->Int("prompt_logprobs", &r->prompt_logprobs, 0, kMostTopLogprobs);
   out->prompt_logprobs = r->prompt_logprobs >= 0;
   // They would be whole only with the last chunk of the prompt; nobody else sends them in a stream.
@@ -264,7 +267,12 @@ void ReadPlain(const LoadedModel& model, FieldReader* f, CompletionRequest* out,
                 best_of, common.n));
   if (const Json* suffix = f->Get("suffix"); suffix != nullptr && *suffix != "")
     f->Fail("suffix", "is not supported; leave it out");
-  if (common.max_tokens == 0) f->Fail("max_tokens", "is 0; at least one token is computed");
+  if (common.max_tokens == 0) {
+    if (!out->echo)
+      f->Fail("max_tokens", "is 0, which is possible with echo only; use 1 or more, or echo");
+    out->only_prompt = true;
+    common.max_tokens = 1;
+  }
   std::vector<std::vector<int32_t>> prompts =
       ReadPrompts(model, f, std::max(common.n, common.beam_width));
   if (f->error()) return;

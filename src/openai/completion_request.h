@@ -1,6 +1,8 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <variant>
@@ -13,6 +15,7 @@
 namespace kvasir {
 
 enum class Endpoint { kChat, kCompletions };
+using TenantNames = std::map<uint64_t, std::string>;  // by id
 
 /// A body of POST /v1/chat/completions or /v1/completions, checked and turned into requests.
 struct CompletionRequest {
@@ -27,7 +30,12 @@ struct CompletionRequest {
   bool logprobs = false;         ///< log probabilities in the answer
   bool prompt_logprobs = false;  ///< extension: of the prompt, beside the answer's
   bool echo = false;             ///< completions: the prompt before its answer
-  bool report = false;           ///< extension kvasir_report: misses and times in the usage
+  /// Completions with echo and max_tokens 0: nothing but the prompt is in the answer, nor counted.
+  /// The engine computes a token all the same.
+  bool only_prompt = false;
+  bool report = false;  ///< extension kvasir_report: misses and times in the usage
+  /// The report is for an operator, and names whom it tells of. Set by the server, never by a body.
+  std::shared_ptr<const TenantNames> names;
   /// Chat: what the model thinks in tags goes into `reasoning_content`, apart from `content`
   /// (extension reasoning_format: "auto", or "none" for the text as it is).
   bool split_reasoning = false;

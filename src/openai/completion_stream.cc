@@ -127,7 +127,11 @@ std::string CompletionStream::Echo(size_t prompt) {
   return out;
 }
 
-std::string CompletionStream::FinishChunk(size_t index, const Event& e) {
+Json CompletionStream::Report() const {
+  return ReportJson(first_, request_->requests[0].tenant, request_->names.get(), *tokenizer_);
+}
+
+std::string CompletionStream::FinishChunk(size_t index, const Event& e) const {
   Json choice = {{"index", index}};
   if (request_->endpoint == Endpoint::kChat) {
     choice["delta"] = Json::object();
@@ -136,7 +140,13 @@ std::string CompletionStream::FinishChunk(size_t index, const Event& e) {
   }
   choice["logprobs"] = nullptr;
   choice["finish_reason"] = FinishReasonOf(e.reason);
-  return Chunk(choice);
+  if (!done() || request_->include_usage) return Chunk(choice);
+  // The last chunk, as llama-server has it.
+  Json last = Head();
+  last["choices"] = Json::array({std::move(choice)});
+  if (request_->report) last["kvasir"] = Report();
+  last["timings"] = TimingsJson(usage_);
+  return SseData(JsonLine(last));
 }
 
 std::string CompletionStream::Fail(const ApiError& error) {
@@ -153,8 +163,7 @@ std::string CompletionStream::End() {
     Json last = Head();
     last["choices"] = Json::array();
     last["usage"] = UsageJson(usage_);
-    if (request_->report)
-      last["usage"]["kvasir"] = ReportJson(first_, request_->requests[0].tenant, *tokenizer_);
+    if (request_->report) last["usage"]["kvasir"] = Report();
     last["timings"] = TimingsJson(usage_);
     out = SseData(JsonLine(last));
   }
@@ -163,6 +172,7 @@ std::string CompletionStream::End() {
 }
 
 std::string CompletionStream::Add(size_t prompt, Event&& e, int64_t now_ns) {
+  if (request_->only_prompt) DropOutput(&e);
   const size_t index = ChoiceIndex(*request_, prompt, e.choice);
   Choice& c = choices_[index];
   std::string out;
@@ -183,15 +193,16 @@ std::string CompletionStream::Add(size_t prompt, Event&& e, int64_t now_ns) {
       }
       return out;
     case Event::Kind::kToken:
-      if (request_->logprobs) c.tokens.push_back(std::move(e.token));
+      if (request_->logprobs && !request_->only_prompt) c.tokens.push_back(std::move(e.token));
       return out + Text(index, e.text, false);
     case Event::Kind::kFinished:
       out += Text(index, e.text, true);
       usage_.Add(e.stats, e.choice == 0);
       if (index == 0) first_ = e.stats;
       if (e.reason == FinishReason::kError && error_.empty()) error_ = e.error;
+      if (e.last) --open_;
       if (e.reason != FinishReason::kError) out += FinishChunk(index, e);
-      if (e.last && --open_ == 0) out += End();
+      if (e.last && done()) out += End();
   }
   return out;
 }

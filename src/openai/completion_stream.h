@@ -14,8 +14,8 @@ std::string SseData(std::string_view data);
 
 /// Turns the events of one CompletionRequest into the server-sent events of its stream: the role
 /// first (chat), then text, for each choice a finish reason, then the usage if it was asked for,
-/// and
-/// "[DONE]". Never half a UTF-8 character, never part of a stop string: Event::text has neither.
+/// and "[DONE]". The last chunk has the timings, and the report if that was asked for. Never half a
+/// UTF-8 character, never part of a stop string: Event::text has neither.
 class CompletionStream {
  public:
   /// Request and tokenizer must outlive it.
@@ -41,9 +41,10 @@ class CompletionStream {
   std::string Text(size_t index, const std::string& text, bool end);
   std::string TextChunk(size_t index, const char* field, const std::string& text);
   std::string Echo(size_t prompt);
-  std::string FinishChunk(size_t index, const Event& event);
+  std::string FinishChunk(size_t index, const Event& event) const;
   std::string End();
   nlohmann::ordered_json Head() const;
+  nlohmann::ordered_json Report() const;
   nlohmann::ordered_json TakeLogprobs(Choice* choice) const;
 
   const CompletionRequest* request_;

@@ -18,7 +18,7 @@ struct TenantLimits {
   int64_t tokens_per_minute = 0;    ///< prompt and output
   double kv_share = 0;              ///< of the KV pool's blocks, held by running sequences
   int32_t max_context = 0;          ///< tokens of one sequence, prompt and output
-  int32_t priority = 0;             ///< the highest that a request may ask for
+  int32_t priority = 0;             ///< most urgent, as Request::priority: 10 allows -10 in a body
   int32_t max_running = 0;          ///< completions open at once
 };
 
