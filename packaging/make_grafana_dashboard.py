@@ -11,7 +11,7 @@ PANELS = [
     ("KV pool in use", "percentunit", [("vllm:kv_cache_usage_perc", "held"), ("kvasir:kv_cached_blocks / kvasir:kv_blocks", "cached")]),
     ("Prompt tokens from the cache", "percentunit", [("rate(vllm:prefix_cache_hits_total[5m]) / rate(vllm:prefix_cache_queries_total[5m])", "hit rate")]),
     ("Why no more was cached", "short", [("rate(kvasir:prefix_misses_total[5m])", "{{reason}}")]),
-    ("Preempted, given up", "short", [("rate(vllm:num_preemptions_total[5m])", "preemptions"), ("rate(kvasir:evicted_blocks_total[5m])", "evicted blocks")]),
+    ("Preempted, given up", "short", [("rate(vllm:num_preemptions_total[5m])", "preemptions"), ("rate(kvasir:evicted_blocks_total[5m])", "blocks: {{reason}}")]),
     ("Where the time of steps goes", "percentunit", [("rate(kvasir:step_seconds_total[1m])", "{{phase}}")]),
     ("Share of the machine's limits", "percentunit",
      [("rate(kvasir:step_flops_total[1m]) / rate(kvasir:step_seconds_total[1m]) / on(instance) group_left kvasir:machine_flops_per_second",
@@ -20,7 +20,7 @@ PANELS = [
        "kvasir:machine_read_bytes_per_second", "memory, {{phase}}")]),
     ("Saved by the cache", "s", [("rate(kvasir:cache_saved_seconds_total[5m])", "seconds of prefill a second")]),
     ("Output tokens a second by tenant", "short", [("rate(kvasir:tenant_output_tokens_total[1m])", "{{tenant}}")]),
-    ("Refused", "short", [("rate(kvasir:refused_requests_total[5m])", "{{reason}}"), ("rate(kvasir:http_cut_total[5m])", "{{reason}}")]),
+    ("Refused", "short", [("rate(kvasir:refused_requests_total[5m])", "{{status}} {{reason}}"), ("rate(kvasir:http_cut_total[5m])", "{{reason}}")]),
     ("Ended", "short", [("rate(vllm:request_success_total[5m])", "{{finished_reason}}")]),
     ("Memory by owner", "bytes", [("kvasir:memory_bytes", "{{owner}}")]),
 ]

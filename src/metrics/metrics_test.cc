@@ -65,10 +65,14 @@ TEST(Metrics, TheTextIsWhatPrometheusReads) {
                    0);
   metrics.InterTokenLatency(0.02, 0);
   metrics.InterTokenLatency(100, 0);
-  metrics.Refused("queue_full");
+  metrics.Refused(429, "queue_full");
+  metrics.Refused(429, "queue_full");
+  metrics.Refused(400, "invalid_request_error");
   MetricGauges gauges;
   gauges.misses = {{"none", 3}, {"evicted", 1}};
   gauges.memory = {{"weights", 1000}};
+  gauges.evictions = {{"room", 5}, {"window", 2}};
+  gauges.http_refused = {{413, 3}};
   gauges.kv_bytes_per_token = 8;
   gauges.steps_by_phase = {{.phase = "decode", .seconds = 2, .flops = 1e9, .bytes_read = 3e9},
                            {.phase = "prefill"}};
@@ -92,6 +96,9 @@ TEST(Metrics, TheTextIsWhatPrometheusReads) {
   EXPECT_EQ(at("vllm:inter_token_latency_seconds_count"), 2);
   EXPECT_DOUBLE_EQ(at("vllm:inter_token_latency_seconds_sum"), 100.02);
   EXPECT_EQ(at("kvasir:prefix_misses_total", R"(,reason="evicted")"), 1);
+  EXPECT_EQ(at("kvasir:evicted_blocks_total", R"(,reason="window")"), 2);
+  EXPECT_EQ(at("kvasir:refused_requests_total", R"(,reason="queue_full",status="429")"), 2);
+  EXPECT_EQ(at("kvasir:refused_requests_total", R"(,reason="http",status="413")"), 3);
   EXPECT_EQ(at("kvasir:tenant_cached_tokens_total", R"(,tenant="t\"1")"), 60);
   EXPECT_DOUBLE_EQ(at("kvasir:cache_saved_seconds_total"), 60 * 0.02 / 40);
   EXPECT_EQ(at("kvasir:cache_saved_bytes_total"), 480);

@@ -115,14 +115,23 @@ void ServerMetrics::WriteSteps(const MetricGauges& g, PrometheusText* out) const
   }
 }
 
+void ServerMetrics::WriteRefused(const MetricGauges& g, PrometheusText* out) const {
+  out->Family("kvasir:refused_requests_total", "counter",
+              "Answers of status 400 and more, by their error's code; http: before any handler.");
+  for (const auto& [why, count] : refused_)
+    out->Sample(AsDouble(count), {{"reason", why.second}, {"status", std::to_string(why.first)}});
+  for (const auto& [status, count] : g.http_refused)
+    out->Sample(static_cast<double>(count),
+                {{"reason", "http"}, {"status", std::to_string(status)}});
+}
+
 void ServerMetrics::WriteOwn(const MetricGauges& g, PrometheusText* out) const {
   const auto labelled = [&](const char* name, const char* type, const char* help, const char* label,
                             const auto& values) {
     out->Family(name, type, help);
     for (const auto& [key, value] : values) out->Sample(static_cast<double>(value), {{label, key}});
   };
-  labelled("kvasir:refused_requests_total", "counter", "Requests that were not taken.", "reason",
-           refused_);
+  WriteRefused(g, out);
   labelled("kvasir:memory_bytes", "gauge", "Resident bytes by owner.", "owner", g.memory);
   labelled("kvasir:prefix_misses_total", "counter", "Why no more of a prompt was cached.", "reason",
            g.misses);
@@ -132,8 +141,9 @@ void ServerMetrics::WriteOwn(const MetricGauges& g, PrometheusText* out) const {
              static_cast<double>(g.kv_cached_blocks));
   out->Gauge("kvasir:kv_unfilled_slots", "Token slots of held blocks without a token.",
              static_cast<double>(g.kv_unfilled_slots));
-  out->Counter("kvasir:evicted_blocks_total", "Cached blocks given up for others.",
-               AsDouble(g.evicted_blocks));
+  labelled("kvasir:evicted_blocks_total", "counter",
+           "Cached blocks given up: for room, behind a window before that, or all at once.",
+           "reason", g.evictions);
   out->Counter(
       "kvasir:cache_saved_seconds_total",
       "Prefill that the cache saved, at the mean time of a prompt token computed until then.",

@@ -31,13 +31,16 @@ struct MetricGauges {
   double kv_usage = 0;  ///< of the pool's blocks, 0 to 1
   int64_t kv_blocks = 0, kv_cached_blocks = 0, kv_unfilled_slots = 0;
   double kv_bytes_per_token = 0;
-  uint64_t steps = 0, preemptions = 0, evicted_blocks = 0;
+  uint64_t steps = 0, preemptions = 0;
   uint64_t prompt_tokens = 0, cached_tokens = 0;         ///< admitted so far, and found cached
   std::vector<std::pair<std::string, uint64_t>> misses;  ///< by reason, ever
+  /// Blocks by reason, ever: "room" that somebody needed, behind a "window", or "dropped".
+  std::vector<std::pair<std::string, int64_t>> evictions;
   std::vector<std::pair<std::string, uint64_t>> memory;  ///< bytes by owner
   std::vector<PhaseSums> steps_by_phase;                 ///< ever
   int64_t http_connections = 0, http_requests = 0, http_bad_requests = 0, http_slow_readers = 0,
           http_timeouts = 0, http_bytes_in = 0, http_bytes_out = 0;
+  std::map<int, int64_t> http_refused;  ///< answers of 400 and more that no handler made, by status
 };
 
 /// What the server counts, under the names that dashboards for vLLM know, and under `kvasir:` what
@@ -54,8 +57,8 @@ class ServerMetrics {
   }
   void Finished(const FinishedRequest& request, int64_t now_ns);
   void InterTokenLatency(double seconds, int64_t now_ns);
-  /// A request that was not taken: "queue_full", "rate_limit_exceeded", "unknown_key", ...
-  void Refused(const std::string& why) { ++refused_[why]; }
+  /// An answer of status 400 or more; `code` is of the few that ApiError has (CodeOf).
+  void Refused(int status, const std::string& code) { ++refused_[{status, code}]; }
 
   Percentiles RecentTtft(int64_t now_ns) { return recent_ttft_.At(now_ns); }
   Percentiles RecentItl(int64_t now_ns) { return recent_itl_.At(now_ns); }
@@ -67,6 +70,7 @@ class ServerMetrics {
     uint64_t requests = 0, prompt_tokens = 0, cached_tokens = 0, output_tokens = 0;
   };
   void WriteKnown(const MetricGauges& gauges, PrometheusText* out) const;
+  void WriteRefused(const MetricGauges& gauges, PrometheusText* out) const;
   void WriteOwn(const MetricGauges& gauges, PrometheusText* out) const;
   void WriteTenants(PrometheusText* out) const;
   void WriteSteps(const MetricGauges& gauges, PrometheusText* out) const;
@@ -77,7 +81,8 @@ class ServerMetrics {
   uint64_t prompt_tokens_ = 0, cached_tokens_ = 0, output_tokens_ = 0;
   double prefill_s_ = 0;  // of the tokens that were not cached
   double saved_s_ = 0;    // by those that were
-  std::map<std::string, uint64_t> finished_, refused_;
+  std::map<std::string, uint64_t> finished_;
+  std::map<std::pair<int, std::string>, uint64_t> refused_;
   std::map<std::string, TenantCounts> tenants_;
   RecentValues recent_ttft_, recent_itl_;
 };

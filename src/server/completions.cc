@@ -10,7 +10,6 @@
 #include "base/clock.h"
 #include "base/rng.h"
 #include "openai/json_text.h"
-#include "server/reply.h"
 #include "server/request_log.h"
 
 namespace kvasir {
@@ -72,11 +71,9 @@ std::vector<Request> ForEngine(CompletionRequest* request) {
 }  // namespace
 
 /// 429, with when to come again.
-void Completions::Refuse(HttpReply* reply, const char* code, const std::string& message,
+void Completions::Refuse(ApiReply* reply, const char* code, const std::string& message,
                          double seconds) {
-  state_->metrics.Refused(code);
-  SendError(
-      reply,
+  reply->SendError(
       {.status = 429, .message = message, .type = "rate_limit_error", .param = {}, .code = code},
       {}, seconds);
 }
@@ -103,12 +100,12 @@ bool Completions::Admit(Body* body) {
 }
 
 void Completions::Begin(Endpoint endpoint, const Tenant& caller, HttpRequest&& request,
-                        const std::shared_ptr<HttpReply>& reply) {
+                        const std::shared_ptr<ApiReply>& reply) {
   Body from = {.caller = caller, .received_ns = SteadyClock().NowNs(), .reply = reply, .place = {}};
   if (!Admit(&from)) return;
   if (request.body.empty()) {
-    return SendError(reply.get(),
-                     {.message = "the body is empty; send a JSON object", .param = {}, .code = {}});
+    return reply->SendError(
+        {.message = "the body is empty; send a JSON object", .param = {}, .code = {}});
   }
   const size_t bytes = request.body.size();
   auto job = [this, endpoint, from = std::move(from), body = std::move(request.body)]() mutable {
@@ -120,26 +117,15 @@ void Completions::Begin(Endpoint endpoint, const Tenant& caller, HttpRequest&& r
   };
   if (!state_->workers->Run(bytes, std::move(job), caller.id)) {
     state_->limiter.GiveBack(caller.id, 1, 0, NowSeconds());
-    state_->metrics.Refused("text_queue_full");
-    SendError(reply.get(),
-              {.status = 429,
-               .message = "too many requests wait to be read; try again later",
-               .type = "rate_limit_error",
-               .param = {},
-               .code = "queue_full"},
-              {}, mean_seconds_);
+    Refuse(reply.get(), "queue_full", "too many requests wait to be read; try again later",
+           mean_seconds_);
   }
 }
 
 /// Makes a request one that its tenant may make, or says why it is none.
 std::optional<ApiError> Completions::Fit(const Tenant& caller, CompletionRequest* request) const {
   if (!request->model.empty() && request->model != state_->options.model_name) {
-    return ApiError{
-        .status = 404,
-        .message = fmt::format("the model \"{}\" does not exist; this server has \"{}\"",
-                               request->model.substr(0, 200), state_->options.model_name),
-        .param = "model",
-        .code = "model_not_found"};
+    return ModelNotFound(request->model, state_->options.model_name);
   }
   const int32_t whole = state_->model->plan().context;
   const int32_t most = caller.limits.max_context;
@@ -156,17 +142,17 @@ std::optional<ApiError> Completions::Fit(const Tenant& caller, CompletionRequest
 }
 
 void Completions::Parsed(Body&& body, ParsedCompletion parsed) {
-  HttpReply* reply = body.reply.get();
+  ApiReply* reply = body.reply.get();
   const uint64_t tenant = body.caller.id;
   if (reply->gone()) return;
   reply->BodyTaken();
-  if (state_->draining) return SendError(reply, DrainingError(), {}, 1);
+  if (state_->draining) return reply->SendError(DrainingError());
   if (const auto* error = std::get_if<ApiError>(&parsed); error != nullptr) {
     if (MayComeAgain(*error)) state_->limiter.GiveBack(tenant, 1, 0, NowSeconds());
-    return SendError(reply, *error);
+    return reply->SendError(*error);
   }
   auto& request = std::get<CompletionRequest>(parsed);
-  if (const auto error = Fit(body.caller, &request); error) return SendError(reply, *error);
+  if (const auto error = Fit(body.caller, &request); error) return reply->SendError(*error);
   int64_t tokens = 0;
   for (const Request& r : request.requests) tokens += static_cast<int64_t>(r.prompt.size());
   if (const auto limit = state_->limiter.TakeTokens(tenant, tokens, NowSeconds()); limit)
@@ -193,6 +179,7 @@ void Completions::Start(Body&& body, CompletionRequest&& request, int64_t tokens
     for (const Request& r : c->request.requests)
       c->prompt_text += state_->model->tokenizer().Decode(r.prompt, true);
   }
+  if (body.caller.is_operator) c->request.names = state_->tenant_names;
   c->caller = std::move(body.caller);
   c->reply = std::move(body.reply);
   c->place = std::move(body.place);
@@ -270,8 +257,7 @@ void Completions::Event(OpenCompletion* c, size_t prompt, kvasir::Event&& e, int
 void Completions::Answer(std::unique_ptr<OpenCompletion> c) {
   if (c->reply->gone()) return;
   if (!c->error.empty()) {
-    return SendError(
-        c->reply.get(),
+    return c->reply->SendError(
         {.status = 500, .message = c->error, .type = "server_error", .param = {}, .code = {}});
   }
   HttpHeaders headers = HeadersOf(*c);
@@ -286,7 +272,7 @@ void Completions::Answer(std::unique_ptr<OpenCompletion> c) {
     try {
       body = JsonLine(shared->answer->Body(shared->head));
     } catch (const std::bad_alloc&) {
-      return state_->http->Post([shared] { SendError(shared->reply.get(), NoMemoryError()); });
+      return state_->http->Post([shared] { shared->reply->SendError(NoMemoryError()); });
     }
     state_->http->Post([shared, headers, body = std::move(body)]() mutable {
       shared->reply->Send(200, headers, std::move(body));
@@ -311,7 +297,7 @@ void Completions::Finished(const OpenCompletion& c, int64_t now_ns) {
                             .prefill_s = c.first.times.prefill,
                             .total_s = seconds},
                            now_ns);
-  LogRequest(c, usage, seconds);
+  LogRequest(c, usage, seconds, *state_->tenant_names);
 }
 
 void Completions::Deliver(std::vector<Delivery>&& deliveries, int64_t now_ns) {
@@ -338,9 +324,8 @@ void Completions::Deliver(Delivery&& d, int64_t now_ns) {
     const bool later = MayComeAgain(error);
     // A request that can never be taken was read all the same: it counts.
     state_->limiter.GiveBack(c->caller.id, later ? 1 : 0, c->charged_tokens, NowSeconds());
-    if (later) state_->metrics.Refused("queue_full");
-    SendError(c->reply.get(), error, HeadersOf(*c),
-              later ? std::optional<double>(mean_seconds_) : std::nullopt);
+    c->reply->SendError(error, HeadersOf(*c),
+                        later ? std::optional<double>(mean_seconds_) : std::nullopt);
     Forget(it);
     return;
   }

@@ -10,6 +10,7 @@
 #include "openai/completion_answer.h"
 #include "openai/completion_stream.h"
 #include "server/engine_loop.h"
+#include "server/reply.h"
 #include "server/server_state.h"
 
 namespace kvasir {
@@ -21,7 +22,7 @@ struct OpenCompletion {
   CompletionRequest request;
   AnswerHead head;
   std::string prompt_text;  ///< for the log, if prompts are logged
-  std::shared_ptr<HttpReply> reply;
+  std::shared_ptr<ApiReply> reply;
   std::unique_ptr<CompletionStream> stream;  ///< one of the two
   std::unique_ptr<AnswerBuilder> answer;
   int64_t received_ns = 0;
@@ -44,7 +45,7 @@ class Completions {
 
   /// A body came. Answers, now or later, whatever it is.
   void Begin(Endpoint endpoint, const Tenant& caller, HttpRequest&& request,
-             const std::shared_ptr<HttpReply>& reply);
+             const std::shared_ptr<ApiReply>& reply);
   /// What the engine did in a step.
   void Deliver(std::vector<Delivery>&& deliveries, int64_t now_ns);
   /// Writes a comment to streams that were silent for a while, so that proxies keep them open.
@@ -58,11 +59,11 @@ class Completions {
   struct Body {
     Tenant caller;
     int64_t received_ns;
-    std::shared_ptr<HttpReply> reply;
+    std::shared_ptr<ApiReply> reply;
     std::shared_ptr<void> place;
   };
   bool Admit(Body* body);
-  void Refuse(HttpReply* reply, const char* code, const std::string& message, double seconds);
+  void Refuse(ApiReply* reply, const char* code, const std::string& message, double seconds);
   void Parsed(Body&& body, ParsedCompletion parsed);
   std::string NewId(Endpoint endpoint);
   void Start(Body&& body, CompletionRequest&& request, int64_t tokens);

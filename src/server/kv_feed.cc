@@ -8,7 +8,6 @@
 #include "base/clock.h"
 #include "openai/completion_stream.h"
 #include "openai/json_text.h"
-#include "server/reply.h"
 
 namespace kvasir {
 namespace {
@@ -43,21 +42,16 @@ void KvFeed::Ask(std::function<void(const Look&)> then) {
 /// What a viewer sees beside the snapshot.
 KvView KvFeed::ViewOf(const Look& look, uint64_t after_step) const {
   const int64_t now = SteadyClock().NowNs();
-  KvView view{.model = state_->options.model_name,
-              .tenant_names = {},
-              .after_step = after_step,
-              .unix_time = static_cast<double>(std::time(nullptr)),
-              .ttft = state_->metrics.RecentTtft(now),
-              .itl = state_->metrics.RecentItl(now),
-              .ledger = *look.ledger};
-  if (!state_->keys) view.tenant_names[0] = "everybody";
-  if (state_->keys) {
-    for (const Tenant& t : state_->keys->tenants()) view.tenant_names[t.id] = t.name;
-  }
-  return view;
+  return {.model = state_->options.model_name,
+          .tenant_names = *state_->tenant_names,
+          .after_step = after_step,
+          .unix_time = static_cast<double>(std::time(nullptr)),
+          .ttft = state_->metrics.RecentTtft(now),
+          .itl = state_->metrics.RecentItl(now),
+          .ledger = *look.ledger};
 }
 
-void KvFeed::Once(const std::shared_ptr<HttpReply>& reply) {
+void KvFeed::Once(const std::shared_ptr<ApiReply>& reply) {
   Ask([this, reply](const Look& look) {
     const auto job = [state = state_, reply, look, view = ViewOf(look, 0)] {
       std::string body = JsonLine(ToJson(*look.snapshot, view));
@@ -65,17 +59,18 @@ void KvFeed::Once(const std::shared_ptr<HttpReply>& reply) {
         reply->Send(200, {{"Content-Type", "application/json"}}, std::move(body));
       });
     };
-    if (!state_->workers->Run(kViewBytes, job)) SendError(reply.get(), NoMemoryError(), {}, 1);
+    if (!state_->workers->Run(kViewBytes, job)) reply->SendError(NoMemoryError());
   });
 }
 
-void KvFeed::Metrics(const std::shared_ptr<HttpReply>& reply) {
+void KvFeed::Metrics(const std::shared_ptr<ApiReply>& reply) {
   Ask([this, reply](const Look& look) {
     MetricGauges gauges = GaugesOf(*look.snapshot, *look.ledger);
     const HttpCounters& http = state_->http->counters();
     gauges.http_connections = http.connections;
     gauges.http_requests = http.requests;
     gauges.http_bad_requests = http.bad_requests;
+    gauges.http_refused = http.refused_by_status;
     gauges.http_slow_readers = http.slow_readers;
     gauges.http_timeouts = http.timeouts;
     gauges.http_bytes_in = http.bytes_in;
@@ -85,23 +80,21 @@ void KvFeed::Metrics(const std::shared_ptr<HttpReply>& reply) {
   });
 }
 
-void KvFeed::Watch(const HttpRequest& request, std::shared_ptr<HttpReply> reply) {
+void KvFeed::Watch(const HttpRequest& request, std::shared_ptr<ApiReply> reply) {
   const std::string text = request.QueryParam("interval_ms");
   int64_t ms = kUsualMs;
   const auto parsed = std::from_chars(text.data(), text.data() + text.size(), ms);
   const bool number =
       text.empty() || (parsed.ec == std::errc() && parsed.ptr == text.data() + text.size());
   if (!number || ms < kLeastMs || ms > kMostMs) {
-    return SendError(
-        reply.get(),
+    return reply->SendError(
         {.status = 400,
          .message = fmt::format("interval_ms must be a number from {} to {}", kLeastMs, kMostMs),
          .param = "interval_ms",
          .code = {}});
   }
   if (viewers_.size() >= kMostViewers) {
-    return SendError(
-        reply.get(),
+    return reply->SendError(
         {.status = 429,
          .message = fmt::format("{} views are open, the most that may be", viewers_.size()),
          .type = "rate_limit_error",

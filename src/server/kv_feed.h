@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "server/kv_report.h"
+#include "server/reply.h"
 #include "server/server_state.h"
 
 namespace kvasir {
@@ -18,11 +19,11 @@ class KvFeed {
   explicit KvFeed(ServerState* state) : state_(state) {}
 
   /// GET /v1/kv
-  void Once(const std::shared_ptr<HttpReply>& reply);
+  void Once(const std::shared_ptr<ApiReply>& reply);
   /// GET /v1/kv/stream?interval_ms=N: an event every N milliseconds (100 to 60000; 500).
-  void Watch(const HttpRequest& request, std::shared_ptr<HttpReply> reply);
+  void Watch(const HttpRequest& request, std::shared_ptr<ApiReply> reply);
   /// GET /metrics
-  void Metrics(const std::shared_ptr<HttpReply>& reply);
+  void Metrics(const std::shared_ptr<ApiReply>& reply);
   /// Ends all streams: the server drains.
   void End();
 
@@ -30,7 +31,7 @@ class KvFeed {
 
  private:
   struct Viewer {
-    std::shared_ptr<HttpReply> reply;
+    std::shared_ptr<ApiReply> reply;
     int64_t interval_ns, due_ns;
     uint64_t seen_step;  ///< the last step that it was told of
   };

@@ -301,6 +301,8 @@ KvSnapshot ReadKv(const Engine& engine) {
   out.cached_idle = kv.index().idle_blocks();
   out.unfilled_slots = kv.index().unfilled_slots();
   out.evicted_blocks = kv.index().evicted_blocks();
+  out.evicted_behind_window = kv.index().evicted_behind_window();
+  out.dropped_blocks = kv.index().dropped_blocks();
   out.block_tokens = kv.layout().block_tokens;
   out.block_bytes = kv.layout().block_bytes;
   out.bytes_per_token = kv.layout().bytes_per_token();
@@ -382,7 +384,9 @@ MetricGauges GaugesOf(const KvSnapshot& s, const Ledger& ledger) {
   g.kv_bytes_per_token = s.bytes_per_token;
   g.steps = s.counters.steps;
   g.preemptions = s.counters.preemptions;
-  g.evicted_blocks = static_cast<uint64_t>(s.evicted_blocks);
+  g.evictions = {{"room", s.evicted_blocks - s.evicted_behind_window},
+                 {"window", s.evicted_behind_window},
+                 {"dropped", s.dropped_blocks}};
   g.prompt_tokens = s.counters.prompt_tokens;
   g.cached_tokens = s.counters.cached_tokens;
   for (size_t i = 0; i < std::size(kMisses); ++i)

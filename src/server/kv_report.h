@@ -34,7 +34,8 @@ struct KvSnapshot {
     double weight = 1, served_tokens = 0;
   };
   int64_t time_ns = 0;  ///< Clock
-  int64_t blocks = 0, free = 0, cached_idle = 0, unfilled_slots = 0, evicted_blocks = 0;
+  int64_t blocks = 0, free = 0, cached_idle = 0, unfilled_slots = 0;
+  int64_t evicted_blocks = 0, evicted_behind_window = 0, dropped_blocks = 0;  ///< ever
   int32_t block_tokens = 0;
   size_t block_bytes = 0;
   double bytes_per_token = 0;

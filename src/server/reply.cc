@@ -1,27 +1,77 @@
 #include "server/reply.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <utility>
 
+#include "base/clock.h"
 #include "openai/json_text.h"
+#include "server/request_log.h"
+#include "server/server_state.h"
 
 namespace kvasir {
+namespace {
 
-void SendJson(HttpReply* reply, int status, const nlohmann::ordered_json& body,
-              HttpHeaders headers) {
-  headers.emplace_back("Content-Type", "application/json");
-  reply->Send(status, std::move(headers), JsonLine(body));
-}
+constexpr const char* kRequestId = "X-Request-Id";
+constexpr size_t kMostIdBytes = 128;
 
-void SendError(HttpReply* reply, const ApiError& error, HttpHeaders headers,
-               std::optional<double> retry_after_s) {
+}  // namespace
+
+HttpHeaders HeadersOfError(const ApiError& error, HttpHeaders headers,
+                           std::optional<double> retry_after_s) {
+  constexpr double kSoon = 1;
+  if (!retry_after_s && (error.status == 429 || error.status == 503)) retry_after_s = kSoon;
   if (retry_after_s) {
     const auto seconds = static_cast<int64_t>(std::ceil(std::clamp(*retry_after_s, 1.0, 3600.0)));
     headers.emplace_back("Retry-After", std::to_string(seconds));
   }
   if (error.status == 401) headers.emplace_back("WWW-Authenticate", "Bearer");
-  SendJson(reply, error.status, ToJson(error), std::move(headers));
+  headers.emplace_back("Content-Type", "application/json");
+  return headers;
+}
+
+std::string ClientIdOf(const HttpRequest& request) {
+  const std::string_view id = request.Header(kRequestId);
+  // It goes into a header and into the log.
+  const bool printable =
+      std::all_of(id.begin(), id.end(), [](char c) { return c >= ' ' && c <= '~'; });
+  return printable && id.size() <= kMostIdBytes ? std::string(id) : std::string();
+}
+
+ApiReply::ApiReply(ServerState* state, const HttpRequest& request, std::shared_ptr<HttpReply> reply)
+    : state_(state),
+      reply_(std::move(reply)),
+      path_(request.path),
+      client_id_(ClientIdOf(request)) {}
+
+HttpHeaders ApiReply::Named(HttpHeaders headers) const {
+  if (client_id_.empty()) return headers;
+  std::erase_if(headers, [](const auto& header) { return header.first == kRequestId; });
+  headers.emplace_back(kRequestId, client_id_);
+  return headers;
+}
+
+void ApiReply::Send(int status, HttpHeaders headers, std::string body) {
+  reply_->Send(status, Named(std::move(headers)), std::move(body));
+}
+
+void ApiReply::Begin(int status, HttpHeaders headers) {
+  reply_->Begin(status, Named(std::move(headers)));
+}
+
+void ApiReply::SendJson(const nlohmann::ordered_json& body) {
+  Send(200, {{"Content-Type", "application/json"}}, JsonLine(body));
+}
+
+void ApiReply::SendError(const ApiError& error, HttpHeaders headers,
+                         std::optional<double> retry_after_s) {
+  if (gone()) return;
+  state_->metrics.Refused(error.status, CodeOf(error));
+  LogRefusal(&state_->refusals, SteadyClock().NowNs(), error, *this);
+  Send(error.status, HeadersOfError(error, std::move(headers), retry_after_s),
+       JsonLine(ToJson(error)));
 }
 
 ApiError LoadingError() {
@@ -46,6 +96,14 @@ ApiError NoMemoryError() {
           .type = "server_error",
           .param = {},
           .code = "no_memory"};
+}
+
+ApiError ModelNotFound(std::string_view asked, const std::string& served) {
+  return {.status = 404,
+          .message = fmt::format("the model \"{}\" does not exist; this server has \"{}\"",
+                                 asked.substr(0, 200), served),
+          .param = "model",
+          .code = "model_not_found"};
 }
 
 }  // namespace kvasir

@@ -22,7 +22,7 @@ struct Call {
   ServerState* state;
   Tenant caller;
   HttpRequest request;
-  std::shared_ptr<HttpReply> reply;
+  std::shared_ptr<ApiReply> reply;
 };
 
 enum class Access { kPublic, kTenant, kOperator };
@@ -35,18 +35,33 @@ struct RouteRow {
 };
 
 void Health(Call&& c) {
-  if (c.state->draining) return SendError(c.reply.get(), DrainingError(), {}, 1);
-  if (c.state->model == nullptr) return SendError(c.reply.get(), LoadingError(), {}, 1);
-  SendJson(c.reply.get(), 200, {{"status", "ok"}});
+  if (c.state->draining) return c.reply->SendError(DrainingError());
+  if (c.state->model == nullptr) return c.reply->SendError(LoadingError());
+  c.reply->SendJson({{"status", "ok"}});
+}
+
+void Version(Call&& c) { c.reply->SendJson({{"version", KVASIR_VERSION}}); }
+
+Json ModelJson(const ServerState& state) {
+  return {{"id", state.options.model_name},
+          {"object", "model"},
+          {"created", state.started},
+          {"owned_by", "kvasir"},
+          {"max_model_len", state.model->plan().context}};
 }
 
 void Models(Call&& c) {
-  const Json model = {{"id", c.state->options.model_name},
-                      {"object", "model"},
-                      {"created", c.state->started},
-                      {"owned_by", "kvasir"},
-                      {"max_model_len", c.state->model->plan().context}};
-  SendJson(c.reply.get(), 200, {{"object", "list"}, {"data", Json::array({model})}});
+  c.reply->SendJson({{"object", "list"}, {"data", Json::array({ModelJson(*c.state)})}});
+}
+
+constexpr std::string_view kModelPath = "/v1/models/";
+
+/// Names may have slashes in them.
+void OneModel(Call&& c) {
+  const std::string_view id = std::string_view(c.request.path).substr(kModelPath.size());
+  const std::string& served = c.state->options.model_name;
+  if (id != served) return c.reply->SendError(ModelNotFound(id, served));
+  c.reply->SendJson(ModelJson(*c.state));
 }
 
 void ChatCompletions(Call&& c) {
@@ -80,13 +95,14 @@ void Page(Call&& c) {
       return c.reply->Send(304, std::move(headers), "");
     return c.reply->Send(200, std::move(headers), std::string(file.body));
   }
-  SendError(c.reply.get(),
-            {.status = 404, .message = "there is no such page", .param = {}, .code = "not_found"});
+  c.reply->SendError(
+      {.status = 404, .message = "there is no such page", .param = {}, .code = "not_found"});
 }
 
 constexpr RouteRow kRoutes[] = {
     {"GET", "/health", Access::kPublic, false, Health},
     {"GET", "/", Access::kPublic, false, Page},
+    {"GET", "/version", Access::kTenant, false, Version},
     {"GET", "/v1/models", Access::kTenant, true, Models},
     {"POST", "/v1/chat/completions", Access::kTenant, true, ChatCompletions},
     {"POST", "/v1/completions", Access::kTenant, true, PlainCompletions},
@@ -96,14 +112,19 @@ constexpr RouteRow kRoutes[] = {
     {"GET", "/v1/kv/stream", Access::kOperator, true, KvStream},
     {"GET", "/metrics", Access::kOperator, true, Metrics},
 };
-constexpr RouteRow kPageFile = {"GET", "/web/", Access::kPublic, false, Page};
+/// All that a path begins with.
+constexpr RouteRow kFolders[] = {
+    {"GET", "/web/", Access::kPublic, false, Page},
+    {"GET", kModelPath, Access::kTenant, true, OneModel},
+};
 
 /// The row of a request; `allow`: the methods of rows that only differ in it.
 const RouteRow* Find(const HttpRequest& request, std::string* allow) {
   const std::string_view method =
       request.method == "HEAD" ? std::string_view("GET") : std::string_view(request.method);
-  if (request.path.starts_with(kPageFile.path)) {
-    if (method == kPageFile.method) return &kPageFile;
+  for (const RouteRow& row : kFolders) {
+    if (!request.path.starts_with(row.path)) continue;
+    if (method == row.method) return &row;
     *allow = "GET, HEAD";
     return nullptr;
   }
@@ -151,7 +172,6 @@ struct Decision {
   Tenant caller;
   std::optional<ApiError> error;
   HttpHeaders headers;  // of the error
-  std::optional<double> retry_after_s;
 };
 
 Decision Decide(const ServerState& state, const HttpRequest& request) {
@@ -189,11 +209,9 @@ Decision Decide(const ServerState& state, const HttpRequest& request) {
   }
   if (d.row->needs_model && state.model == nullptr) {
     d.error = LoadingError();
-    d.retry_after_s = 1;
   } else if (d.row->needs_model && state.draining) {
     d.error = DrainingError();
     d.headers = {{"Connection", "close"}};
-    d.retry_after_s = 1;
   }
   return d;
 }
@@ -205,12 +223,11 @@ std::optional<uint64_t> Admit(const ServerState& state, const HttpRequest& head)
   return d.error ? std::nullopt : std::optional<uint64_t>(d.caller.id);
 }
 
-void Route(ServerState* state, HttpRequest&& request, std::shared_ptr<HttpReply> reply) {
+void Route(ServerState* state, HttpRequest&& request, std::shared_ptr<HttpReply> http) {
+  auto reply = std::make_shared<ApiReply>(state, request, std::move(http));
   Decision d = Decide(*state, request);
-  if (d.error) {
-    if (d.error->status == 401) state->metrics.Refused("unknown_key");
-    return SendError(reply.get(), *d.error, std::move(d.headers), d.retry_after_s);
-  }
+  reply->SetTenant(d.caller.name);
+  if (d.error) return reply->SendError(*d.error, std::move(d.headers));
   d.row->answer({state, std::move(d.caller), std::move(request), std::move(reply)});
 }
 

@@ -11,7 +11,7 @@ namespace kvasir {
 
 /// Finds what a request asks for, checks who asks, and has it answered. What is checked and what is
 /// called come from the same row of one table. On the I/O thread.
-void Route(ServerState* state, HttpRequest&& request, std::shared_ptr<HttpReply> reply);
+void Route(ServerState* state, HttpRequest&& request, std::shared_ptr<HttpReply> http);
 
 /// HttpAdmit by the same table: the tenant whose body it is, or nothing for what Route refuses.
 std::optional<uint64_t> Admit(const ServerState& state, const HttpRequest& head);

@@ -48,6 +48,7 @@ struct Server::State : ServerState {
   void WatchDrain();
   void Stop();
   void TellTenants() const;
+  void NameTenants();
 };
 
 Server::Server(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -59,6 +60,7 @@ Server::~Server() {
 Result<std::unique_ptr<Server>> Server::Listen(ServerOptions options) {
   auto s = std::make_unique<State>();
   KV_ASSIGN(s->keys, LoadKeys(options.keys_path, nullptr));
+  s->NameTenants();
   s->options = std::move(options);
   s->id_key = RandomKey();
   s->started = std::time(nullptr);
@@ -73,7 +75,10 @@ Result<std::unique_ptr<Server>> Server::Listen(ServerOptions options) {
   s->workers = std::make_unique<TextWorkers>();
   s->completions = std::make_unique<Completions>(state);
   s->kv_feed = std::make_unique<KvFeed>(state);
-  s->http->Every(kPingEvery, [state] { state->completions->Ping(SteadyClock().NowNs()); });
+  s->http->Every(kPingEvery, [state] {
+    state->completions->Ping(SteadyClock().NowNs());
+    LogLeftOut(&state->refusals);
+  });
   s->http->OnSignal({SIGTERM, SIGINT, SIGHUP}, [state](int signal) { state->Signal(signal); });
   return std::unique_ptr<Server>(new Server(std::move(s)));
 }
@@ -136,8 +141,18 @@ void Server::State::Reload() {
     return LogWarning("event=reload failed, the old keys stay: " + fresh.error().message);
   }
   keys = std::move(*fresh);
+  NameTenants();
   TellTenants();
   LogInfo(fmt::format("event=reload tenants={}", keys->tenants().size()));
+}
+
+void Server::State::NameTenants() {
+  TenantNames names;
+  if (!keys) names[0] = "everybody";
+  if (keys) {
+    for (const Tenant& t : keys->tenants()) names[t.id] = t.name;
+  }
+  tenant_names = std::make_shared<const TenantNames>(std::move(names));
 }
 
 /// The engine learns what each tenant may take.

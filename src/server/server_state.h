@@ -9,7 +9,9 @@
 #include "api/loaded_model.h"
 #include "http/http_server.h"
 #include "metrics/server_metrics.h"
+#include "openai/completion_request.h"
 #include "server/engine_loop.h"
+#include "server/request_log.h"
 #include "server/server.h"
 #include "server/text_workers.h"
 #include "tenant/key_table.h"
@@ -29,8 +31,11 @@ struct ServerState {
   std::unique_ptr<EngineLoop> loop;
   std::unique_ptr<TextWorkers> workers;
   std::optional<KeyTable> keys;
+  /// Of `keys`, for what operators are told; another one after a reload. Never null.
+  std::shared_ptr<const TenantNames> tenant_names;
   RateLimiter limiter;
   ServerMetrics metrics;
+  LineLimit refusals;  ///< of the log's lines about them
   std::unique_ptr<Completions> completions;
   std::unique_ptr<KvFeed> kv_feed;
   bool draining = false;

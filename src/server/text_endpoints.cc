@@ -2,6 +2,7 @@
 
 #include <ctime>
 #include <new>
+#include <optional>
 #include <utility>
 #include <variant>
 
@@ -116,18 +117,17 @@ JsonOrError DetokenizeBody(const LoadedModel& model, const Json& body) {
 }
 
 /// Has a text worker answer.
-void OnWorker(ServerState* state, HttpRequest&& request, const std::shared_ptr<HttpReply>& reply,
+void OnWorker(ServerState* state, HttpRequest&& request, const std::shared_ptr<ApiReply>& reply,
               uint64_t tenant, JsonOrError (*answer)(const LoadedModel& model, const Json& body)) {
   const size_t bytes = request.body.size();
   if (bytes > kMostTextBody) {
-    return SendError(reply.get(),
-                     TooMuch(fmt::format("the body has {} bytes; {} are possible here: "
-                                         "send the text in parts",
-                                         bytes, kMostTextBody),
-                             ""));
+    return reply->SendError(
+        TooMuch(fmt::format("the body has {} bytes; {} are possible here: send the text in parts",
+                            bytes, kMostTextBody),
+                ""));
   }
   const auto job = [state, answer, reply, body = std::move(request.body)] {
-    int status = 200;
+    std::optional<ApiError> refusal;
     std::string text;
     try {
       JsonOrError result =
@@ -139,31 +139,30 @@ void OnWorker(ServerState* state, HttpRequest&& request, const std::shared_ptr<H
         result = answer(*state->model, *json);
       }
       if (const auto* error = std::get_if<ApiError>(&result); error != nullptr) {
-        status = error->status;
-        text = JsonLine(ToJson(*error));
+        refusal = *error;
       } else {
         text = JsonLine(std::get<Json>(result));
       }
     } catch (const std::bad_alloc&) {
-      status = 503;
-      text = JsonLine(ToJson(NoMemoryError()));
+      refusal = NoMemoryError();
     }
-    state->http->Post([reply, status, text = std::move(text)]() mutable {
-      reply->Send(status, {{"Content-Type", "application/json"}}, std::move(text));
+    state->http->Post([reply, refusal, text = std::move(text)]() mutable {
+      if (refusal) return reply->SendError(*refusal);
+      reply->Send(200, {{"Content-Type", "application/json"}}, std::move(text));
     });
   };
-  if (!state->workers->Run(bytes, job, tenant)) SendError(reply.get(), NoMemoryError(), {}, 1);
+  if (!state->workers->Run(bytes, job, tenant)) reply->SendError(NoMemoryError());
 }
 
 }  // namespace
 
 void AnswerTokenize(ServerState* state, HttpRequest&& request,
-                    const std::shared_ptr<HttpReply>& reply, uint64_t tenant) {
+                    const std::shared_ptr<ApiReply>& reply, uint64_t tenant) {
   OnWorker(state, std::move(request), reply, tenant, TokenizeBody);
 }
 
 void AnswerDetokenize(ServerState* state, HttpRequest&& request,
-                      const std::shared_ptr<HttpReply>& reply, uint64_t tenant) {
+                      const std::shared_ptr<ApiReply>& reply, uint64_t tenant) {
   OnWorker(state, std::move(request), reply, tenant, DetokenizeBody);
 }
 

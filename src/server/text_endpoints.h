@@ -13,11 +13,11 @@ namespace kvasir {
 /// times the memory of its text. `tenant`: whose turn of the text workers it is (0: nobody's in
 /// particular).
 void AnswerTokenize(ServerState* state, HttpRequest&& request,
-                    const std::shared_ptr<HttpReply>& reply, uint64_t tenant);
+                    const std::shared_ptr<ApiReply>& reply, uint64_t tenant);
 
 /// POST /detokenize: {"tokens": [ids]} to {"prompt": text, "content": text}.
 void AnswerDetokenize(ServerState* state, HttpRequest&& request,
-                      const std::shared_ptr<HttpReply>& reply, uint64_t tenant);
+                      const std::shared_ptr<ApiReply>& reply, uint64_t tenant);
 
 inline constexpr size_t kMostTextBody = 8 << 20;        ///< bytes of a body of either
 inline constexpr size_t kMostText = 1 << 20;            ///< bytes to tokenize

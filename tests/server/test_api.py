@@ -57,6 +57,29 @@ class Api(unittest.TestCase):
         self.assertIn("prefill", chunks[-1]["usage"]["kvasir"]["seconds"])
         self.assertTrue(all(c["usage"] is None for c in chunks[:-1]))
 
+    def test_a_stream_without_usage_ends_with_timings_and_the_report(self):
+        for path, body in ((CHAT, chat("hi")), (PLAIN, {"prompt": "hi"})):
+            last = list(self.server.stream(path, {**body, "max_tokens": 6, "ignore_eos": True, "kvasir_report": True}))[-1]
+            self.assertEqual(last["choices"][0]["finish_reason"], "length")
+            self.assertNotIn("usage", last)
+            self.assertEqual(last["timings"]["predicted_n"], 6)
+            self.assertIn("ended_because", last["kvasir"]["cache"])
+            plain = list(self.server.stream(path, {**body, "max_tokens": 6, "ignore_eos": True}))[-1]
+            self.assertIn("timings", plain)
+            self.assertNotIn("kvasir", plain)
+
+    def test_a_text_is_scored_without_writing_any(self):
+        body = {"prompt": ["some text", "more of it"], "max_tokens": 0, "echo": True, "logprobs": 2}
+        answer = self.server.post(PLAIN, body)
+        self.assertEqual(answer.status, 200, answer.body)
+        usage = answer.json["usage"]
+        self.assertEqual((usage["completion_tokens"], usage["total_tokens"]), (0, usage["prompt_tokens"]))
+        choices = answer.json["choices"]
+        self.assertEqual([c["text"] for c in choices], body["prompt"])
+        self.assertEqual(sum(len(c["logprobs"]["tokens"]) for c in choices), usage["prompt_tokens"])
+        self.assertEqual(self.server.stream(PLAIN, {**body, "prompt": "some text"}).text(), "some text")
+        self.refused(PLAIN, {"prompt": "some text", "max_tokens": 0}, "max_tokens")
+
     def test_progress_of_a_prefill_is_told_when_asked_for(self):
         stream = self.server.stream(PLAIN, {"prompt": "abcdefgh " * 200, "max_tokens": 1, "return_progress": True})
         progress = [c["prompt_progress"] for c in stream if "prompt_progress" in c]
@@ -132,6 +155,30 @@ class Api(unittest.TestCase):
         answer = self.server.get(PLAIN)
         self.assertEqual((answer.status, answer.headers["Allow"]), (405, "POST"))
         self.assertEqual(self.server.post("/health").status, 405)
+
+    def test_one_model_is_described_by_its_name(self):
+        listed = self.server.get("/v1/models").json["data"][0]
+        self.assertEqual(self.server.get("/v1/models/llama").json, listed)
+        other = self.server.get("/v1/models/org/llama")
+        self.assertEqual((other.status, other.error["code"]), (404, "model_not_found"))
+        self.assertEqual(self.server.post("/v1/models/llama", {}).status, 405)
+
+    def test_the_version_is_that_of_the_program(self):
+        out = subprocess.run([BINARY, "--version"], check=True, text=True, stdout=subprocess.PIPE).stdout
+        self.assertEqual(self.server.get("/version").json, {"version": out.split()[1]})
+
+    def test_a_name_that_the_client_gives_its_request_comes_back_and_is_logged(self):
+        named = {"X-Request-Id": "trace 7/\"a\""}
+        answer = self.server.post(PLAIN, {"prompt": "a", "max_tokens": 1}, headers=named)
+        self.assertEqual(answer.headers.get_all("X-Request-Id"), [named["X-Request-Id"]])
+        wait_until("the line", lambda: f"id={answer.json['id']}" in self.server.stderr())
+        line = next(one for one in self.server.stderr().splitlines() if f"id={answer.json['id']}" in one)
+        self.assertIn(r'client_id="trace 7/\"a\""', line)
+        for path in ("/v1/models", "/nowhere"):
+            self.assertEqual(self.server.get(path, headers=named).headers["X-Request-Id"], named["X-Request-Id"])
+        for bad in ("x" * 129, "gr\xf6\xdfe"):
+            answer = self.server.post(PLAIN, {"prompt": "a", "max_tokens": 1}, headers={"X-Request-Id": bad})
+            self.assertEqual(answer.headers["X-Request-Id"], answer.json["id"])
 
     def test_models_health_metrics_and_the_cache_can_be_looked_at(self):
         self.assertEqual(self.server.get("/health").json, {"status": "ok"})
@@ -266,6 +313,57 @@ class Api(unittest.TestCase):
         connection.close()
         ids = [s["id"] for e in events for s in e["steps"]]
         self.assertEqual(ids, sorted(set(ids)))
+
+
+class Refusals(unittest.TestCase):
+    def test_each_leaves_a_line_without_its_text_and_is_counted_by_code(self):
+        with Server() as server:
+            server.post(PLAIN, {"prompt": "zanzibar", "n": 0})
+            server.post(CHAT, chat("zanzibar", model="other"))
+            server.get("/no%20where")
+            server.send("POST", "/v1/models", {})
+            server.send("GET", "/v1/models", headers={"X": "x" * 20000})
+            counted = lambda: re.findall(r'^kvasir:refused_requests_total{.*reason="(\w+)",status="(\d+)"} (\d+)',
+                                         server.get("/metrics").body.decode(), re.M)
+            self.assertEqual(sorted(counted()), [("http", "431", "1"), ("invalid_request_error", "400", "1"),
+                                                 ("method_not_allowed", "405", "1"), ("model_not_found", "404", "1"),
+                                                 ("not_found", "404", "1")])
+            lines = lambda: [line for line in server.stderr().splitlines() if "event=refused " in line]
+            wait_until("four lines", lambda: len(lines()) == 4)
+            self.assertIn(f'status=400 code=invalid_request_error tenant=- path="{PLAIN}" param="n"', lines()[0])
+            self.assertIn('status=404 code=not_found tenant=- path="/no where"', lines()[2])
+            self.assertNotIn("zanzibar", server.stderr())
+
+    def test_a_flood_of_them_is_no_flood_of_lines(self):
+        with Server() as server:
+            connection = server.connect()
+            for _ in range(500):
+                server.get("/nowhere", connection=connection)
+            lines = lambda: server.stderr().count("event=refused ")
+            left_out = lambda: sum(int(n) for n in re.findall(r"event=refused_left_out count=(\d+)", server.stderr()))
+            wait_until("all to be told of", lambda: lines() + left_out() == 500)
+            self.assertLess(lines(), 250)
+
+
+class Priorities(unittest.TestCase):
+    def test_the_lowest_goes_first(self):
+        with Server("--max-sequences", "1") as server:
+            def ask(priority):
+                server.post(PLAIN, {"prompt": "a", "max_tokens": 1, "priority": priority},
+                            headers={"X-Request-Id": f"of {priority}"})
+
+            first = server.stream(PLAIN, {"prompt": "x", "max_tokens": 3900, "ignore_eos": True})
+            next(iter(first))
+            threads = [threading.Thread(target=ask, args=(p,)) for p in (10, 0, -10)]
+            for i, thread in enumerate(threads):
+                thread.start()
+                wait_until("its place in the queue", lambda: server.kv()["sequences_total"] == i + 2)
+            first.close()
+            for thread in threads:
+                thread.join()
+            ended = lambda: re.findall(r'client_id="of (\S+)"', server.stderr())
+            wait_until("their ends", lambda: len(ended()) == 3)
+            self.assertEqual(ended(), ["-10", "0", "10"])
 
 
 class Thinking(unittest.TestCase):

@@ -209,6 +209,28 @@ class Tenants(unittest.TestCase):
             server.process.send_signal(signal.SIGHUP)
             wait_until("the key to be gone", lambda: server.get("/v1/models", key=late).status == 401)
 
+    def test_an_operator_and_the_log_are_told_whose_need_took_a_prefix(self):
+        root, a, b = self.add("root", "--role", "operator"), self.add("alice"), self.add("bob")
+        with self.server("--kv-memory", "640K", "--block-tokens", "16", key=root, ctx=1024) as server:
+            def report(key):
+                body = {"prompt": "of my own " * 60, "max_tokens": 1, "kvasir_report": True}
+                return server.post(PLAIN, body, key=key).json["usage"]["kvasir"]["cache"]
+
+            def flood():
+                for i in range(8):
+                    server.post(PLAIN, {"prompt": f"{i} other " * 80, "max_tokens": 4}, key=a)
+
+            for key in (root, b):
+                report(key)
+                flood()
+                told = report(key)
+                self.assertEqual(told["ended_because"], "evicted")
+                self.assertEqual(told.get("evicted_for"), "alice" if key == root else None)
+                self.assertEqual("alice" in str(told), key == root)
+            of_bob = lambda: [line for line in server.stderr().splitlines() if "tenant=bob" in line]
+            wait_until("the lines", lambda: len(of_bob()) == 2)
+            self.assertIn("cache_ended=evicted evicted_for=alice", of_bob()[1])
+
     def test_errors_and_reports_name_nothing_of_others(self):
         root, a, b = self.add("root", "--role", "operator"), self.add("alice"), self.add("bob")
         with self.server("--kv-memory", "640K", "--block-tokens", "16", key=root, ctx=1024) as server:
