@@ -17,7 +17,7 @@ constexpr size_t kQueuedLines = 8192;
 constexpr size_t kMostPromptBytes = 64 << 10;
 constexpr size_t kMostPathBytes = 128;
 
-std::string_view OrDash(const std::string& name) { return name.empty() ? "-" : name; }
+std::string_view OrDash(std::string_view name) { return name.empty() ? "-" : name; }
 
 std::string_view NameOf(MissReason reason) {
   constexpr std::string_view kNames[] = {"none", "never_seen", "diverged", "evicted", "window"};
