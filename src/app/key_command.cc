@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <filesystem>
 
 #include "app/commands.h"
@@ -13,7 +14,7 @@ namespace kvasir {
 namespace {
 
 struct KeyFlags {
-  std::string name, file, group, role;
+  std::string name, file, group, role, key;
   TenantLimits limits;
   bool json = false;
 };
@@ -50,14 +51,15 @@ Result<int> AddKey(const CLI::App* app, const KeyFlags& f) {
   if (!f.role.empty() && f.role != "user" && f.role != "operator")
     return FlagError("--role is \"{}\"; use user or operator", f.role);
   const std::string path = PathOf(f);
+  std::error_code ignored;  // a folder that cannot be made shows when the file is written
+  std::filesystem::create_directories(std::filesystem::absolute(path).parent_path(), ignored);
+  KV_ASSIGN(const KeyFileLock lock, KeyFileLock::Take(path));
   KV_ASSIGN(KeyFile file, ReadOrNone(path));
   TenantEntry& entry = file[f.name];
   TakeGiven(app, f, &entry);
   KV_RETURN_IF_ERROR(InFlags(CheckLimits(f.name, entry.limits)));
   const std::string key = NewKey();
   entry.keys.push_back(HashKey(key));
-  std::error_code ignored;  // a folder that cannot be made shows when the file is written
-  std::filesystem::create_directories(std::filesystem::absolute(path).parent_path(), ignored);
   KV_RETURN_IF_ERROR(WriteKeyFile(path, file));
   if (f.json) {
     PrintJson({{"name", f.name}, {"key", key}, {"file", path}});
@@ -72,19 +74,30 @@ Result<int> AddKey(const CLI::App* app, const KeyFlags& f) {
   return kExitOk;
 }
 
+constexpr char kRow[] = "{:<24} {:<9} {:<12} {:>6} {:>8} {:>10} {:>8} {:>8} {:>7} {:>8}  {}\n";
+
+/// A key's hash as the file has it, as far as people need it to tell keys apart.
+std::string Hex(const KeyHash& hash) { return fmt::format("{:02x}", fmt::join(hash, "")); }
+std::string Prefix(const KeyHash& hash) {
+  constexpr size_t kShown = 8;
+  return Hex(hash).substr(0, kShown);
+}
+
 Result<int> ListKeys(const KeyFlags& f) {
   KV_ASSIGN(const KeyFile file, ReadKeyFile(PathOf(f)));
   nlohmann::ordered_json list = nlohmann::ordered_json::array();
-  std::string text =
-      fmt::format("{:<24} {:<9} {:<12} {:>4} {:>6} {:>8} {:>10} {:>8} {:>8}\n", "name", "role",
-                  "group", "keys", "weight", "req/min", "tok/min", "kv share", "context");
+  std::string text = fmt::format(kRow, "name", "role", "group", "weight", "req/min", "tok/min",
+                                 "kv share", "context", "running", "priority", "keys (SHA-256)");
   for (const auto& [name, e] : file) {
     const TenantLimits& l = e.limits;
     const char* role = e.is_operator ? "operator" : "user";
+    std::vector<std::string> prefixes;
+    for (const KeyHash& hash : e.keys) prefixes.push_back(Prefix(hash));
     list.push_back({{"name", name},
                     {"role", role},
                     {"group", e.group},
                     {"keys", e.keys.size()},
+                    {"key_sha256_prefixes", prefixes},
                     {"weight", l.weight},
                     {"requests_per_minute", l.requests_per_minute},
                     {"tokens_per_minute", l.tokens_per_minute},
@@ -93,10 +106,10 @@ Result<int> ListKeys(const KeyFlags& f) {
                     {"priority", l.priority},
                     {"max_running", l.max_running}});
     const auto limit = [](auto value) { return value == 0 ? "-" : fmt::format("{}", value); };
-    text += fmt::format("{:<24} {:<9} {:<12} {:>4} {:>6} {:>8} {:>10} {:>8} {:>8}\n", name, role,
-                        e.group.empty() ? "-" : e.group, e.keys.size(), l.weight,
+    text += fmt::format(kRow, name, role, e.group.empty() ? "-" : e.group, l.weight,
                         limit(l.requests_per_minute), limit(l.tokens_per_minute), limit(l.kv_share),
-                        limit(l.max_context));
+                        limit(l.max_context), limit(l.max_running), l.priority,
+                        fmt::join(prefixes, " "));
   }
   if (f.json) {
     PrintJson({{"tenants", list}});
@@ -106,18 +119,52 @@ Result<int> ListKeys(const KeyFlags& f) {
   return kExitOk;
 }
 
-Result<int> RemoveKeys(const KeyFlags& f) {
+/// Takes the one key of `tenant` whose hash begins with `prefix`.
+Status RemoveKey(const std::string& name, const std::string& prefix, TenantEntry* tenant) {
+  const auto begins = [&](const KeyHash& hash) { return Hex(hash).starts_with(prefix); };
+  const auto found = std::count_if(tenant->keys.begin(), tenant->keys.end(), begins);
+  if (found != 1) {
+    return MakeError(ErrorCode::kNotFound,
+                     "{} of the {} keys of {} begin with {}; see kvasir key list", found,
+                     tenant->keys.size(), name, prefix);
+  }
+  if (tenant->keys.size() == 1) {
+    return MakeError(ErrorCode::kInvalid,
+                     "{} is the only key of {}; add another first, or leave --key out: the tenant "
+                     "is forgotten then",
+                     prefix, name);
+  }
+  tenant->keys.erase(std::find_if(tenant->keys.begin(), tenant->keys.end(), begins));
+  return {};
+}
+
+Result<int> RemoveKeys(const CLI::App* app, const KeyFlags& f) {
+  const bool one = app->count("--key") > 0;
+  if (one && (f.key.empty() || f.key.find_first_not_of("0123456789abcdef") != std::string::npos)) {
+    return FlagError(
+        "--key is \"{}\"; it must be the first hex digits of a key's SHA-256, as kvasir key list "
+        "shows them",
+        f.key);
+  }
   const std::string path = PathOf(f);
+  KV_ASSIGN(const KeyFileLock lock, KeyFileLock::Take(path));
   KV_ASSIGN(KeyFile file, ReadKeyFile(path));
   const auto it = file.find(f.name);
   if (it == file.end())
     return MakeError(ErrorCode::kNotFound, "{} has no tenant {}; see kvasir key list", path,
                      f.name);
-  const size_t keys = it->second.keys.size();
-  file.erase(it);
+  const size_t keys = one ? 1 : it->second.keys.size();
+  if (one) {
+    KV_RETURN_IF_ERROR(RemoveKey(f.name, f.key, &it->second));
+  } else {
+    file.erase(it);
+  }
   KV_RETURN_IF_ERROR(WriteKeyFile(path, file));
   if (f.json) {
     PrintJson({{"name", f.name}, {"removed", keys}, {"file", path}});
+  } else if (one) {
+    WriteErr(fmt::format("the key {} of {} is gone; a running server forgets it after SIGHUP\n",
+                         f.key, f.name));
   } else {
     WriteErr(fmt::format(
         "{} and its {} keys are gone; a running server forgets them after SIGHUP\n", f.name, keys));
@@ -163,12 +210,18 @@ Command AddKeyCommand(CLI::App* root) {
   AddFileFlags(add, f.get());
   CLI::App* list = app->add_subcommand("list", "Tenants, their roles and limits");
   AddFileFlags(list, f.get());
-  CLI::App* remove = app->add_subcommand("remove", "Forget a tenant and all its keys");
+  CLI::App* remove = app->add_subcommand("remove", "Forget a tenant and all its keys, or one key");
   remove->add_option("name", f->name, "the tenant")->required()->type_name("NAME");
+  // No setting: it would turn the next `key remove` into another one.
+  remove
+      ->add_option("--key", f->key,
+                   "this key alone: how its SHA-256 begins, as kvasir key list has it")
+      ->type_name("PREFIX")
+      ->configurable(false);
   AddFileFlags(remove, f.get());
-  return [f, add, list] {
+  return [f, add, list, remove] {
     if (add->parsed()) return AddKey(add, *f);
-    return list->parsed() ? ListKeys(*f) : RemoveKeys(*f);
+    return list->parsed() ? ListKeys(*f) : RemoveKeys(remove, *f);
   };
 }
 

@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "openai/completion_stream.h"
 #include "openai/json_text.h"
+#include "server/routes.h"
 
 namespace kvasir {
 namespace {
@@ -105,7 +106,7 @@ void KvFeed::Watch(const HttpRequest& request, std::shared_ptr<ApiReply> reply) 
   reply->Begin(200, {{"Content-Type", "text/event-stream; charset=utf-8"},
                      {"Cache-Control", "no-cache"},
                      {"X-Accel-Buffering", "no"}});
-  viewers_.push_back({std::move(reply), ms * 1'000'000, 0, 0});
+  viewers_.push_back({std::move(reply), HashKey(KeyOf(request)), ms * 1'000'000, 0, 0});
   if (!ticking_) Tick();
 }
 
@@ -143,6 +144,16 @@ void KvFeed::Send(const Look& look) {
     // Without room among the workers it sees the next one.
     if (state_->workers->Run(kViewBytes, job) && !steps.empty()) v.seen_step = steps.back().id;
   }
+}
+
+void KvFeed::EndRevoked() {
+  if (!state_->keys) return;
+  std::erase_if(viewers_, [this](const Viewer& v) {
+    const Tenant* tenant = state_->keys->Find(v.key);
+    const bool may = tenant != nullptr && tenant->is_operator;
+    if (!may) v.reply->End();
+    return !may;
+  });
 }
 
 void KvFeed::End() {

@@ -8,6 +8,7 @@
 #include "server/kv_report.h"
 #include "server/reply.h"
 #include "server/server_state.h"
+#include "tenant/key_table.h"
 
 namespace kvasir {
 
@@ -24,6 +25,9 @@ class KvFeed {
   void Watch(const HttpRequest& request, std::shared_ptr<ApiReply> reply);
   /// GET /metrics
   void Metrics(const std::shared_ptr<ApiReply>& reply);
+  /// Ends the streams of those whose key is gone, or no operator's any more: the keys were read
+  /// again.
+  void EndRevoked();
   /// Ends all streams: the server drains.
   void End();
 
@@ -32,6 +36,7 @@ class KvFeed {
  private:
   struct Viewer {
     std::shared_ptr<ApiReply> reply;
+    KeyHash key;  ///< of what it was opened with, where there are keys
     int64_t interval_ns, due_ns;
     uint64_t seen_step;  ///< the last step that it was told of
   };

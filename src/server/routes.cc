@@ -136,15 +136,6 @@ const RouteRow* Find(const HttpRequest& request, std::string* allow) {
   return nullptr;
 }
 
-std::string_view KeyOf(const HttpRequest& request) {
-  std::string_view value = request.Header("Authorization");
-  constexpr std::string_view kBearer = "Bearer ";
-  if (value.size() > kBearer.size() &&
-      (value.substr(0, kBearer.size()) == kBearer || value.substr(0, kBearer.size()) == "bearer "))
-    return value.substr(kBearer.size());
-  return request.Header("X-Api-Key");
-}
-
 /// Who asks, or an error. Without keys everybody is the same operator.
 std::optional<ApiError> Identify(const ServerState& state, const HttpRequest& request,
                                  Tenant* caller) {
@@ -218,9 +209,20 @@ Decision Decide(const ServerState& state, const HttpRequest& request) {
 
 }  // namespace
 
+std::string_view KeyOf(const HttpRequest& request) {
+  std::string_view value = request.Header("Authorization");
+  constexpr std::string_view kBearer = "Bearer ";
+  if (value.size() > kBearer.size() &&
+      (value.substr(0, kBearer.size()) == kBearer || value.substr(0, kBearer.size()) == "bearer "))
+    return value.substr(kBearer.size());
+  return request.Header("X-Api-Key");
+}
+
 std::optional<uint64_t> Admit(const ServerState& state, const HttpRequest& head) {
   const Decision d = Decide(state, head);
-  return d.error ? std::nullopt : std::optional<uint64_t>(d.caller.id);
+  // Only POST has a use for a body. A stranger's would take the room of all others' bodies.
+  if (d.error || d.row->method != "POST") return std::nullopt;
+  return d.caller.id;
 }
 
 void Route(ServerState* state, HttpRequest&& request, std::shared_ptr<HttpReply> http) {

@@ -143,6 +143,7 @@ void Server::State::Reload() {
   keys = std::move(*fresh);
   NameTenants();
   TellTenants();
+  kv_feed->EndRevoked();
   LogInfo(fmt::format("event=reload tenants={}", keys->tenants().size()));
 }
 
@@ -179,9 +180,10 @@ void Server::Ready(LoadedModel* model, const EngineTuning& tuning) {
   };
   auto loop = std::make_unique<EngineLoop>(model->MakeEngine(tuning), std::move(outbox));
   std::promise<void> done;
-  s->http->Post([s, model, &loop, &done] {
+  s->http->Post([s, model, max_sequences = tuning.max_sequences, &loop, &done] {
     s->loop = std::move(loop);
     s->model = model;
+    s->max_sequences = max_sequences;
     s->TellTenants();
     done.set_value();
   });

@@ -28,6 +28,7 @@ struct ServerState {
   uint64_t id_key = 0;  ///< random: ids of answers are numbers of the generator under it
   std::unique_ptr<HttpServer> http;
   LoadedModel* model = nullptr;  ///< not there yet: null. Text workers read it too
+  int32_t max_sequences = 0;     ///< EngineTuning's
   std::unique_ptr<EngineLoop> loop;
   std::unique_ptr<TextWorkers> workers;
   std::optional<KeyTable> keys;

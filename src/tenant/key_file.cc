@@ -1,10 +1,12 @@
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -274,11 +276,37 @@ Result<KeyFile> ReadKeyFile(const std::string& path) {
   return file;
 }
 
+Result<KeyFileLock> KeyFileLock::Take(const std::string& path) {
+  const std::string folder = std::filesystem::path(path).parent_path();
+  const char* at = folder.empty() ? "." : folder.c_str();
+  const int fd = open(at, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  // Reading or writing the file will tell.
+  if (fd < 0 && (errno == ENOENT || errno == ENOTDIR)) return KeyFileLock(-1);
+  if (fd < 0) {
+    return MakeError(ErrorCode::kIo, "cannot lock the folder {} of the key file: {}", at,
+                     std::strerror(errno));
+  }
+  KeyFileLock lock(fd);
+  int failed = flock(fd, LOCK_EX);
+  while (failed != 0 && errno == EINTR) failed = flock(fd, LOCK_EX);
+  // Some file systems of a network lock no folders: there it is as it was without a lock.
+  if (failed != 0 && errno != EBADF && errno != ENOLCK && errno != EOPNOTSUPP) {
+    return MakeError(ErrorCode::kIo, "cannot lock the folder {} of the key file: {}", at,
+                     std::strerror(errno));
+  }
+  return lock;
+}
+
+KeyFileLock::~KeyFileLock() {
+  if (fd_ >= 0) close(fd_);
+}
+
 Status WriteKeyFile(const std::string& path, const KeyFile& file) {
-  const std::string fresh = path + ".new";
-  const int fd = open(fresh.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-  if (fd < 0) return CannotWrite(fresh);
-  Status status = fchmod(fd, 0600) == 0 ? KeepOwnerAndMode(fd, path) : CannotWrite(fresh);
+  // A name of its own, for the owner alone: two that write at once are not in one another's way.
+  std::string fresh = path + ".XXXXXX";
+  const int fd = mkostemp(fresh.data(), O_CLOEXEC);
+  if (fd < 0) return CannotWrite(path);
+  Status status = KeepOwnerAndMode(fd, path);
   if (status.ok()) status = WriteAll(fd, fresh, Print(file));
   close(fd);
   if (status.ok() && rename(fresh.c_str(), path.c_str()) != 0) status = CannotWrite(path);

@@ -80,8 +80,7 @@ Result<KeyTable> KeyTable::Load(const std::string& path, const KeyTable* before)
   return table;
 }
 
-const Tenant* KeyTable::Find(std::string_view key) const {
-  const KeyHash hash = HashKey(key);
+const Tenant* KeyTable::Find(const KeyHash& hash) const {
   size_t found = tenants_.size();
   for (const auto& [known, tenant] : keys_) {
     const bool equal = CRYPTO_memcmp(known.data(), hash.data(), hash.size()) == 0;

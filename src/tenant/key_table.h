@@ -5,6 +5,7 @@
 #include <map>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/result.h"
@@ -48,6 +49,22 @@ using KeyFile = std::map<std::string, TenantEntry>;  // by name
 
 /// Reads a TOML file of tables [tenant.NAME]. An Error names file, tenant, field, value and limit.
 Result<KeyFile> ReadKeyFile(const std::string& path);
+/// While it lives, nobody else has one of the same folder: whoever changes a key file takes it
+/// before reading, and keeps it until the file is written. Of two that change it at once the second
+/// would write over what the first has added.
+class KeyFileLock {
+ public:
+  /// Waits for others. `path`: the key file's; its folder is locked, so that no lock file is left
+  /// for one user that another cannot open. Without a folder there is nothing to lock.
+  static Result<KeyFileLock> Take(const std::string& path);
+  KeyFileLock(KeyFileLock&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  ~KeyFileLock();
+
+ private:
+  explicit KeyFileLock(int fd) : fd_(fd) {}
+  int fd_;  // -1: none
+};
+
 /// Replaces the file at once: a reader sees the old one or the new one. A new one only its owner
 /// may read; of an old one owner, group and mode are kept, and where they cannot be, it stays as it
 /// is and there is an Error. Comments of the old file are lost.
@@ -69,7 +86,8 @@ class KeyTable {
 
   /// nullptr for an unknown key. Takes the same time for all keys: every hash is compared, and each
   /// to its end.
-  const Tenant* Find(std::string_view key) const;
+  const Tenant* Find(std::string_view key) const { return Find(HashKey(key)); }
+  const Tenant* Find(const KeyHash& hash) const;
   const std::vector<Tenant>& tenants() const { return tenants_; }
 
  private:

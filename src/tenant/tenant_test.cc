@@ -4,8 +4,11 @@
 
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <random>
 #include <set>
+#include <thread>
+#include <vector>
 
 #include "tenant/key_table.h"
 #include "tenant/rate_limiter.h"
@@ -32,6 +35,7 @@ class Keys : public ::testing::Test {
     EXPECT_TRUE(table.ok()) << table.error().message;
     return std::move(*table);
   }
+  int64_t Files() const { return std::distance(std::filesystem::directory_iterator(folder_), {}); }
   std::filesystem::path folder_;
   std::string path_;
 };
@@ -57,7 +61,27 @@ TEST_F(Keys, AreRandomAndOnlyTheirHashesAreKept) {
   struct stat status;
   ASSERT_EQ(stat(path_.c_str(), &status), 0);
   EXPECT_EQ(status.st_mode & 0777, 0600u);
-  EXPECT_FALSE(std::filesystem::exists(path_ + ".new"));
+  EXPECT_EQ(Files(), 1) << "what was written before it had its name is left";
+}
+
+TEST_F(Keys, ManyThatAddAtOnceLoseNothing) {
+  std::vector<std::thread> threads;
+  constexpr size_t kAtOnce = 12;
+  for (size_t i = 0; i < kAtOnce; ++i) {
+    threads.emplace_back([this, i] {
+      const auto lock = KeyFileLock::Take(path_);
+      ASSERT_TRUE(lock.ok()) << lock.error().message;
+      KeyFile file;
+      if (std::filesystem::exists(path_)) file = *ReadKeyFile(path_);
+      file["t" + std::to_string(i)].keys = {HashKey(std::to_string(i))};
+      EXPECT_TRUE(WriteKeyFile(path_, file).ok());
+    });
+  }
+  for (std::thread& t : threads) t.join();
+  EXPECT_EQ(ReadKeyFile(path_)->size(), kAtOnce);
+  EXPECT_EQ(Files(), 1);
+  EXPECT_TRUE(KeyFileLock::Take(folder_ / "none" / "keys.toml").ok())
+      << "reading tells, or writing";
 }
 
 TEST_F(Keys, WhoMightReadTheFileMayReadTheOneInItsPlace) {
@@ -73,7 +97,7 @@ TEST_F(Keys, WhoMightReadTheFileMayReadTheOneInItsPlace) {
     EXPECT_EQ(status.st_mode & 07777, 0640u);
     EXPECT_EQ(status.st_uid, user);
     EXPECT_EQ(status.st_gid, group);
-    EXPECT_FALSE(std::filesystem::exists(path_ + ".new"));
+    EXPECT_EQ(Files(), 1);
   };
   KeyFile file;
   file["alice"] = {};

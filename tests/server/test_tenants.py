@@ -1,4 +1,6 @@
 """Keys, shares, limits, and that no tenant sees another's cache."""
+import concurrent.futures
+import hashlib
 import json
 import os
 import re
@@ -7,6 +9,7 @@ import socket
 import subprocess
 import tempfile
 import threading
+import time
 import unittest
 
 from harness import BINARY, CHAT, PLAIN, Server, add_key, chat, wait_until
@@ -208,6 +211,53 @@ class Tenants(unittest.TestCase):
                            stderr=subprocess.DEVNULL)
             server.process.send_signal(signal.SIGHUP)
             wait_until("the key to be gone", lambda: server.get("/v1/models", key=late).status == 401)
+
+    def test_keys_that_are_added_at_once_are_all_there(self):
+        names = [f"t{i}" for i in range(12)]
+        with concurrent.futures.ThreadPoolExecutor(len(names)) as at_once:
+            keys = list(at_once.map(self.add, names))
+        listed = json.loads(subprocess.run([BINARY, "key", "list", "--json", "--file", self.file], check=True, text=True,
+                                           stdout=subprocess.PIPE).stdout)["tenants"]
+        self.assertEqual(sorted(t["name"] for t in listed), sorted(names))
+        self.assertEqual(len(set(keys)), len(names))
+        self.assertEqual(os.listdir(self.folder.name), ["keys.toml"])
+
+    def test_who_is_no_operator_any_more_sees_no_more_of_the_cache(self):
+        root = self.add("root", "--role", "operator")
+        keys = {name: self.add(name, "--role", "operator") for name in ("gone", "user", "rotated")}
+        other = self.add("rotated")
+        with self.server(key=root) as server:
+            def watch(key):
+                connection = server.connect()
+                connection.request("GET", "/v1/kv/stream?interval_ms=100", headers=server.headers(key))
+                response = connection.getresponse()
+                self.assertTrue(response.readline().startswith(b"data: "))
+                self.addCleanup(connection.close)
+                return response
+
+            seen = {name: watch(key) for name, key in keys.items()}
+            stays = [watch(root), watch(other)]
+            running = server.stream(PLAIN, {"prompt": "x", "max_tokens": 3000, "ignore_eos": True}, key=keys["gone"])
+            next(iter(running))
+            hashed = hashlib.sha256(keys["rotated"].encode()).hexdigest()[:12]
+            for command in (("remove", "gone"), ("add", "user", "--role", "user"), ("remove", "rotated", "--key", hashed)):
+                subprocess.run([BINARY, "key", *command, "--file", self.file], check=True, stdout=subprocess.DEVNULL,
+                               stderr=subprocess.DEVNULL)
+            server.process.send_signal(signal.SIGHUP)
+            for name, response in seen.items():
+                events = 0
+                while response.readline():  # to its end, which is whole
+                    events += 1
+                    self.assertLess(events, 1000, f"{name} sees all the same")
+            now = time.time()
+            for response in stays:
+                line = b""
+                while not line.startswith(b"data: ") or json.loads(line[6:])["time"] < now:
+                    line = response.readline()
+                    self.assertTrue(line, "it ended too")
+            self.assertEqual(server.get("/v1/kv", key=keys["gone"]).status, 401)
+            self.assertEqual(server.get("/v1/kv", key=keys["user"]).status, 403)
+            self.assertEqual(list(running)[-1]["choices"][0]["finish_reason"], "length")
 
     def test_an_operator_and_the_log_are_told_whose_need_took_a_prefix(self):
         root, a, b = self.add("root", "--role", "operator"), self.add("alice"), self.add("bob")
