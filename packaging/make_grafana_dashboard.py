@@ -21,7 +21,7 @@ PANELS = [
     ("Saved by the cache", "s", [("rate(kvasir:cache_saved_seconds_total[5m])", "seconds of prefill a second")]),
     ("Output tokens a second by tenant", "short", [("rate(kvasir:tenant_output_tokens_total[1m])", "{{tenant}}")]),
     ("Refused", "short", [("rate(kvasir:refused_requests_total[5m])", "{{status}} {{reason}}"), ("rate(kvasir:http_cut_total[5m])", "{{reason}}")]),
-    ("Ended", "short", [("rate(vllm:request_success_total[5m])", "{{finished_reason}}")]),
+    ("Ended", "short", [("rate(kvasir:requests_ended_total[5m])", "{{reason}}")]),
     ("Memory by owner", "bytes", [("kvasir:memory_bytes", "{{owner}}")]),
 ]
 

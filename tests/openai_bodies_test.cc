@@ -149,7 +149,7 @@ TEST_F(Bodies, ContentPartsAndNullsAndDevelopersAreUnderstood) {
   const auto plain = Taken(
       Endpoint::kChat,
       Json::parse(
-          R"({"messages":[{"role":"system","content":"ab"}],"stop":null,"tools":[],"tool_choice":"none","response_format":{"type":"text"}})"));
+          R"({"messages":[{"role":"system","content":"a\nb"}],"stop":null,"tools":[],"tool_choice":"none","response_format":{"type":"text"}})"));
   const auto parts = Taken(
       Endpoint::kChat,
       Json::parse(

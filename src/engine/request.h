@@ -88,8 +88,9 @@ struct Event {
   RequestId request = 0;
   int32_t choice = 0;  ///< 0..n-1
   Kind kind = Kind::kToken;
-  // kPrefill: progress of the prompt, cached tokens counted as done, and log probabilities of the
-  // prompt's next tokens, where they were asked for.
+  // kPrefill: progress of the prompt, cached tokens counted as done, `stats` until then, and log
+  // probabilities of the prompt's next tokens, where they were asked for. The last one comes just
+  // before the first token.
   int32_t prefill_done = 0, prefill_total = 0;
   std::vector<SampledToken> prompt_logprobs;
   // kToken: the token, and the text that became certain with it (may be empty). Stop strings and

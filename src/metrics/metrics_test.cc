@@ -1,3 +1,4 @@
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -53,16 +54,11 @@ std::map<std::string, double> Parse(const std::string& text) {
 TEST(Metrics, TheTextIsWhatPrometheusReads) {
   ServerMetrics metrics;
   metrics.SetModel("a \"model\" \\ with\nall");
-  metrics.Finished({.tenant = "t\"1",
-                    .reason = "stop",
-                    .prompt_tokens = 100,
-                    .cached_tokens = 60,
-                    .output_tokens = 10,
-                    .ttft_s = 0.03,
-                    .queue_s = 0.001,
-                    .prefill_s = 0.02,
-                    .total_s = 1.2},
-                   0);
+  metrics.Prompt({.tenant = "t\"1", .prompt_tokens = 100, .cached_tokens = 60, .prefill_s = 0.02});
+  metrics.Queued(0.001);
+  metrics.TimeToFirstToken(0.03, 0);
+  for (int i = 0; i < 10; ++i) metrics.OutputToken("t\"1");
+  metrics.Finished({.tenant = "t\"1", .reason = "stop", .total_s = 1.2});
   metrics.InterTokenLatency(0.02, 0);
   metrics.InterTokenLatency(100, 0);
   metrics.Refused(429, "queue_full");
@@ -89,6 +85,7 @@ TEST(Metrics, TheTextIsWhatPrometheusReads) {
   EXPECT_EQ(at("vllm:prompt_tokens_total"), 100);
   EXPECT_EQ(at("vllm:generation_tokens_total"), 10);
   EXPECT_EQ(at("vllm:request_success_total", R"(,finished_reason="stop")"), 1);
+  EXPECT_EQ(at("vllm:request_queue_time_seconds_count"), 1);
   EXPECT_EQ(at("vllm:time_to_first_token_seconds_bucket", R"(,le="0.02")"), 0);
   EXPECT_EQ(at("vllm:time_to_first_token_seconds_bucket", R"(,le="0.04")"), 1);
   EXPECT_EQ(at("vllm:inter_token_latency_seconds_bucket", R"(,le="10")"), 1);
@@ -100,6 +97,7 @@ TEST(Metrics, TheTextIsWhatPrometheusReads) {
   EXPECT_EQ(at("kvasir:refused_requests_total", R"(,reason="queue_full",status="429")"), 2);
   EXPECT_EQ(at("kvasir:refused_requests_total", R"(,reason="http",status="413")"), 3);
   EXPECT_EQ(at("kvasir:tenant_cached_tokens_total", R"(,tenant="t\"1")"), 60);
+  EXPECT_EQ(at("kvasir:tenant_output_tokens_total", R"(,tenant="t\"1")"), 10);
   EXPECT_DOUBLE_EQ(at("kvasir:cache_saved_seconds_total"), 60 * 0.02 / 40);
   EXPECT_EQ(at("kvasir:cache_saved_bytes_total"), 480);
   EXPECT_EQ(at("kvasir:step_read_bytes_total", R"(,phase="decode")"), 3e9);
@@ -109,24 +107,58 @@ TEST(Metrics, TheTextIsWhatPrometheusReads) {
             0u);
 }
 
+/// The value of one sample of a server without a name.
+double ValueOf(const ServerMetrics& metrics, const std::string& name,
+               const std::string& labels = "") {
+  for (const auto& [sample, value] : Parse(metrics.Text({}))) {
+    if (sample == name + R"({model_name="")" + labels + "}") return value;
+  }
+  return NAN;
+}
+
+TEST(Metrics, TokensCountBeforeTheirRequestEnds) {
+  ServerMetrics metrics;
+  metrics.Prompt({.tenant = "a", .prompt_tokens = 7});
+  metrics.OutputToken("a");
+  metrics.OutputToken("a");
+  metrics.TimeToFirstToken(0.5, 0);
+  EXPECT_EQ(ValueOf(metrics, "vllm:prompt_tokens_total"), 7);
+  EXPECT_EQ(ValueOf(metrics, "vllm:generation_tokens_total"), 2);
+  EXPECT_EQ(ValueOf(metrics, "vllm:time_to_first_token_seconds_count"), 1);
+  EXPECT_EQ(ValueOf(metrics, "kvasir:tenant_output_tokens_total", R"(,tenant="a")"), 2);
+  EXPECT_EQ(ValueOf(metrics, "kvasir:tenant_requests_total", R"(,tenant="a")"), 0);
+  EXPECT_EQ(ValueOf(metrics, "vllm:e2e_request_latency_seconds_count"), 0);
+}
+
+TEST(Metrics, ReasonsHaveTheNamesOfVllmAndOurOwnBeside) {
+  ServerMetrics metrics;
+  const auto success = [&](const char* reason) {
+    return ValueOf(metrics, "vllm:request_success_total",
+                   fmt::format(R"(,finished_reason="{}")", reason));
+  };
+  EXPECT_EQ(success("abort"), 0) << "a rate needs the 0 before the first";
+  for (const char* reason : {"stop", "length", "context", "deadline", "cancelled", "error"})
+    metrics.Finished({.reason = reason});
+  EXPECT_EQ(success("stop"), 1);
+  EXPECT_EQ(success("length"), 2);
+  EXPECT_EQ(success("abort"), 2);
+  for (const char* reason : {"context", "deadline", "cancelled", "error"}) {
+    EXPECT_TRUE(std::isnan(success(reason))) << reason;
+    EXPECT_EQ(
+        ValueOf(metrics, "kvasir:requests_ended_total", fmt::format(R"(,reason="{}")", reason)), 1);
+  }
+}
+
 TEST(Metrics, WhatTheCacheSavedNeverFalls) {
   ServerMetrics metrics;
-  const auto saved = [&] {
-    for (const auto& [name, value] : Parse(metrics.Text({}))) {
-      if (name.starts_with("kvasir:cache_saved_seconds_total")) return value;
-    }
-    return double{NAN};
-  };
-  metrics.SetModel("m");
+  const auto saved = [&] { return ValueOf(metrics, "kvasir:cache_saved_seconds_total"); };
   EXPECT_EQ(saved(), 0);
-  const FinishedRequest slow = {
-      .reason = "stop", .prompt_tokens = 10, .cached_tokens = 5, .prefill_s = 5};
-  metrics.Finished(slow, 0);
+  metrics.Prompt({.prompt_tokens = 10, .cached_tokens = 5, .prefill_s = 5});
   EXPECT_DOUBLE_EQ(saved(), 5);
   // Prompts that are computed much faster make the mean of all fall.
-  metrics.Finished({.reason = "stop", .prompt_tokens = 10'000, .prefill_s = 1}, 0);
+  metrics.Prompt({.prompt_tokens = 10'000, .prefill_s = 1});
   EXPECT_DOUBLE_EQ(saved(), 5);
-  metrics.Finished({.reason = "stop", .prompt_tokens = 100, .cached_tokens = 100}, 0);
+  metrics.Prompt({.prompt_tokens = 100, .cached_tokens = 100});
   EXPECT_DOUBLE_EQ(saved(), 5 + 100 * 6.0 / 10'005);
 }
 

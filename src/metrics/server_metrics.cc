@@ -1,5 +1,6 @@
 #include "metrics/server_metrics.h"
 
+#include <string_view>
 #include <utility>
 
 namespace kvasir {
@@ -16,31 +17,46 @@ const std::vector<double> kSecondsBounds = {0.01, 0.05, 0.1, 0.3, 0.5, 0.8, 1,  
 
 double AsDouble(uint64_t value) { return static_cast<double>(value); }
 
+/// What vLLM calls one of our reasons to end; empty: nothing, it is no success.
+std::string_view VllmReason(std::string_view own) {
+  if (own == "stop" || own == "length") return own;
+  if (own == "context") return "length";
+  if (own == "cancelled" || own == "deadline") return "abort";
+  return "";
+}
+
 }  // namespace
 
 ServerMetrics::ServerMetrics()
     : ttft_(kTtftBounds), itl_(kItlBounds), e2e_(kSecondsBounds), queue_(kSecondsBounds) {}
 
-void ServerMetrics::Finished(const FinishedRequest& r, int64_t now_ns) {
-  ++finished_[r.reason];
-  prompt_tokens_ += static_cast<uint64_t>(r.prompt_tokens);
-  cached_tokens_ += static_cast<uint64_t>(r.cached_tokens);
-  output_tokens_ += static_cast<uint64_t>(r.output_tokens);
-  prefill_s_ += r.prefill_s;
+void ServerMetrics::Prompt(const ComputedPrompt& p) {
+  prompt_tokens_ += static_cast<uint64_t>(p.prompt_tokens);
+  cached_tokens_ += static_cast<uint64_t>(p.cached_tokens);
+  prefill_s_ += p.prefill_s;
   // At the mean of now: at a later one the sum of all could fall.
   const uint64_t computed = prompt_tokens_ - cached_tokens_;
   if (computed > 0)
-    saved_s_ += static_cast<double>(r.cached_tokens) * prefill_s_ / AsDouble(computed);
-  queue_.Add(r.queue_s);
+    saved_s_ += static_cast<double>(p.cached_tokens) * prefill_s_ / AsDouble(computed);
+  TenantCounts& t = tenants_[p.tenant];
+  t.prompt_tokens += static_cast<uint64_t>(p.prompt_tokens);
+  t.cached_tokens += static_cast<uint64_t>(p.cached_tokens);
+}
+
+void ServerMetrics::OutputToken(const std::string& tenant) {
+  ++output_tokens_;
+  ++tenants_[tenant].output_tokens;
+}
+
+void ServerMetrics::TimeToFirstToken(double seconds, int64_t now_ns) {
+  ttft_.Add(seconds);
+  recent_ttft_.Add(seconds, now_ns);
+}
+
+void ServerMetrics::Finished(const FinishedRequest& r) {
+  ++finished_[r.reason];
   e2e_.Add(r.total_s);
-  TenantCounts& t = tenants_[r.tenant];
-  ++t.requests;
-  t.prompt_tokens += static_cast<uint64_t>(r.prompt_tokens);
-  t.cached_tokens += static_cast<uint64_t>(r.cached_tokens);
-  t.output_tokens += static_cast<uint64_t>(r.output_tokens);
-  if (r.output_tokens == 0) return;  // it ended before its first token
-  ttft_.Add(r.ttft_s);
-  recent_ttft_.Add(r.ttft_s, now_ns);
+  ++tenants_[r.tenant].requests;
 }
 
 void ServerMetrics::InterTokenLatency(double seconds, int64_t now_ns) {
@@ -61,13 +77,16 @@ void ServerMetrics::WriteKnown(const MetricGauges& g, PrometheusText* out) const
                AsDouble(g.cached_tokens));
   out->Counter("vllm:num_preemptions_total", "Sequences that gave up their blocks for others.",
                AsDouble(g.preemptions));
-  out->Counter("vllm:prompt_tokens_total", "Prompt tokens of requests that ended.",
-               AsDouble(prompt_tokens_));
-  out->Counter("vllm:generation_tokens_total", "Output tokens of requests that ended.",
-               AsDouble(output_tokens_));
-  out->Family("vllm:request_success_total", "counter", "Requests that ended, by reason.");
-  for (const auto& [reason, count] : finished_)
+  out->Counter("vllm:prompt_tokens_total",
+               "Prompt tokens, counted with the first token after them.", AsDouble(prompt_tokens_));
+  out->Counter("vllm:generation_tokens_total", "Output tokens.", AsDouble(output_tokens_));
+  out->Family("vllm:request_success_total", "counter",
+              "Requests that ended without an error: stop, length, or abort.");
+  for (const char* reason : {"stop", "length", "abort"}) {
+    uint64_t count = 0;
+    for (const auto& [own, requests] : finished_) count += VllmReason(own) == reason ? requests : 0;
     out->Sample(AsDouble(count), {{"finished_reason", reason}});
+  }
   out->Family("vllm:time_to_first_token_seconds", "histogram", "Submission to first token.");
   out->Sample(ttft_);
   out->Family("vllm:inter_token_latency_seconds", "histogram", "Between two tokens of a choice.");
@@ -132,6 +151,8 @@ void ServerMetrics::WriteOwn(const MetricGauges& g, PrometheusText* out) const {
     for (const auto& [key, value] : values) out->Sample(static_cast<double>(value), {{label, key}});
   };
   WriteRefused(g, out);
+  labelled("kvasir:requests_ended_total", "counter", "Requests that ended, by reason.", "reason",
+           finished_);
   labelled("kvasir:memory_bytes", "gauge", "Resident bytes by owner.", "owner", g.memory);
   labelled("kvasir:prefix_misses_total", "counter", "Why no more of a prompt was cached.", "reason",
            g.misses);

@@ -11,12 +11,18 @@
 
 namespace kvasir {
 
+/// A prompt whose first token came.
+struct ComputedPrompt {
+  std::string tenant;  ///< empty: nobody in particular
+  int64_t prompt_tokens = 0, cached_tokens = 0;
+  double prefill_s = 0;  ///< of the tokens that were not cached
+};
+
 /// A completion that ended.
 struct FinishedRequest {
   std::string tenant;  ///< empty: nobody in particular
-  std::string reason;
-  int64_t prompt_tokens = 0, cached_tokens = 0, output_tokens = 0;
-  double ttft_s = 0, queue_s = 0, prefill_s = 0, total_s = 0;
+  std::string reason;  ///< as NameOf(FinishReason) has it
+  double total_s = 0;
 };
 
 /// Steps by what they held: "decode", "prefill" or "mixed".
@@ -55,7 +61,12 @@ class ServerMetrics {
     limit_flops_ = flops_per_s;
     limit_bytes_ = bytes_per_s;
   }
-  void Finished(const FinishedRequest& request, int64_t now_ns);
+  // Counted as it happens: rates are those of now also where answers take minutes.
+  void Prompt(const ComputedPrompt& prompt);
+  void OutputToken(const std::string& tenant);
+  void Queued(double seconds) { queue_.Add(seconds); }
+  void TimeToFirstToken(double seconds, int64_t now_ns);
+  void Finished(const FinishedRequest& request);
   void InterTokenLatency(double seconds, int64_t now_ns);
   /// An answer of status 400 or more; `code` is of the few that ApiError has (CodeOf).
   void Refused(int status, const std::string& code) { ++refused_[{status, code}]; }
@@ -79,9 +90,9 @@ class ServerMetrics {
   double limit_flops_ = 0, limit_bytes_ = 0;
   Histogram ttft_, itl_, e2e_, queue_;
   uint64_t prompt_tokens_ = 0, cached_tokens_ = 0, output_tokens_ = 0;
-  double prefill_s_ = 0;  // of the tokens that were not cached
-  double saved_s_ = 0;    // by those that were
-  std::map<std::string, uint64_t> finished_;
+  double prefill_s_ = 0;                      // of the tokens that were not cached
+  double saved_s_ = 0;                        // by those that were
+  std::map<std::string, uint64_t> finished_;  // by reason
   std::map<std::pair<int, std::string>, uint64_t> refused_;
   std::map<std::string, TenantCounts> tenants_;
   RecentValues recent_ttft_, recent_itl_;

@@ -7,7 +7,8 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-/// A message's content: a string, or a list of text parts.
+/// A message's content: a string, or a list of text parts, which are lines of their own (as in
+/// vLLM).
 bool ReadContent(const Json& content, std::string* out, std::string* wrong) {
   if (content.is_string()) {
     *out = content.get<std::string>();
@@ -23,12 +24,26 @@ bool ReadContent(const Json& content, std::string* out, std::string* wrong) {
       return false;
     }
     if (!part.contains("text") || !part["text"].is_string()) return false;
+    if (&part != &content.front()) *out += '\n';
     *out += part["text"].get<std::string>();
   }
   return true;
 }
 
 }  // namespace
+
+Json ReadTemplateArguments(FieldReader* f) {
+  Json out = Json::object();
+  if (const Json* kwargs = f->Get("chat_template_kwargs"); kwargs != nullptr) {
+    if (kwargs->is_object()) out = *kwargs;
+    if (!kwargs->is_object()) f->Fail("chat_template_kwargs", "must be an object");
+    out.erase("messages");
+  }
+  bool generation = true;
+  f->Bool("add_generation_prompt", &generation);
+  out["add_generation_prompt"] = generation;
+  return out;
+}
 
 Json ReadMessages(FieldReader* f) {
   Json out = Json::array();

@@ -10,4 +10,8 @@ namespace kvasir {
 /// content, whatever form it came in. What is wrong is an error of the reader.
 nlohmann::ordered_json ReadMessages(FieldReader* fields);
 
+/// What a chat's template is rendered with beside the messages: the fields `chat_template_kwargs`
+/// and `add_generation_prompt`.
+nlohmann::ordered_json ReadTemplateArguments(FieldReader* fields);
+
 }  // namespace kvasir

@@ -11,6 +11,9 @@
 namespace kvasir {
 namespace {
 
+/// Of a token as JSON, with its log probability and those of `top` others.
+size_t TokenBytesOf(size_t top) { return 100 * (1 + top); }
+
 using Json = nlohmann::ordered_json;
 
 /// A token's text as JSON can hold it, and its bytes.
@@ -49,9 +52,9 @@ std::string FinishReasonOf(FinishReason reason) {
 void UsageCount::Add(const RequestStats& s, bool first_choice) {
   output_tokens += s.output_tokens;
   if (!first_choice) return;
+  prompt_s += s.times.prefill;
   if (prompt_tokens == 0) {
     ttft_s = s.ttft_seconds();
-    prompt_s = s.times.prefill;
     decode_s = s.output_tokens > 1 ? SecondsBetween(s.first_token_ns, s.last_token_ns) : 0;
   }
   prompt_tokens += s.prompt_tokens;
@@ -67,17 +70,19 @@ Json UsageJson(const UsageCount& u) {
 
 Json TimingsJson(const UsageCount& u) {
   const auto computed = static_cast<double>(u.prompt_tokens - u.cached_tokens);
-  const auto predicted = static_cast<double>(u.output_tokens);
-  const auto rate = [](double count, double seconds) { return seconds > 0 ? count / seconds : 0; };
+  // The first token comes with the prompt: its time is not among those of decoding.
+  const auto decoded = static_cast<double>(std::max<int64_t>(0, u.output_tokens - 1));
+  const auto ratio = [](double of, double to) { return to > 0 ? of / to : 0; };
   return {{"cache_n", u.cached_tokens},
           {"prompt_n", u.prompt_tokens - u.cached_tokens},
-          {"prompt_ms", u.ttft_s * 1e3},
-          {"prompt_per_token_ms", computed > 0 ? u.ttft_s * 1e3 / computed : 0},
-          {"prompt_per_second", rate(computed, u.ttft_s)},
+          {"ttft_ms", u.ttft_s * 1e3},
+          {"prompt_ms", u.prompt_s * 1e3},
+          {"prompt_per_token_ms", ratio(u.prompt_s * 1e3, computed)},
+          {"prompt_per_second", ratio(computed, u.prompt_s)},
           {"predicted_n", u.output_tokens},
           {"predicted_ms", u.decode_s * 1e3},
-          {"predicted_per_token_ms", predicted > 0 ? u.decode_s * 1e3 / predicted : 0},
-          {"predicted_per_second", rate(std::max(0.0, predicted - 1), u.decode_s)}};
+          {"predicted_per_token_ms", ratio(u.decode_s * 1e3, decoded)},
+          {"predicted_per_second", ratio(decoded, u.decode_s)}};
 }
 
 std::string TenantName(uint64_t tenant, const TenantNames& names) {
@@ -142,6 +147,17 @@ size_t ChoiceCount(const CompletionRequest& r) {
   return count;
 }
 
+size_t PromptBytes(const CompletionRequest& r) {
+  size_t bytes = 0;
+  for (size_t i = 0; i < r.requests.size(); ++i) {
+    const Request& one = r.requests[i];
+    const size_t text = r.echo ? r.prompt_texts[i].size() : 0;
+    const size_t tokens = one.prompt_logprobs < 0 ? 0 : one.prompt.size();
+    bytes += one.n * (text + tokens * TokenBytesOf(one.prompt_logprobs));
+  }
+  return bytes;
+}
+
 PlainLogprobs::PlainLogprobs(const Tokenizer* tokenizer, bool special)
     : tokenizer_(tokenizer),
       special_(special),
@@ -194,7 +210,10 @@ AnswerBuilder::AnswerBuilder(const CompletionRequest* request, const Tokenizer* 
                                        .text = {},
                                        .tokens = {},
                                        .stats = {}}),
-      open_(request->requests.size()) {}
+      open_(request->requests.size()) {
+  for (size_t i = 0; i < request->prompt_texts.size(); ++i)
+    bytes_ += request->requests[i].n * request->prompt_texts[i].size();
+}
 
 void AnswerBuilder::AddText(Choice* c, std::string&& text, bool end) const {
   if (!request_->split_reasoning) {
@@ -215,10 +234,13 @@ void AnswerBuilder::Add(size_t prompt, Event&& e) {
   switch (e.kind) {
     case Event::Kind::kPrefill:
       prompt_logprobs_.resize(request_->requests.size());
-      std::move(e.prompt_logprobs.begin(), e.prompt_logprobs.end(),
-                std::back_inserter(prompt_logprobs_[prompt]));
+      for (SampledToken& t : e.prompt_logprobs) {
+        bytes_ += request_->requests[prompt].n * TokenBytesOf(t.top.size());
+        prompt_logprobs_[prompt].push_back(std::move(t));
+      }
       return;
     case Event::Kind::kToken:
+      bytes_ += e.text.size() + (request_->logprobs ? TokenBytesOf(e.token.top.size()) : 0);
       AddText(&c, std::move(e.text), false);
       if (request_->logprobs && !request_->only_prompt) c.tokens.push_back(std::move(e.token));
       return;
@@ -231,21 +253,6 @@ void AnswerBuilder::Add(size_t prompt, Event&& e) {
       if (e.reason == FinishReason::kError && error_.empty()) error_ = e.error;
       if (e.last) --open_;
   }
-}
-
-size_t AnswerBuilder::bytes() const {
-  constexpr size_t kTokenBytes = 100;  // as JSON, with its log probability
-  size_t bytes = 0;
-  const auto add = [&](const std::vector<SampledToken>& tokens) {
-    for (const SampledToken& t : tokens) bytes += kTokenBytes * (1 + t.top.size());
-  };
-  for (const Choice& c : choices_) {
-    bytes += c.text.size() + c.reasoning.size();
-    add(c.tokens);
-  }
-  for (const auto& prompt : prompt_logprobs_) add(prompt);
-  for (const std::string& text : request_->prompt_texts) bytes += text.size();
-  return bytes;
 }
 
 /// The older form; with `echo` the prompt's tokens come first.

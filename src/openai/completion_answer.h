@@ -25,11 +25,13 @@ std::string FinishReasonOf(FinishReason reason);
 /// Sums over the choices of one request, or of several.
 struct UsageCount {
   int64_t prompt_tokens = 0, cached_tokens = 0, output_tokens = 0;
-  double ttft_s = 0, prompt_s = 0, decode_s = 0;  ///< of the first choice
+  double ttft_s = 0, decode_s = 0;  ///< of the first choice
+  double prompt_s = 0;              ///< prompts were computed, without waiting for it
   void Add(const RequestStats& stats, bool first_choice);
 };
 nlohmann::ordered_json UsageJson(const UsageCount& usage);
-/// The fields of llama-server's `timings`.
+/// The fields of llama-server's `timings`, and `ttft_ms`: the wait before the prompt was computed
+/// is in it alone.
 nlohmann::ordered_json TimingsJson(const UsageCount& usage);
 /// Why no more of the prompt was cached, and where the time went: what a client may know. Texts of
 /// diverged tokens come from `tokenizer`. `names`, for operators: whose token was there and whose
@@ -50,6 +52,9 @@ nlohmann::ordered_json ChatLogprobJson(const SampledToken& token, const Tokenize
 size_t ChoiceIndex(const CompletionRequest& request, size_t prompt, int32_t choice);
 /// How many choices all prompts have together.
 size_t ChoiceCount(const CompletionRequest& request);
+/// Bytes of an answer, about, that tell its prompts again: their text and log probabilities, once
+/// for each choice.
+size_t PromptBytes(const CompletionRequest& r);
 /// The parallel lists of the older form of log probabilities. A token that is a part of a character
 /// is named by its bytes ("bytes:\xe2\x82"), as OpenAI does; an offset is that of the character in
 /// which the token begins, in characters of the choice's text as it is sent.
@@ -90,7 +95,7 @@ class AnswerBuilder {
   nlohmann::ordered_json Body(const AnswerHead& head) const;
   const UsageCount& usage() const { return usage_; }
   /// Of the body, about.
-  size_t bytes() const;
+  size_t bytes() const { return bytes_; }
 
  private:
   struct Choice {
@@ -112,6 +117,7 @@ class AnswerBuilder {
   size_t open_;
   std::string error_;
   UsageCount usage_;
+  size_t bytes_ = 0;
 };
 
 }  // namespace kvasir

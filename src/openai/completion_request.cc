@@ -131,6 +131,10 @@ void ReadCommon(FieldReader* f, int32_t vocab, CompletionRequest* out, Request* 
   CheckRules(f, *r, vocab);
   if (beams && r->beam_width == 0) r->beam_width = r->n;
   if (r->beam_width > 0) p.temperature = 0;
+  if (r->beam_width > 0 && r->n > r->beam_width) {
+    f->Fail("n", fmt::format("is {}, and beam search keeps only {} (beam_width); ask for fewer",
+                             r->n, r->beam_width));
+  }
   if (const Json* options = f->Get("stream_options"); options != nullptr) {
     if (!options->is_object()) return f->Fail("stream_options", "must be an object");
     FieldReader inner(*options, "stream_options.");
@@ -170,25 +174,18 @@ void ReadChat(const LoadedModel& model, FieldReader* f, CompletionRequest* out, 
   f->Int("top_logprobs", &top, 0, kMostTopLogprobs);
   if (top > 0 && !out->logprobs) f->Fail("top_logprobs", "needs logprobs to be true");
   if (out->logprobs) r.sampling.logprobs = top;
-  Json extra = Json::object();
-  if (const Json* kwargs = f->Get("chat_template_kwargs"); kwargs != nullptr) {
-    if (!kwargs->is_object()) return f->Fail("chat_template_kwargs", "must be an object");
-    extra = *kwargs;
-    extra.erase("messages");
-  }
-  bool generation = true;
-  f->Bool("add_generation_prompt", &generation);
+  const Json arguments = ReadTemplateArguments(f);
   std::string reasoning = "auto";
   f->String("reasoning_format", &reasoning);
   if (reasoning != "auto" && reasoning != "none" && reasoning != "deepseek")
     f->Fail("reasoning_format", "must be \"auto\", \"deepseek\" or \"none\"");
-  extra["add_generation_prompt"] = generation;
   if (f->error()) return;
-  Result<std::string> text = RenderChat(model, messages, extra, now);
+  Result<std::string> text = RenderChat(model, messages, arguments, now);
   if (!text.ok()) return f->Fail("messages", "cannot be rendered: " + text.error().message);
   out->split_reasoning = reasoning != "none" && ThinksInTags(model.chat_template_source());
   out->thinking_begun = out->split_reasoning && EndsThinking(*text);
   r.prompt = model.tokenizer().Encode(*text, {.add_special = true, .parse_special = true});
+  if (r.prompt.empty()) f->Fail("messages", "give a prompt without tokens; send some text");
   out->requests.push_back(std::move(r));
 }
 
@@ -211,13 +208,12 @@ std::vector<std::vector<int32_t>> ReadPrompts(const LoadedModel& model, FieldRea
     std::vector<int32_t> tokens;
     for (const Json& id : list) {
       if (!id.is_number_integer()) return false;
-      const auto value = id.get<int64_t>();
-      if (value < 0 || value >= model.tokenizer().vocab_size()) {
-        f->Fail("prompt", fmt::format("has the token {}; the vocabulary has {}", value,
+      if (id < 0 || id >= model.tokenizer().vocab_size()) {
+        f->Fail("prompt", fmt::format("has the token {}; the vocabulary has {}", id.dump(),
                                       model.tokenizer().vocab_size()));
         return true;
       }
-      tokens.push_back(static_cast<int32_t>(value));
+      tokens.push_back(id.get<int32_t>());
     }
     out.push_back(std::move(tokens));
     return true;
@@ -275,6 +271,9 @@ void ReadPlain(const LoadedModel& model, FieldReader* f, CompletionRequest* out,
   }
   std::vector<std::vector<int32_t>> prompts =
       ReadPrompts(model, f, std::max(common.n, common.beam_width));
+  for (const std::vector<int32_t>& tokens : prompts) {
+    if (tokens.empty()) f->Fail("prompt", "has no tokens; send at least one");
+  }
   if (f->error()) return;
   for (std::vector<int32_t>& tokens : prompts) {
     if (out->echo) out->prompt_texts.push_back(EchoText(model.tokenizer(), tokens, common.special));

@@ -10,7 +10,8 @@ namespace kvasir {
 /// Parses JSON that somebody sent. An Error when it is none, or nested deeper than anything that is
 /// meant (code that walks a value, its printer among others, does so by recursion), or has so many
 /// values that they would take many times the memory of their text, or keys that would take long:
-/// an object keeps their order, and looks through all of them for each.
+/// an object keeps their order, and looks through all of them for each; or when an object has a key
+/// twice.
 Result<nlohmann::ordered_json> ParseJson(std::string_view text);
 inline constexpr int kMostJsonDepth = 64;
 inline constexpr size_t kMostJsonValues = 1 << 20;

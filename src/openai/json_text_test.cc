@@ -52,6 +52,25 @@ TEST(JsonText, KeysAreBoundedInEachObjectAndInTheWorkOfAll) {
   EXPECT_FALSE(ParseJson("]]:::").ok());
 }
 
+TEST(JsonText, AKeyThatAnObjectHasTwiceIsRefusedByName) {
+  for (const char* text : {R"({"a":1,"b":2,"a":3})", R"([{"x":{"a":[{"b":1}],"\u0061":2}}])",
+                           R"({"b":{"a":1},"a":"\"","a":1})"}) {
+    const auto json = ParseJson(text);
+    ASSERT_FALSE(json.ok()) << text;
+    EXPECT_EQ(json.error().message,
+              "an object of the JSON has the key \"a\" twice; leave one of the two out");
+  }
+  EXPECT_NE(ParseJson("{\"\\n\":1,\"\\n\":1}").error().message.find("\"\\n\" twice"),
+            std::string::npos);
+  // Within one another and beside one another they are others'.
+  for (const char* text : {R"({"a":{"a":{"a":[{"a":1},{"a":2}]}},"b":1})", R"({"a":"b","b":"a"})",
+                           R"({"":1,"\\":2,"\"":3})", R"([{"a":1},"a",{"a":1}])"})
+    EXPECT_TRUE(ParseJson(text).ok()) << text;
+  // What is no JSON at all says so.
+  EXPECT_NE(ParseJson(R"({"a":1,"a":2)").error().message.find("wrong at byte"), std::string::npos);
+  EXPECT_NE(ParseJson(R"({"a":1:2})").error().message.find("wrong at byte"), std::string::npos);
+}
+
 TEST(JsonText, WhatIsNoJsonIsAnErrorWithItsPlace) {
   EXPECT_EQ(ParseJson("{\"a\": tru}").error().message, "the JSON is wrong at byte 10");
   EXPECT_EQ(ParseJson("1e999").error().message, "the JSON has a number that is out of range");

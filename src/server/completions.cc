@@ -21,6 +21,8 @@ using Json = nlohmann::ordered_json;
 constexpr int64_t kSilentNs = 10'000'000'000;
 /// Answers with more text than this are printed by a text worker.
 constexpr size_t kLargeAnswer = 64 << 10;
+/// A stream tells a prompt again in one piece, made between those of all other streams.
+constexpr size_t kLargeEcho = 4 << 20;
 
 /// Runs on a text worker.
 ParsedCompletion ParseBody(const LoadedModel& model, Endpoint endpoint, std::string_view body) {
@@ -39,6 +41,18 @@ ApiError TooLong(int64_t context, size_t tokens) {
                                  context, tokens),
           .param = {},
           .code = "context_length_exceeded"};
+}
+
+/// Choices run at once: no request may have more than the server has places for.
+std::optional<ApiError> WithinSequences(const Request& r, int32_t most) {
+  const bool wide = r.beam_width > most;
+  if (!wide && r.n <= most) return {};
+  const char* field = wide ? "beam_width" : "n";
+  return ApiError{.message = fmt::format("{} is {}; it must be from 1 to {}, the sequences that "
+                                         "this server computes at once (--max-sequences)",
+                                         field, wide ? r.beam_width : r.n, most),
+                  .param = field,
+                  .code = {}};
 }
 
 double NowSeconds() { return static_cast<double>(SteadyClock().NowNs()) * 1e-9; }
@@ -108,8 +122,13 @@ void Completions::Begin(Endpoint endpoint, const Tenant& caller, HttpRequest&& r
         {.message = "the body is empty; send a JSON object", .param = {}, .code = {}});
   }
   const size_t bytes = request.body.size();
-  auto job = [this, endpoint, from = std::move(from), body = std::move(request.body)]() mutable {
-    ParsedCompletion parsed = ParseBody(*state_->model, endpoint, body);
+  // Nobody waits for a body to be read whose client has left.
+  auto gone = std::make_shared<std::atomic<bool>>(false);
+  reply->OnGone([gone] { *gone = true; });
+  auto job = [this, endpoint, gone = std::move(gone), from = std::move(from),
+              body = std::move(request.body)]() mutable {
+    ParsedCompletion parsed;
+    if (!*gone) parsed = ParseBody(*state_->model, endpoint, body);
     // Nothing stays with the job: its place would be let go of after the answer.
     state_->http->Post([this, from = std::move(from), parsed = std::move(parsed)]() mutable {
       Parsed(std::move(from), std::move(parsed));
@@ -138,6 +157,26 @@ std::optional<ApiError> Completions::Fit(const Tenant& caller, CompletionRequest
     r.salt = caller.salt;
     r.priority = std::min(r.priority, caller.limits.priority);
   }
+  return WithinSequences(request->requests[0], state_->max_sequences);
+}
+
+/// Of the room for large answers, what the prompts will need of it: for what nobody could be sent
+/// nothing is computed.
+std::optional<ApiError> Completions::TakeRoom(ApiReply* reply,
+                                              const CompletionRequest& request) const {
+  const size_t bytes = PromptBytes(request);
+  const size_t most =
+      request.stream ? kLargeEcho : state_->options.http.limits.all_bodies_bytes / 2;
+  if (bytes > most) {
+    return ApiError{.message = fmt::format(
+                        "the prompt is to be told again with its log probabilities, {} MiB in all "
+                        "choices; at most {} MiB are possible{}: ask for fewer choices, or fewer "
+                        "log probabilities",
+                        bytes >> 20, most >> 20, request.stream ? " in a stream" : ""),
+                    .param = request.echo ? "echo" : "prompt_logprobs",
+                    .code = "answer_too_large"};
+  }
+  if (bytes > kLargeAnswer && !request.stream && !reply->Reserve(bytes)) return NoRoomError();
   return {};
 }
 
@@ -147,12 +186,17 @@ void Completions::Parsed(Body&& body, ParsedCompletion parsed) {
   if (reply->gone()) return;
   reply->BodyTaken();
   if (state_->draining) return reply->SendError(DrainingError());
-  if (const auto* error = std::get_if<ApiError>(&parsed); error != nullptr) {
+  if (const auto* wrong = std::get_if<ApiError>(&parsed); wrong != nullptr) {
+    if (MayComeAgain(*wrong)) state_->limiter.GiveBack(tenant, 1, 0, NowSeconds());
+    return reply->SendError(*wrong);
+  }
+  auto& request = std::get<CompletionRequest>(parsed);
+  auto error = Fit(body.caller, &request);
+  if (!error) error = TakeRoom(reply, request);
+  if (error) {
     if (MayComeAgain(*error)) state_->limiter.GiveBack(tenant, 1, 0, NowSeconds());
     return reply->SendError(*error);
   }
-  auto& request = std::get<CompletionRequest>(parsed);
-  if (const auto error = Fit(body.caller, &request); error) return reply->SendError(*error);
   int64_t tokens = 0;
   for (const Request& r : request.requests) tokens += static_cast<int64_t>(r.prompt.size());
   if (const auto limit = state_->limiter.TakeTokens(tenant, tokens, NowSeconds()); limit)
@@ -186,6 +230,7 @@ void Completions::Start(Body&& body, CompletionRequest&& request, int64_t tokens
   c->received_ns = body.received_ns;
   c->charged_tokens = tokens;
   c->open = c->request.requests.size();
+  c->prefill.resize(c->open);
   c->token_ns.resize(ChoiceCount(c->request));
   const Tokenizer* tokenizer = &state_->model->tokenizer();
   if (c->request.stream) {
@@ -203,17 +248,7 @@ void Completions::Start(Body&& body, CompletionRequest&& request, int64_t tokens
 
 HttpHeaders Completions::HeadersOf(const OpenCompletion& c) const {
   HttpHeaders headers = {{"X-Request-Id", c.id}};
-  std::string ignored;
-  for (const std::string& name : c.request.unknown_fields) {
-    // What a client sent does not go into a header as it is.
-    const bool plain = std::all_of(name.begin(), name.end(), [](char ch) {
-      return (ch >= 'a' && ch <= 'z') || (ch >= 'A' && ch <= 'Z') || (ch >= '0' && ch <= '9') ||
-             ch == '_' || ch == '-' || ch == '.';
-    });
-    if (ignored.size() + name.size() > 1000) break;
-    ignored += (ignored.empty() ? "" : ", ") + (plain ? name : std::string("?"));
-  }
-  if (!ignored.empty()) headers.emplace_back("X-Kvasir-Ignored-Fields", ignored);
+  NameIgnored(c.request.unknown_fields, &headers);
   return headers;
 }
 
@@ -228,17 +263,37 @@ void Completions::Accepted(OpenCompletion* c, int64_t now_ns) {
   c->written_ns = now_ns;
 }
 
-void Completions::Event(OpenCompletion* c, size_t prompt, kvasir::Event&& e, int64_t now_ns) {
+/// Counts a prompt with its first token, and tokens as they come.
+void Completions::Count(OpenCompletion* c, size_t prompt, const kvasir::Event& e, int64_t now_ns) {
+  if (e.kind == kvasir::Event::Kind::kPrefill) c->prefill[prompt] = e.stats;
+  if (e.kind != kvasir::Event::Kind::kToken) return;
+  ServerMetrics& metrics = state_->metrics;
+  const bool told = !c->request.only_prompt;
+  int64_t& before = c->token_ns[ChoiceIndex(c->request, prompt, e.choice)];
+  if (before != 0) {
+    const double gap = SecondsBetween(before, now_ns);
+    c->longest_gap_s = std::max(c->longest_gap_s, gap);
+    metrics.InterTokenLatency(gap, now_ns);
+  } else if (e.choice == 0) {
+    const RequestStats& stats = c->prefill[prompt];
+    metrics.Prompt({.tenant = c->caller.name,
+                    .prompt_tokens = stats.prompt_tokens,
+                    .cached_tokens = stats.cached_tokens,
+                    .prefill_s = stats.times.prefill});
+    // Of a body with several prompts the first one tells, as in its log line and its timings.
+    if (prompt == 0) metrics.Queued(stats.times.queue);
+    if (prompt == 0 && told)
+      metrics.TimeToFirstToken(SecondsBetween(stats.submitted_ns, now_ns), now_ns);
+  }
+  before = now_ns;
+  if (told) metrics.OutputToken(c->caller.name);
+}
+
+/// False where there is no room for an answer that has become so large.
+bool Completions::Event(OpenCompletion* c, size_t prompt, kvasir::Event&& e, int64_t now_ns) {
   const size_t index = ChoiceIndex(c->request, prompt, e.choice);
-  if (e.kind == kvasir::Event::Kind::kToken) {
-    int64_t& before = c->token_ns[index];
-    if (before != 0) {
-      const double gap = SecondsBetween(before, now_ns);
-      c->longest_gap_s = std::max(c->longest_gap_s, gap);
-      state_->metrics.InterTokenLatency(gap, now_ns);
-    }
-    before = now_ns;
-  } else if (e.kind == kvasir::Event::Kind::kFinished) {
+  Count(c, prompt, e, now_ns);
+  if (e.kind == kvasir::Event::Kind::kFinished) {
     if (index == 0) {
       c->first = e.stats;
       c->reason = e.reason;
@@ -246,11 +301,18 @@ void Completions::Event(OpenCompletion* c, size_t prompt, kvasir::Event&& e, int
     if (e.reason == FinishReason::kError && c->error.empty()) c->error = e.error;
     if (e.last) --c->open;
   }
-  if (c->answer) return c->answer->Add(prompt, std::move(e));
+  if (c->answer) {
+    c->answer->Add(prompt, std::move(e));
+    const size_t bytes = c->answer->bytes();
+    if (bytes < c->room + kLargeAnswer) return true;
+    c->room = bytes;
+    return c->reply->Reserve(bytes);
+  }
   const std::string text = c->stream->Add(prompt, std::move(e), now_ns);
-  if (text.empty()) return;
+  if (text.empty()) return true;
   c->reply->Write(text);
   c->written_ns = now_ns;
+  return true;
 }
 
 /// Sends the whole answer of one that is no stream.
@@ -287,16 +349,9 @@ void Completions::Finished(const OpenCompletion& c, int64_t now_ns) {
   constexpr double kKeep = 0.9;  // of the mean: about the last ten completions count
   mean_seconds_ = kKeep * mean_seconds_ + (1 - kKeep) * seconds;
   state_->limiter.Spend(c.caller.id, usage.output_tokens, NowSeconds());
-  state_->metrics.Finished({.tenant = c.caller.name,
-                            .reason = std::string(NameOf(c.reason)),
-                            .prompt_tokens = usage.prompt_tokens,
-                            .cached_tokens = usage.cached_tokens,
-                            .output_tokens = usage.output_tokens,
-                            .ttft_s = usage.ttft_s,
-                            .queue_s = c.first.times.queue,
-                            .prefill_s = c.first.times.prefill,
-                            .total_s = seconds},
-                           now_ns);
+  const FinishReason reason = c.error.empty() ? c.reason : FinishReason::kError;
+  state_->metrics.Finished(
+      {.tenant = c.caller.name, .reason = std::string(NameOf(reason)), .total_s = seconds});
   LogRequest(c, usage, seconds, *state_->tenant_names);
 }
 
@@ -329,7 +384,12 @@ void Completions::Deliver(Delivery&& d, int64_t now_ns) {
     Forget(it);
     return;
   }
-  Event(c, d.prompt, std::move(d.event), now_ns);
+  if (!Event(c, d.prompt, std::move(d.event), now_ns)) {
+    state_->loop->Cancel(d.ticket);
+    c->reply->SendError(NoRoomError(), HeadersOf(*c));
+    Forget(it);
+    return;
+  }
   if (c->open > 0) return;
   Finished(*c, now_ns);
   std::unique_ptr<OpenCompletion> ended = Forget(it);

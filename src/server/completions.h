@@ -26,13 +26,15 @@ struct OpenCompletion {
   std::unique_ptr<CompletionStream> stream;  ///< one of the two
   std::unique_ptr<AnswerBuilder> answer;
   int64_t received_ns = 0;
-  int64_t written_ns = 0;         ///< when something was last written to the stream
-  std::vector<int64_t> token_ns;  ///< when each choice's last token came; 0: none yet
-  double longest_gap_s = 0;       ///< between two tokens of a choice
-  RequestStats first;             ///< of the first choice
+  int64_t written_ns = 0;             ///< when something was last written to the stream
+  std::vector<RequestStats> prefill;  ///< of each prompt, until its first token
+  std::vector<int64_t> token_ns;      ///< when each choice's last token came; 0: none yet
+  double longest_gap_s = 0;           ///< between two tokens of a choice
+  RequestStats first;                 ///< of the first choice
   FinishReason reason = FinishReason::kStop;
   std::string error;
   size_t open = 0;              ///< requests in the engine
+  size_t room = 0;              ///< bytes reserved for its answer
   int64_t charged_tokens = 0;   ///< of the prompts, taken from the tenant's limit
   std::shared_ptr<void> place;  ///< among those that its tenant may have at once
 };
@@ -69,7 +71,9 @@ class Completions {
   void Start(Body&& body, CompletionRequest&& request, int64_t tokens);
   std::optional<ApiError> Fit(const Tenant& caller, CompletionRequest* request) const;
   void Accepted(OpenCompletion* c, int64_t now_ns);
-  void Event(OpenCompletion* c, size_t prompt, kvasir::Event&& event, int64_t now_ns);
+  std::optional<ApiError> TakeRoom(ApiReply* reply, const CompletionRequest& request) const;
+  void Count(OpenCompletion* c, size_t prompt, const kvasir::Event& event, int64_t now_ns);
+  bool Event(OpenCompletion* c, size_t prompt, kvasir::Event&& event, int64_t now_ns);
   void Answer(std::unique_ptr<OpenCompletion> c);
   void Finished(const OpenCompletion& c, int64_t now_ns);
   void Deliver(Delivery&& delivery, int64_t now_ns);

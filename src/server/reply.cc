@@ -32,6 +32,21 @@ HttpHeaders HeadersOfError(const ApiError& error, HttpHeaders headers,
   return headers;
 }
 
+void NameIgnored(const std::vector<std::string>& fields, HttpHeaders* headers) {
+  constexpr size_t kMostBytes = 1000;
+  std::string ignored;
+  for (const std::string& name : fields) {
+    // What a client sent does not go into a header as it is.
+    const bool plain = std::all_of(name.begin(), name.end(), [](char ch) {
+      return (ch >= 'a' && ch <= 'z') || (ch >= 'A' && ch <= 'Z') || (ch >= '0' && ch <= '9') ||
+             ch == '_' || ch == '-' || ch == '.';
+    });
+    if (ignored.size() + name.size() > kMostBytes) break;
+    ignored += (ignored.empty() ? "" : ", ") + (plain ? name : std::string("?"));
+  }
+  if (!ignored.empty()) headers->emplace_back("X-Kvasir-Ignored-Fields", std::move(ignored));
+}
+
 std::string ClientIdOf(const HttpRequest& request) {
   const std::string_view id = request.Header(kRequestId);
   // It goes into a header and into the log.
@@ -93,6 +108,14 @@ ApiError DrainingError() {
 ApiError NoMemoryError() {
   return {.status = 503,
           .message = "there is no memory for this request now",
+          .type = "server_error",
+          .param = {},
+          .code = "no_memory"};
+}
+
+ApiError NoRoomError() {
+  return {.status = 503,
+          .message = "the answer is too large while others wait to be read",
           .type = "server_error",
           .param = {},
           .code = "no_memory"};

@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "http/http_server.h"
 #include "openai/api_error.h"
@@ -18,6 +19,10 @@ struct ServerState;
 /// `retry_after_s`, rounded up, or else a second.
 HttpHeaders HeadersOfError(const ApiError& error, HttpHeaders headers,
                            std::optional<double> retry_after_s);
+
+/// Adds X-Kvasir-Ignored-Fields, which names fields of a body that nobody read; none where there
+/// are none.
+void NameIgnored(const std::vector<std::string>& fields, HttpHeaders* headers);
 
 /// What a client calls its request (X-Request-Id), if it is printable ASCII, at most 128
 /// characters; else empty.
@@ -37,6 +42,7 @@ class ApiReply {
   void Write(std::string_view bytes) { reply_->Write(bytes); }
   void End() { reply_->End(); }
   void BodyTaken() { reply_->BodyTaken(); }
+  bool Reserve(size_t bytes) { return reply_->Reserve(bytes); }
   void OnGone(std::function<void()> gone) { reply_->OnGone(std::move(gone)); }
   bool gone() const { return reply_->gone(); }
   size_t pending() const { return reply_->pending(); }
@@ -62,6 +68,8 @@ class ApiReply {
 ApiError LoadingError();
 ApiError DrainingError();
 ApiError NoMemoryError();
+/// The room for large answers is taken.
+ApiError NoRoomError();
 ApiError ModelNotFound(std::string_view asked, const std::string& served);
 
 }  // namespace kvasir

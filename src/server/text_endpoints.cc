@@ -3,8 +3,10 @@
 #include <ctime>
 #include <new>
 #include <optional>
+#include <string>
 #include <utility>
 #include <variant>
+#include <vector>
 
 #include "api/chat_prompt.h"
 #include "openai/chat_messages.h"
@@ -17,14 +19,19 @@ namespace kvasir {
 namespace {
 
 using Json = nlohmann::ordered_json;
-using JsonOrError = std::variant<Json, ApiError>;
+
+struct TextAnswer {
+  Json body;
+  std::vector<std::string> ignored;  // fields of the request
+};
+using TextResult = std::variant<TextAnswer, ApiError>;
 
 /// 413
 ApiError TooMuch(const std::string& message, const char* param) {
   return {.status = 413, .message = message, .param = param, .code = "too_large"};
 }
 
-JsonOrError TokenizeBody(const LoadedModel& model, const Json& body) {
+TextResult TokenizeBody(const LoadedModel& model, const Json& body) {
   FieldReader f(body);
   std::string text;
   bool add_special = true, special = true, pieces = false;
@@ -37,14 +44,12 @@ JsonOrError TokenizeBody(const LoadedModel& model, const Json& body) {
   const bool with_pieces = pieces;
   bool strings = false;
   f.Bool("return_token_strs", &strings);
-  bool generation = true;
-  f.Bool("add_generation_prompt", &generation);
+  const Json arguments = ReadTemplateArguments(&f);
   f.Get("model");
   if (f.Get("messages") != nullptr) {
     const Json messages = ReadMessages(&f);
     if (!f.error()) {
-      Result<std::string> chat =
-          RenderChat(model, messages, {{"add_generation_prompt", generation}}, std::time(nullptr));
+      Result<std::string> chat = RenderChat(model, messages, arguments, std::time(nullptr));
       if (chat.ok()) {
         text = std::move(*chat);
       } else {
@@ -87,11 +92,12 @@ JsonOrError TokenizeBody(const LoadedModel& model, const Json& body) {
   }
   out["tokens"] = std::move(list);
   if (strings) out["token_strs"] = std::move(texts);
-  return out;
+  return TextAnswer{std::move(out), f.Unknown()};
 }
 
-JsonOrError DetokenizeBody(const LoadedModel& model, const Json& body) {
+TextResult DetokenizeBody(const LoadedModel& model, const Json& body) {
   FieldReader f(body);
+  f.Get("model");
   const Json* tokens = f.Get("tokens");
   std::vector<int32_t> ids;
   const int32_t vocab = model.tokenizer().vocab_size();
@@ -113,12 +119,12 @@ JsonOrError DetokenizeBody(const LoadedModel& model, const Json& body) {
   }
   if (f.error()) return *f.error();
   const std::string text = ReplaceInvalidUtf8(model.tokenizer().Decode(ids, true));
-  return Json{{"prompt", text}, {"content", text}};
+  return TextAnswer{{{"prompt", text}, {"content", text}}, f.Unknown()};
 }
 
 /// Has a text worker answer.
 void OnWorker(ServerState* state, HttpRequest&& request, const std::shared_ptr<ApiReply>& reply,
-              uint64_t tenant, JsonOrError (*answer)(const LoadedModel& model, const Json& body)) {
+              uint64_t tenant, TextResult (*answer)(const LoadedModel& model, const Json& body)) {
   const size_t bytes = request.body.size();
   if (bytes > kMostTextBody) {
     return reply->SendError(
@@ -128,9 +134,10 @@ void OnWorker(ServerState* state, HttpRequest&& request, const std::shared_ptr<A
   }
   const auto job = [state, answer, reply, body = std::move(request.body)] {
     std::optional<ApiError> refusal;
+    HttpHeaders headers = {{"Content-Type", "application/json"}};
     std::string text;
     try {
-      JsonOrError result =
+      TextResult result =
           ApiError{.message = "the body is not a JSON object", .param = {}, .code = {}};
       const Result<Json> json = ParseJson(body);
       if (!json.ok()) {
@@ -141,15 +148,18 @@ void OnWorker(ServerState* state, HttpRequest&& request, const std::shared_ptr<A
       if (const auto* error = std::get_if<ApiError>(&result); error != nullptr) {
         refusal = *error;
       } else {
-        text = JsonLine(std::get<Json>(result));
+        const auto& answered = std::get<TextAnswer>(result);
+        text = JsonLine(answered.body);
+        NameIgnored(answered.ignored, &headers);
       }
     } catch (const std::bad_alloc&) {
       refusal = NoMemoryError();
     }
-    state->http->Post([reply, refusal, text = std::move(text)]() mutable {
-      if (refusal) return reply->SendError(*refusal);
-      reply->Send(200, {{"Content-Type", "application/json"}}, std::move(text));
-    });
+    state->http->Post(
+        [reply, refusal, headers = std::move(headers), text = std::move(text)]() mutable {
+          if (refusal) return reply->SendError(*refusal);
+          reply->Send(200, std::move(headers), std::move(text));
+        });
   };
   if (!state->workers->Run(bytes, job, tenant)) reply->SendError(NoMemoryError());
 }

@@ -3,6 +3,7 @@ import json
 import re
 import subprocess
 import threading
+import time
 import unittest
 
 from harness import BINARY, CHAT, PLAIN, ROOT, Server, chat, wait_until
@@ -123,6 +124,9 @@ class Api(unittest.TestCase):
         self.refused(PLAIN, {"prompt": "a", "logit_bias": {"999999": 1}})
         self.refused(PLAIN, {"prompt": "a", "stop": [1]}, "stop")
         self.refused(PLAIN, {"prompt": [999999]}, "prompt")
+        self.assertIn("18446744073709551615", self.refused(PLAIN, {"prompt": [2**64 - 1]}, "prompt").error["message"])
+        for empty in ([""], [[]], ["a", ""], [[5], []]):
+            self.refused(PLAIN, {"prompt": empty}, "prompt")
         self.refused(CHAT, {"messages": []}, "messages")
         self.refused(CHAT, chat("a", tools=[{"type": "function"}]), "tools")
         self.refused(CHAT, chat("a", response_format={"type": "json_object"}), "response_format")
@@ -131,7 +135,8 @@ class Api(unittest.TestCase):
 
     def test_extremes_are_refused_with_the_range(self):
         for field, value in (("n", 10**6), ("max_tokens", 2**31), ("max_tokens", -1), ("logprobs", 10**9),
-                             ("temperature", 1e300), ("top_p", -0.1), ("priority", 10**9)):
+                             ("temperature", 1e300), ("top_p", -0.1), ("priority", 10**9),
+                             ("n", 33), ("beam_width", 33)):  # of 32 sequences at once
             answer = self.refused(PLAIN, {"prompt": "a", field: value}, field)
             self.assertIn("must be from", answer.error["message"])
 
@@ -141,9 +146,10 @@ class Api(unittest.TestCase):
             answer = self.server.post(PLAIN, raw=raw)
             self.assertEqual(answer.status, 400, (raw[:40], answer.body))
             self.assertIn("message", answer.error)
-        # The last one counts, as in most readers.
-        self.assertEqual(self.server.post(PLAIN, raw=b'{"prompt":"a","temperature":0,"max_tokens":1,"max_tokens":2}').json["usage"]
-                         ["completion_tokens"], 2)
+        # Readers differ in which of two they take.
+        for path in (PLAIN, "/tokenize"):
+            twice = self.refused(path, None, raw=b'{"prompt":"a","temperature":0,"max_tokens":1,"max_tokens":2}')
+            self.assertIn('"max_tokens" twice', twice.error["message"])
 
     def test_a_prompt_that_does_not_fit_is_refused_with_the_numbers(self):
         answer = self.refused(PLAIN, {"prompt": "abc " * 5000})
@@ -216,6 +222,56 @@ class Api(unittest.TestCase):
         chat_tokens = self.server.post("/tokenize", {"messages": chat("hi")["messages"]}).json["count"]
         used = self.server.post(CHAT, chat("hi", max_tokens=1)).json["usage"]["prompt_tokens"]
         self.assertEqual(chat_tokens, used)
+
+    def test_tokenizing_tells_what_it_does_not_know_and_has_a_templates_arguments(self):
+        answer = self.server.post("/tokenize", {"prompt": "a", "model": "x", "wat": 1, "bad\r\nname": 2})
+        self.assertEqual((answer.status, answer.headers["X-Kvasir-Ignored-Fields"]), (200, "wat, ?"))
+        answer = self.server.post("/detokenize", {"tokens": [20], "model": "x", "wat": 1})
+        self.assertEqual((answer.status, answer.headers["X-Kvasir-Ignored-Fields"]), (200, "wat"))
+        self.assertIsNone(self.server.post("/detokenize", {"tokens": [20]}).headers["X-Kvasir-Ignored-Fields"])
+        messages = chat("hi")["messages"]
+        answer = self.server.post("/tokenize", {"messages": messages, "chat_template_kwargs": {"enable_thinking": False}})
+        self.assertEqual((answer.status, answer.headers["X-Kvasir-Ignored-Fields"]), (200, None))
+        self.refused("/tokenize", {"messages": messages, "chat_template_kwargs": 5}, "chat_template_kwargs")
+
+    def test_parts_of_a_message_are_lines_of_their_own(self):
+        parts = [{"type": "text", "text": "alpha"}, {"type": "text", "text": "beta"}]
+        tokens = lambda content: self.server.post("/tokenize", {"messages": [{"role": "user", "content": content}]}).json["tokens"]
+        self.assertEqual(tokens(parts), tokens("alpha\nbeta"))
+
+    def test_counters_move_while_a_request_runs(self):
+        with Server() as server:
+            stream = server.stream(PLAIN, {"prompt": "some text", "max_tokens": 3900, "ignore_eos": True})
+            for _ in zip(range(5), stream):
+                pass
+            self.assertGreaterEqual(server.metric("vllm:generation_tokens_total"), 5)
+            self.assertGreater(server.metric("vllm:prompt_tokens_total"), 5)
+            for histogram in ("time_to_first_token", "request_queue_time"):
+                self.assertEqual(server.metric(f"vllm:{histogram}_seconds_count"), 1)
+            ended = lambda: dict(re.findall(r'^vllm:request_success_total{.*finished_reason="(\w+)"} (\d+)',
+                                            server.get("/metrics").body.decode(), re.M))
+            self.assertEqual(ended(), {"stop": "0", "length": "0", "abort": "0"})
+            stream.close()
+            wait_until("its end", lambda: ended()["abort"] == "1")
+            server.post(PLAIN, {"prompt": "a", "max_tokens": 0, "echo": True, "logprobs": 1})
+            self.assertEqual(server.metric("vllm:request_queue_time_seconds_count"), 2)
+            self.assertEqual(server.metric("vllm:time_to_first_token_seconds_count"), 1)
+
+    def test_a_prompts_time_has_no_wait_for_a_place_in_it(self):
+        with Server("--max-sequences", "1") as server:
+            first = server.stream(PLAIN, {"prompt": "x", "max_tokens": 3900, "ignore_eos": True})
+            next(iter(first))
+            got = []
+            asking = threading.Thread(target=lambda: got.append(server.post(PLAIN, {"prompt": "a", "max_tokens": 3})))
+            asking.start()
+            wait_until("it to wait", lambda: server.metric("vllm:num_requests_waiting") == 1)
+            time.sleep(0.2)
+            first.close()
+            asking.join()
+            timings = got[0].json["timings"]
+            self.assertGreater(timings["ttft_ms"], 200)
+            self.assertGreater(timings["prompt_ms"], 0)
+            self.assertLess(timings["prompt_ms"], timings["ttft_ms"] - 190)
 
     def test_texts_that_would_take_much_memory_are_refused_with_the_limit(self):
         def too_large(path, body, param, limit):

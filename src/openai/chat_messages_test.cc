@@ -1,0 +1,43 @@
+#include "openai/chat_messages.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+
+namespace kvasir {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+std::string ContentOf(const std::string& content) {
+  const Json body = Json::parse(R"({"messages":[{"role":"user","content":)" + content + "}]}");
+  FieldReader fields(body);
+  const Json messages = ReadMessages(&fields);
+  EXPECT_FALSE(fields.error()) << fields.error()->message;
+  return messages[0]["content"];
+}
+
+TEST(ChatMessages, PartsOfAContentAreLinesOfTheirOwn) {
+  EXPECT_EQ(ContentOf(R"([{"type":"text","text":"alpha"},{"type":"text","text":"beta"}])"),
+            "alpha\nbeta");
+  EXPECT_EQ(ContentOf(R"([{"type":"text","text":"alpha"}])"), ContentOf(R"("alpha")"));
+  EXPECT_EQ(ContentOf("[]"), "");
+}
+
+TEST(ChatMessages, ATemplateHasItsArgumentsAndNoOtherMessages) {
+  const auto arguments = [](const char* text) {
+    const Json body = Json::parse(text);
+    FieldReader fields(body);
+    Json out = ReadTemplateArguments(&fields);
+    if (fields.error()) return Json(fields.error()->param);
+    return out;
+  };
+  EXPECT_EQ(arguments("{}"), Json({{"add_generation_prompt", true}}));
+  EXPECT_EQ(arguments(R"({"add_generation_prompt":false,
+                          "chat_template_kwargs":{"enable_thinking":false,"messages":[1]}})"),
+            Json({{"enable_thinking", false}, {"add_generation_prompt", false}}));
+  EXPECT_EQ(arguments(R"({"chat_template_kwargs":5})"), "chat_template_kwargs");
+}
+
+}  // namespace
+}  // namespace kvasir
