@@ -28,7 +28,7 @@ function reportOf(report) {
   const {usage, timings} = report;
   if (!usage) return null;
   const cached = usage.prompt_tokens_details.cached_tokens;
-  const line = [`first token ${seconds(timings.prompt_ms / 1e3)}`, `${timings.predicted_per_second.toFixed(1)} tokens/s`,
+  const line = [`first token ${seconds(timings.ttft_ms / 1e3)}`, `${timings.predicted_per_second.toFixed(1)} tokens/s`,
                 `${usage.completion_tokens} tokens`, `prompt ${usage.prompt_tokens}, ${cached} cached`].join(" · ");
   const own = usage.kvasir;
   if (!own) return make("span", {}, line);

@@ -508,7 +508,7 @@ class Page(unittest.TestCase):
         self.open()
         notes = lambda: b.eval("[...document.querySelectorAll('.message.assistant')].map((n) => n.querySelector('.note, .error:not([hidden])')?.innerText ?? '')")
         for i, how in enumerate(["end()", "(send({usage: {completion_tokens: 7, prompt_tokens: 1, prompt_tokens_details: {cached_tokens: 0}},"
-                                 " timings: {prompt_ms: 1, predicted_per_second: 1}}), end('length'))",
+                                 " timings: {ttft_ms: 1, predicted_per_second: 1}}), end('length'))",
                                  "document.getElementById('stop').click()", "cut()", "(send({error: {message: 'out of memory'}}), cut())"]):
             self.ask(f"q{i}")
             b.wait(f"asked.length === {i + 1}")
