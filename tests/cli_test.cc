@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <sys/wait.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -12,6 +13,7 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "default_model.h"
@@ -31,9 +33,7 @@ struct Output {
   }
 };
 
-/// Runs the program in a shell.
-Output Kvasir(const std::string& arguments, const std::string& before = "") {
-  const std::string command = before + " " KVASIR_BINARY " " + arguments;
+Output Shell(const std::string& command) {
   Output out;
   FILE* pipe = popen(command.c_str(), "r");
   if (pipe == nullptr) return out;
@@ -42,6 +42,16 @@ Output Kvasir(const std::string& arguments, const std::string& before = "") {
   const int status = pclose(pipe);
   out.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
   return out;
+}
+
+/// Runs the program in a shell.
+Output Kvasir(const std::string& arguments, const std::string& before = "") {
+  return Shell(before + " " KVASIR_BINARY " " + arguments);
+}
+
+/// What it says on stderr.
+std::string Said(const std::string& arguments, const std::string& before = "") {
+  return Kvasir(arguments + " 2>&1 >/dev/null </dev/null", before).text;
 }
 
 std::string Quiet(const std::string& arguments) { return arguments + " 2>/dev/null </dev/null"; }
@@ -109,6 +119,10 @@ TEST(CommandLine, ExitCodesTellWhoseFaultItIs) {
                                 "serve " + kTiny + " --port 70000",
                                 "serve " + kTiny + " --port 0 --log-level foo",
                                 "serve " + kTiny + " --host 0.0.0.0",
+                                "run " + kTiny + " -p x -n 0",
+                                "run " + kTiny,  // nothing on stdin
+                                "plan " + kTiny + " --kv-memory 1 --ctx 64",
+                                "explain " + kTiny,
                                 "explain " + kTiny + " -p x --step 0",
                                 "tokenize " + kTiny + " --decode 999",
                                 "simulate",
@@ -132,7 +146,17 @@ TEST(CommandLine, AnErrorIsOneLineThatNamesWhatIsWrong) {
            {"run " + kTiny + " -p x --kv-memory 5parsec", "5parsec"},
            {"run " + kTiny + " -p x --block-tokens 17", "17"},
            {"run " + kTiny + " -p x --threads -2", "-2"},
-           {"run " + kTiny + " -p x --top-p 2", "top_p"},
+           {"run " + kTiny + " -p x --top-p 2", "--top-p is 2; it must be from 0 to 1"},
+           {"run " + kTiny + " -p x --temp -1", "--temp is -1"},
+           {"run " + kTiny + " -p x --repeat-penalty 0", "--repeat-penalty is 0"},
+           {"run " + kTiny + " -p x --stop-token 999", "--stop-token is 999"},
+           {"run " + kTiny + " -p x -n 0", "--max-tokens is 0; it must be 1 or more, or -1"},
+           {"run " + kTiny + " -p x -n many", "--max-tokens is many; it must be a whole number"},
+           {"run " + kTiny + " -p x --ctx 1.5", "--ctx is 1.5; it must be a whole number from"},
+           {"run " + kTiny + " -p x --top-p high", "--top-p is high; it must be a number"},
+           {"run " + kTiny + " -p x -ngl 99", "there is no -ngl: there is no GPU"},
+           {"run " + kTiny + " -p x --ctx -1", "--ctx is -1; it must be 16 or more, or 0"},
+           {"run " + kTiny + " -p x --seed 99999999999999999999", "is too large"},
            {"run " + kTiny + " -p x --logit-bias 3", "logit-bias"},
            {"run " + kTiny + " -p x --json -c 70000000000", "ctx"},
            {"run " KVASIR_SOURCE_DIR "/README.md -p x", "README.md"},
@@ -181,6 +205,74 @@ TEST(CommandLine, APipeIsAPromptAndASeedGivesTheSameTextAgain) {
   EXPECT_EQ(text("--seed 5"), text("--seed 5 --threads 1 --block-tokens 16 --step-tokens 3"));
   EXPECT_NE(text("--seed 5"), text("--seed 6"));
   EXPECT_EQ(Kvasir("run " + kTiny + " 2>/dev/null", "printf '' |").code, 1);
+}
+
+TEST(CommandLine, APipeComesAfterThePromptOfAFlag) {
+  const Folder folder;
+  const auto tokens = [&](const std::string& arguments, const std::string& before) {
+    const nlohmann::json run =
+        Kvasir("run " + kTiny + " --raw -n 8 --ignore-eos --json " + arguments + " 2>/dev/null",
+               before)
+            .json();
+    return std::pair(run["prompt_tokens"], run["tokens"]);
+  };
+  const std::string file = folder.Write("text", "in the\n"), empty = folder.Write("empty", "");
+  const auto want = tokens("-p 'the hat\n\nin the\n' </dev/null", "");
+  ASSERT_GT(want.first, 4) << want.second;
+  EXPECT_EQ(tokens("-p 'the hat'", "echo 'in the' |"), want);
+  EXPECT_EQ(tokens("-p 'the hat' <" + file, ""), want);
+  EXPECT_EQ(tokens("-p 'the hat' -f " + file + " </dev/null", ""), want);
+  EXPECT_EQ(tokens("-p 'the hat' -f -", "echo 'in the' |"), want);
+  EXPECT_EQ(tokens("-f -", "cat " + file + " |"), tokens("-f " + file + " </dev/null", ""));
+  // Where there is nothing to add, the prompt is the flag's.
+  const auto alone = tokens("-p 'the hat' </dev/null", "");
+  EXPECT_NE(alone, want);
+  EXPECT_EQ(tokens("-p 'the hat' <" + empty, ""), alone);
+  EXPECT_EQ(tokens("-p 'the hat' <&-", ""), alone);
+  // A pipe that is open and has nothing, as of a program that starts this one.
+  const std::string open = "mkfifo " + folder.path() + "/open; exec 3<>" + folder.path() + "/open;";
+  EXPECT_EQ(tokens("-p 'the hat' <&3", open), alone);
+}
+
+TEST(CommandLine, WhatKubernetesSetsForAServiceIsNoSetting) {
+  // Never listens: there is no such certificate.
+  const std::string serve = "serve " + kTiny + " --tls-cert /nonexistent --tls-key /nonexistent";
+  const std::string said = Said(serve,
+                                "KVASIR_PORT=tcp://10.96.3.4:8000 KVASIR_PORT_8000_TCP_PROTO=tcp "
+                                "KVASIR_SERVICE_HOST=10.96.3.4 XDG_CONFIG_HOME=/nonexistent");
+  EXPECT_NE(said.find("KVASIR_PORT=tcp://10.96.3.4:8000 is Kubernetes'"), std::string::npos)
+      << said;
+  EXPECT_NE(said.find("/nonexistent"), std::string::npos) << said;
+  EXPECT_EQ(said.find("KVASIR_SERVICE_HOST"), std::string::npos) << said;
+  EXPECT_EQ(said.find("KVASIR_PORT_8000"), std::string::npos) << said;
+}
+
+TEST(CommandLine, AVariableThatNoOptionHasIsNamed) {
+  const std::string said = Said("plan " + kTiny, "KVASIR_CXT=32 KVASIR_KVTYPE=f16 KVASIR_RATE=1");
+  EXPECT_NE(said.find("KVASIR_CXT"), std::string::npos) << said;
+  EXPECT_NE(said.find("KVASIR_KVTYPE"), std::string::npos) << said;
+  EXPECT_EQ(said.find("KVASIR_RATE"), std::string::npos) << "an option of another subcommand";
+  EXPECT_EQ(std::count(said.begin(), said.end(), '\n'), 1) << said;
+  EXPECT_EQ(Said("plan " + kTiny, "KVASIR_ISA=scalar KVASIR_REQUIRE_MODEL=1"), "");
+}
+
+TEST(CommandLine, AContextThatTheModelWasNotTrainedForIsSaid) {
+  const std::string warning = "--ctx 128 is above the 64 tokens that the model was trained for";
+  for (const std::string& command :
+       {"plan " + kTiny, "run " + kTiny + " -q -n 1 -p x", "explain " + kTiny + " -p x --step 3"}) {
+    EXPECT_NE(Said(command + " --ctx 128").find(warning), std::string::npos) << command;
+    EXPECT_EQ(Said(command + " --ctx 64").find("trained"), std::string::npos) << command;
+  }
+}
+
+TEST(CommandLine, NamesThatOtherProgramsHaveMeanTheSameHere) {
+  const Folder folder;
+  const std::string file = folder.Write("text", "the hat");
+  const auto run = [](const std::string& flags) { return Kvasir(Quiet("run " + flags)).text; };
+  EXPECT_EQ(run("-m " + kTiny + " -q --raw -f " + file + " --temperature 1 --seed 3 --n-predict 5"),
+            run(kTiny + " -q --raw -p 'the hat' --temp 1 --seed 3 -n 5"));
+  EXPECT_EQ(Kvasir(Quiet("plan -m " + kTiny + " --json --ctx-size 32")).json()["context"], 32);
+  EXPECT_EQ(Kvasir(Quiet("plan -m " + kTiny + " --json --max-model-len 32")).json()["context"], 32);
 }
 
 TEST(CommandLine, FlagsCountOverEnvironmentOverFile) {
@@ -325,6 +417,9 @@ TEST(CommandLine, ExplainShowPlanTokenizeDoctorGiveJson) {
     }
   }
   EXPECT_EQ(explain["table"].size(), 3u);
+  EXPECT_EQ(
+      Kvasir(Quiet("explain " + kTiny + " -p 'the hat' --step 3 --upto 5 --json")).json()["step"],
+      3);
   EXPECT_LT(explain["with_cache"]["flops"], explain["without_cache"]["flops"]);
   const nlohmann::json plan = Kvasir(Quiet("plan " + kTiny + " --json")).json();
   for (const char* key :
@@ -413,6 +508,63 @@ TEST(CommandLine, BenchKernelMeasuresWhatItIsAskedFor) {
   EXPECT_EQ(count["attention, prefill"], 1);
 }
 
+TEST(CommandLine, CompletionOffersWhatMayComeNext) {
+  const Folder folder;
+  folder.Write("some.toml", "");
+  const auto offered = [&](const std::vector<std::string>& words) {
+    std::string list;
+    for (const std::string& word : words) list += " '" + word + "'";
+    const Output out = Shell("cd " + folder.path() + " && XDG_CACHE_HOME=/nonexistent bash -c \"" +
+                             "source <(" KVASIR_BINARY " completion bash); COMP_WORDS=(kvasir" +
+                             list + "); COMP_CWORD=" + std::to_string(words.size()) +
+                             R"(; _kvasir; echo \${COMPREPLY[@]}" 2>&1)");
+    return out.text.substr(0, out.text.find('\n'));
+  };
+  EXPECT_EQ(offered({"pl"}), "plan");
+  EXPECT_EQ(offered({"bench", ""}), "batch kernel serve");
+  EXPECT_EQ(offered({"key", "re"}), "remove");
+  EXPECT_EQ(offered({"bench", "batch", "--bre"}), "--breakdown");
+  EXPECT_EQ(offered({"batch", "--bre"}), "") << "an option of bench batch";
+  EXPECT_EQ(offered({"key", "add", "x", "--max-r"}), "--max-running");
+  EXPECT_EQ(offered({"run", "--kv-dtype", ""}), "bf16 f16 f32 int8");
+  EXPECT_EQ(offered({"run", "--kv-dtype", "=", "i"}), "int8");
+  EXPECT_EQ(offered({"bench", "batch", "--kv-dtype", "f"}), "f16 f32");
+  EXPECT_EQ(offered({"serve", "--log-level", "w"}), "warn");
+  EXPECT_EQ(offered({"simulate", "--workload", "s"}), "shared");
+  EXPECT_EQ(offered({"simulate", "--policy", "l"}), "lru");
+  EXPECT_EQ(offered({"serve", "--config", "so"}), "some.toml");
+  EXPECT_EQ(offered({"completion", ""}), "bash zsh fish");
+  EXPECT_EQ(offered({"run", "-n", ""}), "") << "a number";
+  for (const std::string option : {"kv-dtype", "log-level", "workload", "policy", "no-pin"}) {
+    const std::string line =
+        Shell(KVASIR_BINARY " completion fish | grep -m1 -e '-l " + option + " '").text;
+    EXPECT_EQ(line.find(" -x -a '") != std::string::npos, option != "no-pin") << line;
+    EXPECT_EQ(line.find(" -r"), std::string::npos) << line;
+  }
+}
+
+TEST(CommandLine, AKeyIsTakenBackByItsHash) {
+  const Folder folder;
+  const std::string file = " --file " + folder.path() + "/keys.toml";
+  const auto keys = [&] {
+    return Kvasir(Quiet("key list --json" + file)).json()["tenants"][0]["key_sha256_prefixes"];
+  };
+  Kvasir(Quiet("key add alice --max-running 3 --priority 7" + file));
+  const std::string first = keys()[0];
+  EXPECT_EQ(Kvasir(Quiet("key remove alice --key " + first + file)).code, 1) << "the only one";
+  Kvasir(Quiet("key add alice" + file));
+  ASSERT_EQ(keys().size(), 2u);
+  const std::string list = Kvasir(Quiet("key list" + file)).text;
+  for (const std::string& part : {std::string("running"), std::string("priority"), first})
+    EXPECT_NE(list.find(part), std::string::npos) << list;
+  EXPECT_EQ(Kvasir(Quiet("key remove alice --key no-hash" + file)).code, 2);
+  EXPECT_EQ(Kvasir(Quiet("key remove alice --key ''" + file)).code, 2);
+  EXPECT_EQ(Kvasir(Quiet("key remove alice --key 0000000000" + file)).code, 1);
+  EXPECT_EQ(Kvasir(Quiet("key remove alice --key " + first + file)).code, 0);
+  ASSERT_EQ(keys().size(), 1u);
+  EXPECT_NE(keys()[0], first);
+}
+
 TEST(CommandLine, CompletionsNameEverySubcommandAndAreValidShell) {
   for (const char* shell : {"bash", "zsh", "fish"}) {
     const Output out = Kvasir(Quiet(std::string("completion ") + shell));
@@ -457,6 +609,27 @@ TEST(Packaging, TheServiceRunsAsTheUserThatIsMadeForIt) {
   EXPECT_EQ(unit.find("DynamicUser"), std::string::npos) << "nobody could give it a key file";
   EXPECT_NE(unit.find("\nUser=kvasir\nGroup=kvasir\n"), std::string::npos);
   EXPECT_NE(ReadSource("packaging/kvasir.sysusers.conf").find("\nu kvasir - "), std::string::npos);
+}
+
+TEST(Packaging, TheSettingsFileHasEveryOptionOfServe) {
+  const std::string file = "\n" + ReadSource("packaging/kvasir.toml");
+  std::istringstream help(Kvasir(Quiet("serve --help")).text);
+  int options = 0;
+  for (std::string line; std::getline(help, line);) {
+    const size_t dashes = line.find("--");
+    if (dashes == std::string::npos ||
+        line.find_first_not_of(" -,abcdefghijklmnopqrstuvwxyz") < dashes)
+      continue;
+    const std::string name = line.substr(dashes + 2, line.find_first_of(" ,", dashes) - dashes - 2);
+    if (name == "help" || name == "config") continue;
+    ++options;
+    EXPECT_TRUE(file.find("\n" + name + " = ") != std::string::npos ||
+                file.find("\n# " + name + " = ") != std::string::npos)
+        << name;
+  }
+  EXPECT_GT(options, 25);
+  EXPECT_NE(file.find("\nmodel = \"/var/cache/kvasir/models/"), std::string::npos)
+      << "of the user that the service has";
 }
 
 TEST(Packaging, TheImageIsMadeWithoutWhatGitIgnores) {

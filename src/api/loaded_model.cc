@@ -64,6 +64,7 @@ Result<std::unique_ptr<LoadedModel>> LoadedModel::Load(const LoadOptions& option
   KV_ASSIGN(s->backend, MakeCpuBackend(options.cpu));
   KV_ASSIGN(s->plan, PlanMemory(s->opened.file, s->opened.config, *s->backend, ReadMemoryLimits(),
                                 options.memory));
+  if (options.planned) options.planned(s->plan, s->opened.config);
   KV_ASSIGN(ModelWeights weights,
             LoadWeights(s->opened.file, s->opened.config, *s->backend, options.progress));
   KV_ASSIGN(s->model, Model::Create(s->opened.config, std::move(weights),

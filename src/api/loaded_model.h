@@ -21,6 +21,8 @@ struct LoadOptions {
   MemoryRequest memory;
   /// Called now and then while weights are packed: bytes done of all. May be empty.
   std::function<void(uint64_t done, uint64_t total)> progress;
+  /// Called once, when it is known what will be taken and nothing large is. May be empty.
+  std::function<void(const MemoryPlan& plan, const ModelConfig& config)> planned;
 };
 
 /// What an engine may do at once.

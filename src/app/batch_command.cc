@@ -6,6 +6,7 @@
 #include "app/commands.h"
 #include "app/flags.h"
 #include "app/json_output.h"
+#include "app/load.h"
 #include "app/terminal.h"
 
 namespace kvasir {
@@ -30,10 +31,7 @@ Result<int> RunBatchCommand(BatchFlags flags) {
   if (flags.max_sequences < 1 || flags.max_sequences > 4096)
     return FlagError("--max-sequences is {}; it must be from 1 to 4096", flags.max_sequences);
   KV_ASSIGN(LoadOptions load, ToLoadOptions(flags.model, flags.max_sequences));
-  ProgressBar bar("loading");
-  load.progress = [&](uint64_t done, uint64_t total) { bar.Update(done, total); };
-  KV_ASSIGN(const std::unique_ptr<LoadedModel> model, LoadedModel::Load(load));
-  bar.Clear();
+  KV_ASSIGN(const std::unique_ptr<LoadedModel> model, LoadWithProgress(load));
   ProgressBar requests("requests");
   const std::string name = std::filesystem::path(load.path).stem().string();
   KV_ASSIGN(const BatchSummary s,
@@ -73,7 +71,7 @@ Command AddBatchCommand(CLI::App* root) {
       ->required()
       ->expected(2, 3)
       ->type_name("FILES");
-  app->add_option("--model", flags->model.model, "the same as MODEL, which counts more")
+  app->add_option("-m,--model", flags->model.model, "the same as MODEL, which counts more")
       ->type_name("MODEL");
   AddComputeOptions(app, &flags->model);
   app->add_option("--max-sequences", flags->max_sequences, "sequences computed at once")

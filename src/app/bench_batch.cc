@@ -115,8 +115,9 @@ Result<BatchBenchRow> RunRow(LoadedModel* model, const BatchBenchOptions& o, int
 
 }  // namespace
 
-Result<std::vector<BatchBenchRow>> RunBatchBench(LoadedModel* model,
-                                                 const BatchBenchOptions& options) {
+Result<std::vector<BatchBenchRow>> RunBatchBench(
+    LoadedModel* model, const BatchBenchOptions& options,
+    const std::function<void(const BatchBenchRow&)>& on_row) {
   KV_ASSIGN(const double bandwidth, ReadBandwidthProbe(model->threads(), &SteadyClock()));
   const double compute = ComputeProbe(model, &SteadyClock());
   std::vector<BatchBenchRow> out;
@@ -125,6 +126,7 @@ Result<std::vector<BatchBenchRow>> RunBatchBench(LoadedModel* model,
     row.pp_limit_pct = Rate(100 * row.pp_limit_pct, compute * 1e9);
     row.tg_limit_pct = Rate(100 * row.tg_limit_pct, bandwidth * 1e9);
     out.push_back(row);
+    on_row(row);
   }
   return out;
 }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "api/loaded_model.h"
@@ -29,9 +30,10 @@ struct BatchBenchOptions {
 };
 
 /// Runs the engine on random prompts, each batch with an empty cache. The limits are those of the
-/// probes, which are measured once.
-Result<std::vector<BatchBenchRow>> RunBatchBench(LoadedModel* model,
-                                                 const BatchBenchOptions& options);
+/// probes, which are measured once. `on_row` gets each row as soon as it is there.
+Result<std::vector<BatchBenchRow>> RunBatchBench(
+    LoadedModel* model, const BatchBenchOptions& options,
+    const std::function<void(const BatchBenchRow&)>& on_row);
 
 /// What steps cost here: one token with an empty cache and after a long context, a whole step
 /// likewise. The best of a few runs each.

@@ -9,6 +9,7 @@
 #include "app/commands.h"
 #include "app/flags.h"
 #include "app/json_output.h"
+#include "app/load.h"
 #include "app/terminal.h"
 
 namespace kvasir {
@@ -34,19 +35,20 @@ Status WriteProfile(const std::string& path, const std::string& model_path, Load
   return {};
 }
 
-std::string Table(const std::vector<BatchBenchRow>& rows) {
+std::string TableHead() {
+  return fmt::format("{:>6} {:>6} {:>4} {:>8} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>8} {:>8}\n",
+                     "PP", "TG", "B", "N_KV", "T_PP s", "S_PP t/s", "T_TG s", "S_TG t/s", "T s",
+                     "S t/s", "PP lim%", "TG lim%");
+}
+
+std::string TableRow(const BatchBenchRow& r) {
+  const double all = static_cast<double>(r.batch) * (r.pp + r.tg);
   std::string out = fmt::format(
-      "{:>6} {:>6} {:>4} {:>8} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>8} {:>8}\n", "PP", "TG", "B",
-      "N_KV", "T_PP s", "S_PP t/s", "T_TG s", "S_TG t/s", "T s", "S t/s", "PP lim%", "TG lim%");
-  for (const BatchBenchRow& r : rows) {
-    const double all = static_cast<double>(r.batch) * (r.pp + r.tg);
-    out += fmt::format(
-        "{:>6} {:>6} {:>4} {:>8} {:>9.3f} {:>9.1f} {:>9.3f} {:>9.1f} {:>9.3f} {:>9.1f} {:>8.1f} "
-        "{:>8.1f}\n",
-        r.pp, r.tg, r.batch, r.kv_tokens, r.pp_s, r.pp_tok_s, r.tg_s, r.tg_tok_s, r.pp_s + r.tg_s,
-        all / (r.pp_s + r.tg_s), r.pp_limit_pct, r.tg_limit_pct);
-    if (r.again_s > 0) out += fmt::format("the same prompts again: {:.1f} ms\n", 1000 * r.again_s);
-  }
+      "{:>6} {:>6} {:>4} {:>8} {:>9.3f} {:>9.1f} {:>9.3f} {:>9.1f} {:>9.3f} {:>9.1f} {:>8.1f} "
+      "{:>8.1f}\n",
+      r.pp, r.tg, r.batch, r.kv_tokens, r.pp_s, r.pp_tok_s, r.tg_s, r.tg_tok_s, r.pp_s + r.tg_s,
+      all / (r.pp_s + r.tg_s), r.pp_limit_pct, r.tg_limit_pct);
+  if (r.again_s > 0) out += fmt::format("the same prompts again: {:.1f} ms\n", 1000 * r.again_s);
   return out;
 }
 
@@ -131,22 +133,21 @@ Result<int> BenchBatch(BenchBatchFlags flags) {
               PlanMemory(model.file, model.config, *backend, ReadMemoryLimits(), load.memory));
     load.memory.kv_bytes = one.kv_bytes * static_cast<uint64_t>(widest);
   }
-  ProgressBar bar("loading");
-  load.progress = [&](uint64_t done, uint64_t total) { bar.Update(done, total); };
-  KV_ASSIGN(const std::unique_ptr<LoadedModel> model, LoadedModel::Load(load));
-  bar.Clear();
-  KV_ASSIGN(const std::vector<BatchBenchRow> rows, RunBatchBench(model.get(), b));
+  KV_ASSIGN(const std::unique_ptr<LoadedModel> model, LoadWithProgress(load));
+  // A row may take minutes: what is there is shown.
+  if (!flags.json) WriteOut(TableHead());
+  KV_ASSIGN(const std::vector<BatchBenchRow> rows,
+            RunBatchBench(model.get(), b, [&](const BatchBenchRow& row) {
+              if (!flags.json) WriteOut(TableRow(row));
+            }));
   if (!flags.profile.empty())
     KV_RETURN_IF_ERROR(WriteProfile(flags.profile, load.path, model.get()));
   if (flags.json) {
     PrintJson({{"rows", RowsJson(rows)},
                {"threads", model->threads()},
                {"kv_dtype", flags.model.kv_dtype}});
-  } else {
-    WriteOut(Table(rows));
-    if (flags.breakdown) {
-      for (const BatchBenchRow& row : rows) WriteOut(BreakdownText(row));
-    }
+  } else if (flags.breakdown) {
+    for (const BatchBenchRow& row : rows) WriteOut(BreakdownText(row));
   }
   return kExitOk;
 }

@@ -10,6 +10,7 @@
 #include <system_error>
 
 #include "app/commands.h"
+#include "app/flag_errors.h"
 #include "app/settings.h"
 #include "app/terminal.h"
 #include "base/mapped_file.h"
@@ -35,20 +36,34 @@ int Fail(const Error& error) {
   return error.code == ErrorCode::kCancelled ? kExitInterrupted : kExitError;
 }
 
+/// The option of the subcommand that was called whose value did not fit, and that value.
+std::string ConversionText(CLI::App* app, const CLI::ParseError& error) {
+  const std::string what = error.what();
+  for (CLI::Option* option : app->get_options()) {
+    const std::string before = "Could not convert: " + option->get_name() + " = ";
+    if (what.starts_with(before)) return WhyNotTaken(option, what.substr(before.size()));
+  }
+  return what;
+}
+
 /// What is wrong with the command line, and where to read on. CLI11 says "A subcommand is required"
 /// of `kvasir foo` too.
-std::string UsageText(const CLI::App& root, const CLI::ParseError& error) {
+std::string UsageText(CLI::App* root, const CLI::ParseError& error,
+                      const std::vector<std::string>& arguments) {
   std::string name = "kvasir";
-  const CLI::App* app = &root;
+  CLI::App* app = root;
   while (!app->get_subcommands().empty()) {
     app = app->get_subcommands()[0];
     name += " " + app->get_name();
   }
-  const std::vector<std::string> unknown = root.remaining(true);
+  const std::vector<std::string> unknown = root->remaining(true);
   const bool has_subcommands = !app->get_subcommands([](const CLI::App*) { return true; }).empty();
-  const std::string what = has_subcommands && !unknown.empty()
-                               ? fmt::format("{} has no subcommand or option {}", name, unknown[0])
-                               : error.what();
+  std::string what = ForeignFlagHint(arguments);
+  if (what.empty()) {
+    what = has_subcommands && !unknown.empty()
+               ? fmt::format("{} has no subcommand or option {}", name, unknown[0])
+               : ConversionText(app, error);
+  }
   return fmt::format("{}; see {} --help", what, name);
 }
 
@@ -83,7 +98,7 @@ int Run(int argc, char** argv) {
     NameVariables(&root);
     return root.exit(asked);
   } catch (const CLI::ParseError& error) {
-    PrintError(UsageText(root, error));
+    PrintError(UsageText(&root, error, {argv + 1, argv + argc}));
     return kExitUsage;
   }
   Status status = ApplyEnvironment(&root);
@@ -92,6 +107,7 @@ int Run(int argc, char** argv) {
     PrintError(status.error().message);
     return kExitUsage;
   }
+  WarnOfUnknownVariables(&root);
   const Result<int> result = commands.at(root.get_subcommands()[0]->get_name())();
   return result.ok() ? *result : Fail(result.error());
 }

@@ -7,8 +7,9 @@
 #include "app/commands.h"
 #include "app/explain_measure.h"
 #include "app/flags.h"
-#include "app/input.h"
 #include "app/json_output.h"
+#include "app/load.h"
+#include "app/prompt.h"
 #include "app/terminal.h"
 
 namespace kvasir {
@@ -17,7 +18,8 @@ namespace {
 struct ExplainFlags {
   ModelFlags model;
   std::optional<std::string> prompt;
-  int32_t step = 50, upto = 400;
+  std::string file;
+  int32_t step = 50, upto = 100;
   bool json = false;
 };
 
@@ -208,28 +210,38 @@ Result<int> Explain(ExplainFlags flags) {
   }
   flags.upto = static_cast<int32_t>(std::min<int64_t>(flags.upto, context));
   const int32_t longest = std::max(flags.step, flags.upto);
-  if (load.memory.context == 0) load.memory.context = longest;
-  std::string text;
-  if (flags.prompt) {
-    text = *flags.prompt;
-  } else {
-    if (StdinIsTerminal()) return FlagError("a prompt is needed: -p TEXT, or a pipe");
-    KV_ASSIGN(text, ReadStdin(kMaxInputBytes));
+  if (load.memory.context == 0) {
+    // Room for the steps asked for, but no less than is allowed.
+    load.memory.context = static_cast<int32_t>(
+        std::max<int64_t>(longest, std::min<int64_t>(kLeastContext, opened.config.context)));
   }
-  KV_ASSIGN(const std::unique_ptr<LoadedModel> model, LoadedModel::Load(load));
+  KV_ASSIGN(const std::optional<std::string> text, ReadPrompt(flags.prompt, flags.file));
+  if (!text) return FlagError("{}", kNoPrompt);
+  KV_ASSIGN(const std::unique_ptr<LoadedModel> model, LoadWithProgress(load));
   std::vector<int32_t> tokens =
-      model->tokenizer().Encode(text, {.add_special = true, .parse_special = true});
+      model->tokenizer().Encode(*text, {.add_special = true, .parse_special = true});
   if (tokens.empty()) return MakeError(ErrorCode::kInvalid, "the prompt has no tokens");
   const auto prompt_tokens = static_cast<int32_t>(tokens.size());
-  Explainer explainer(model.get(), std::move(tokens), &SteadyClock());
+  const std::vector<int32_t> steps = TableSteps(flags.upto);
+  const int32_t phase_tokens = std::min(prompt_tokens, longest);
+  int64_t all = Explainer::ExtendTokens(std::max(0, longest - prompt_tokens)) +
+                Explainer::StepTokens(flags.step) + Explainer::PhasesTokens(phase_tokens);
+  for (const int32_t s : steps) all += Explainer::StepTokens(s);
+  ProgressBar bar("measuring");
+  int64_t computed = 0;
+  Explainer explainer(model.get(), std::move(tokens), &SteadyClock(), [&](int32_t count) {
+    computed += count;
+    bar.Update(static_cast<uint64_t>(computed), static_cast<uint64_t>(all));
+  });
   KV_RETURN_IF_ERROR(explainer.Extend(longest));
   KV_ASSIGN(const ExplainStep step, explainer.Step(flags.step));
   std::vector<ExplainStep> table;
-  for (const int32_t s : TableSteps(flags.upto)) {
+  for (const int32_t s : steps) {
     KV_ASSIGN(const ExplainStep row, explainer.Step(s));
     table.push_back(row);
   }
-  KV_ASSIGN(const ExplainPhases phases, explainer.Phases(std::min(prompt_tokens, longest)));
+  KV_ASSIGN(const ExplainPhases phases, explainer.Phases(phase_tokens));
+  bar.Clear();
   if (flags.json) {
     nlohmann::ordered_json out = StepJson(step);
     out["prompt_tokens"] = prompt_tokens;
@@ -259,9 +271,13 @@ Command AddExplainCommand(CLI::App* root) {
   AddComputeFlags(app, &flags->model);
   app->add_option("-p,--prompt", flags->prompt, "the text; cut or continued to the step's length")
       ->type_name("TEXT");
+  app->add_option("-f,--file", flags->file, "the text from a file; -: stdin")
+      ->type_name("FILE")
+      ->configurable(false);
   app->add_option("--step", flags->step, "position to compute, counted from 1, prompt included")
       ->type_name("I");
-  app->add_option("--upto", flags->upto, "last step of the table; 0: no table")->type_name("N");
+  app->add_option("--upto", flags->upto, "last step of the table; 0: no table (default: 100)")
+      ->type_name("N");
   app->add_flag("--json", flags->json, "one JSON object on stdout");
   return [flags] { return Explain(*flags); };
 }

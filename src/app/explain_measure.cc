@@ -31,10 +31,12 @@ double ExplainCost::flop_per_byte() const {
   return bytes == 0 ? 0 : static_cast<double>(flops()) / static_cast<double>(bytes);
 }
 
-Explainer::Explainer(LoadedModel* model, std::vector<int32_t> tokens, const Clock* clock)
+Explainer::Explainer(LoadedModel* model, std::vector<int32_t> tokens, const Clock* clock,
+                     std::function<void(int32_t tokens)> progress)
     : model_(model),
       tokens_(std::move(tokens)),
       clock_(clock),
+      progress_(std::move(progress)),
       kv_(model->plan().layout, model->plan().kv_blocks) {
   CHECK(!tokens_.empty());
 }
@@ -62,6 +64,7 @@ Status Explainer::Extend(int32_t count) {
     const auto best = std::max_element(logits.begin(), logits.end()) - logits.begin();
     tokens_.push_back(static_cast<int32_t>(best));
     sequence.Append(tokens_.back());
+    Tell(1);
   }
   return {};
 }
@@ -72,12 +75,12 @@ Result<ExplainStep> Explainer::Step(int32_t step, const Damage& damage) {
   ExplainStep out;
   out.step = step;
   Backend& backend = model_->backend();
-  constexpr int kRepeats = 3;  // the least of them: what the work costs on a quiet machine
 
   std::vector<float> cached;
   {
     DirectSequence sequence(&model_->executor(), &kv_, tokens);
     KV_RETURN_IF_ERROR(ComputeTo(&sequence, step - 1));
+    Tell(step - 1);
     if (damage) damage(sequence.kv(), model_->kv_storage());
     for (int repeat = 0; repeat < kRepeats; ++repeat) {
       if (repeat > 0) sequence.Truncate(step - 1);
@@ -88,6 +91,7 @@ Result<ExplainStep> Explainer::Step(int32_t step, const Damage& damage) {
       cached.assign(logits.begin(), logits.end());
       out.with_cache.counters = backend.counters() - before;
       out.with_cache.ms = repeat == 0 ? ms : std::min(ms, out.with_cache.ms);
+      Tell(1);
     }
   }
   std::vector<float> fresh;
@@ -99,6 +103,7 @@ Result<ExplainStep> Explainer::Step(int32_t step, const Damage& damage) {
     const double ms = Milliseconds(start, clock_->NowNs());
     out.without_cache.counters = backend.counters() - before;
     out.without_cache.ms = repeat == 0 ? ms : std::min(ms, out.without_cache.ms);
+    Tell(step);
   }
   CHECK_EQ(cached.size(), fresh.size());
   out.logits_equal = std::memcmp(cached.data(), fresh.data(), fresh.size() * sizeof(float)) == 0;
@@ -111,8 +116,7 @@ Result<ExplainPhases> Explainer::Phases(int32_t count) {
   Backend& backend = model_->backend();
   ExplainPhases out;
   out.tokens = count;
-  constexpr int kRepeats = 2;
-  for (int repeat = 0; repeat < kRepeats; ++repeat) {
+  for (int repeat = 0; repeat < kPhaseRepeats; ++repeat) {
     for (ExplainCost* cost : {&out.prefill, &out.decode}) {
       DirectSequence sequence(&model_->executor(), &kv_, tokens);
       const OpCounters before = backend.counters();
@@ -125,6 +129,7 @@ Result<ExplainPhases> Explainer::Phases(int32_t count) {
       const double ms = Milliseconds(start, clock_->NowNs());
       cost->counters = backend.counters() - before;
       cost->ms = repeat == 0 ? ms : std::min(ms, cost->ms);
+      Tell(count);
     }
   }
   for (int32_t position = 0; position + 1 < count; ++position) {

@@ -44,8 +44,10 @@ struct ExplainPhases {
 /// Computes steps of one sequence on a loaded model. Uses the whole KV pool: no engine may run.
 class Explainer {
  public:
-  /// `tokens` must not be empty; `clock` measures.
-  Explainer(LoadedModel* model, std::vector<int32_t> tokens, const Clock* clock);
+  /// `tokens` must not be empty; `clock` measures. `progress` gets the number of tokens that were
+  /// computed, never while something is measured; may be empty.
+  Explainer(LoadedModel* model, std::vector<int32_t> tokens, const Clock* clock,
+            std::function<void(int32_t tokens)> progress = {});
 
   /// Continues the sequence greedily until it has `count` tokens.
   Status Extend(int32_t count);
@@ -56,16 +58,28 @@ class Explainer {
   using Damage = std::function<void(const SequenceKv& kv, KvStorage& storage)>;
   Result<ExplainStep> Step(int32_t step, const Damage& damage = {});
 
+  /// Tokens that Extend, Step and Phases compute, for a bar.
+  static int64_t ExtendTokens(int64_t count) { return count; }
+  static int64_t StepTokens(int64_t step) { return step - 1 + kRepeats * (1 + step); }
+  static int64_t PhasesTokens(int64_t count) { return kPhaseRepeats * 2 * count; }
+
   /// Measures both phases over the first `count` tokens.
   Result<ExplainPhases> Phases(int32_t count);
 
  private:
+  static constexpr int kRepeats = 3;  // the least of them: what the work costs on a quiet machine
+  static constexpr int kPhaseRepeats = 2;
+
+  void Tell(int64_t tokens) const {
+    if (progress_) progress_(static_cast<int32_t>(tokens));
+  }
   /// Computes tokens [from, to) of a sequence, in slices that fit a step; logits of the last.
   Result<std::vector<float>> ComputeTo(class DirectSequence* sequence, int32_t to);
 
   LoadedModel* model_;
   std::vector<int32_t> tokens_;
   const Clock* clock_;
+  std::function<void(int32_t tokens)> progress_;
   KvManager kv_;
 };
 

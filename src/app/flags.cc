@@ -1,14 +1,16 @@
 #include "app/flags.h"
 
+#include <algorithm>
 #include <charconv>
 #include <random>
+#include <utility>
 
 #include "app/model_path.h"
 
 namespace kvasir {
 
 void AddModelFlag(CLI::App* app, ModelFlags* f) {
-  app->add_option("model,--model", f->model,
+  app->add_option("model,-m,--model", f->model,
                   "GGUF file, or the name of one in the model folder (default: " +
                       std::string(kDefaultModel) + ")")
       ->type_name("MODEL");
@@ -22,7 +24,7 @@ void AddComputeFlags(CLI::App* app, ModelFlags* f) {
 void AddComputeOptions(CLI::App* app, ModelFlags* f) {
   app->add_option("-t,--threads", f->threads, "threads; 0: one for each physical core")
       ->type_name("N");
-  app->add_option("-c,--ctx", f->context,
+  app->add_option("-c,--ctx,--ctx-size,--max-model-len", f->context,
                   "longest sequence in tokens; 0: the model's own, or what fits")
       ->type_name("N");
   app->add_option("--kv-dtype", f->kv_dtype, "how K and V are stored: bf16, f16, f32 or int8")
@@ -33,16 +35,18 @@ void AddComputeOptions(CLI::App* app, ModelFlags* f) {
   app->add_option("--block-tokens", f->block_tokens,
                   "tokens of a KV block: 16, 32, 64, 128, 256 or 512")
       ->type_name("N");
-  app->add_option("--step-tokens", f->step_tokens, "tokens computed in one step, at most")
+  app->add_option("--step-tokens", f->step_tokens,
+                  "tokens computed in one step, at most (default: 512, or twice the sequences at "
+                  "once where that is more)")
       ->type_name("N");
   app->add_flag("--no-pin", f->no_pin, "let threads move between cores");
   app->add_flag(
       "--fast", f->fast,
-      "quantized weights and their inputs as integers with one scale for 256: faster, less "
-      "accurate (docs/exactness.md)");
+      "needs AVX-512 or AMX: quantized weights and their inputs as integers with one scale for "
+      "256: faster, less accurate (docs/exactness.md)");
 }
 
-Result<uint64_t> ParseBytes(const std::string& text) {
+Result<uint64_t> ParseBytes(std::string_view flag, const std::string& text) {
   uint64_t value = 0;
   const char* end = text.data() + text.size();
   const auto [rest, error] = std::from_chars(text.data(), end, value);
@@ -56,16 +60,19 @@ Result<uint64_t> ParseBytes(const std::string& text) {
     }
   }
   if (error != std::errc() || shift < 0 || value > (UINT64_MAX >> shift)) {
-    return FlagError("\"{}\" is not a size; write bytes, or 512K, 64M, 2G", text);
+    return FlagError("{} is \"{}\", which is not a size; write bytes, or 512K, 64M, 2G", flag,
+                     text);
   }
   return value << shift;
 }
 
 Result<LoadOptions> ToLoadOptions(const ModelFlags& f, int32_t logit_rows) {
   LoadOptions o;
-  KV_ASSIGN(o.memory.kv_dtype, InFlags(ParseKvDType(f.kv_dtype)));
+  const Result<KvDType> kv_dtype = ParseKvDType(f.kv_dtype);
+  if (!kv_dtype.ok()) return FlagError("--kv-dtype: {}", kv_dtype.error().message);
+  o.memory.kv_dtype = *kv_dtype;
   if (!f.kv_memory.empty()) {
-    KV_ASSIGN(o.memory.kv_bytes, ParseBytes(f.kv_memory));
+    KV_ASSIGN(o.memory.kv_bytes, ParseBytes("--kv-memory", f.kv_memory));
     if (o.memory.kv_bytes == 0) {
       return FlagError("--kv-memory is 0; leave it out for one full context");
     }
@@ -74,9 +81,14 @@ Result<LoadOptions> ToLoadOptions(const ModelFlags& f, int32_t logit_rows) {
   if (f.threads < 0 || f.threads > kMaxThreads) {
     return FlagError("--threads is {}; it must be from 0 to {}", f.threads, kMaxThreads);
   }
-  constexpr int32_t kMaxStepTokens = 65536;
-  if (f.step_tokens < 1 || f.step_tokens > kMaxStepTokens) {
-    return FlagError("--step-tokens is {}; it must be from 1 to {}", f.step_tokens, kMaxStepTokens);
+  if (f.context < 0) {
+    return FlagError("--ctx is {}; it must be {} or more, or 0: the model's own, or what fits",
+                     f.context, kLeastContext);
+  }
+  constexpr int32_t kMaxStepTokens = 65536, kUsualStepTokens = 512;
+  const int32_t step_tokens = f.step_tokens.value_or(std::max(kUsualStepTokens, 2 * logit_rows));
+  if (step_tokens < 1 || step_tokens > kMaxStepTokens) {
+    return FlagError("--step-tokens is {}; it must be from 1 to {}", step_tokens, kMaxStepTokens);
   }
   // As KvLayout has it; said here by the flag's name, and before a model is looked for.
   if (!IsBlockSize(f.block_tokens)) {
@@ -89,14 +101,26 @@ Result<LoadOptions> ToLoadOptions(const ModelFlags& f, int32_t logit_rows) {
   o.cpu.fast = f.fast;
   o.memory.context = f.context;
   o.memory.block_tokens = f.block_tokens;
-  o.memory.max_step_tokens = f.step_tokens;
+  o.memory.max_step_tokens = step_tokens;
   o.memory.max_logit_rows = logit_rows;
   return o;
 }
 
+namespace {
+
+/// CLI11 takes the largest number for one that is larger, and two seeds would be one.
+std::string NoLargerThan64Bits(const std::string& text) {
+  uint64_t value = 0;
+  const auto [rest, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc::result_out_of_range) return "";
+  return fmt::format("{} is too large; use 0 to {}", text, UINT64_MAX);
+}
+
+}  // namespace
+
 void AddSamplingFlags(CLI::App* app, SamplingFlags* f) {
   const std::string group = "Sampling";
-  app->add_option("--temp", f->temperature,
+  app->add_option("--temp,--temperature", f->temperature,
                   "temperature; 0: always the most likely token (default)")
       ->type_name("T")
       ->group(group);
@@ -134,6 +158,7 @@ void AddSamplingFlags(CLI::App* app, SamplingFlags* f) {
       ->group(group);
   app->add_option("--seed", f->seed,
                   "of the random numbers; the same seed gives the same text (default: new)")
+      ->check(NoLargerThan64Bits)
       ->type_name("N")
       ->group(group);
   app->add_option("--stop", f->stop, "ends the text, and is not shown; may be repeated")
@@ -193,6 +218,33 @@ Result<SamplingParams> ToSamplingParams(const SamplingFlags& f) {
   p.logprobs = f.logprobs;
   p.seed = f.seed ? *f.seed : std::random_device{}();
   return p;
+}
+
+Status NamedByFlags(Status checked) {
+  if (checked.ok()) return {};
+  constexpr std::pair<std::string_view, std::string_view> kNames[] = {
+      {"repetition_penalty", "--repeat-penalty"},
+      {"frequency_penalty", "--frequency-penalty"},
+      {"presence_penalty", "--presence-penalty"},
+      {"penalty_last_n", "--repeat-last-n"},
+      {"min_tokens", "--min-tokens"},
+      {"temperature", "--temp"},
+      {"typical_p", "--typical"},
+      {"logit_bias", "--logit-bias"},
+      {"top_k", "--top-k"},
+      {"top_p", "--top-p"},
+      {"min_p", "--min-p"},
+      {"logprobs", "--logprobs"},
+      {"a stop token", "--stop-token"},
+      {"a stop string", "--stop"}};
+  std::string text = checked.error().message;
+  for (const auto& [field, flag] : kNames) {
+    const size_t at = text.find(field);
+    if (at == std::string::npos) continue;
+    text.replace(at, field.size(), flag);
+    break;
+  }
+  return FlagError("{}", text);
 }
 
 StopRules ToStopRules(const SamplingFlags& f) {

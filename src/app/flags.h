@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "api/loaded_model.h"
@@ -18,7 +19,7 @@ struct ModelFlags {
   std::string kv_dtype = "bf16";
   std::string kv_memory;
   int32_t block_tokens = 32;
-  int32_t step_tokens = 512;
+  std::optional<int32_t> step_tokens;  ///< not given: see ToLoadOptions
   int threads = 0;
   bool no_pin = false, fast = false;
 };
@@ -30,7 +31,9 @@ void AddComputeFlags(CLI::App* app, ModelFlags* flags);
 /// The same without MODEL: for subcommands that take it in another way.
 void AddComputeOptions(CLI::App* app, ModelFlags* flags);
 
-/// Checks the flags and finds the file. `logit_rows`: rows of one step whose logits are wanted.
+/// Checks the flags and finds the file. `logit_rows`: rows of one step whose logits are wanted, at
+/// most as many as sequences decode at once. Without --step-tokens a step has room for twice as
+/// many: with less, decoding sequences would take turns.
 Result<LoadOptions> ToLoadOptions(const ModelFlags& flags, int32_t logit_rows);
 
 struct SamplingFlags {
@@ -49,11 +52,13 @@ struct SamplingFlags {
 };
 void AddSamplingFlags(CLI::App* app, SamplingFlags* flags);
 
-/// Without --seed a new seed each time. Ranges are checked by the engine.
+/// Without --seed a new seed each time. Ranges are checked by Validate; see NamedByFlags.
 Result<SamplingParams> ToSamplingParams(const SamplingFlags& flags);
+/// `checked`, what Validate found: fields of requests are called by their flags.
+Status NamedByFlags(Status checked);
 StopRules ToStopRules(const SamplingFlags& flags);
 
-/// "512M", "2G", "1048576": bytes. Errors name the text.
-Result<uint64_t> ParseBytes(const std::string& text);
+/// "512M", "2G", "1048576": bytes. Errors name the flag and the text.
+Result<uint64_t> ParseBytes(std::string_view flag, const std::string& text);
 
 }  // namespace kvasir

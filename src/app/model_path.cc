@@ -46,9 +46,9 @@ Result<std::string> FindModel(const std::string& name) {
     if (IsFile(path)) return path;
     return MakeError(
         ErrorCode::kNotFound,
-        "the default model {} is not in {}; fetch it with tools/fetch-model.sh, or name "
+        "the default model {} is not in {}, {}; fetch it with tools/fetch-model.sh, or name "
         "a GGUF file",
-        kDefaultModel, folder);
+        kDefaultModel, folder, ModelsThere(folder));
   }
   for (const std::string& path : {name, folder + "/" + name, folder + "/" + name + ".gguf"}) {
     if (IsFile(path)) return path;

@@ -6,6 +6,7 @@
 #include "app/flags.h"
 #include "app/input.h"
 #include "app/json_output.h"
+#include "app/load.h"
 #include "app/perplexity.h"
 #include "app/terminal.h"
 
@@ -24,15 +25,13 @@ Result<int> RunPerplexity(PerplexityFlags flags) {
   if (flags.window < 2) return FlagError("--window is {}; it must be 2 or more", flags.window);
   // Every row's logits are wanted, so that fewer rows a step need less memory.
   constexpr int32_t kRows = 128;
-  flags.model.step_tokens = std::min(flags.model.step_tokens, kRows);
+  const int32_t rows = std::min(flags.model.step_tokens.value_or(kRows), kRows);
+  flags.model.step_tokens = rows;
   if (flags.model.context == 0) flags.model.context = flags.window;
-  KV_ASSIGN(LoadOptions options, ToLoadOptions(flags.model, flags.model.step_tokens));
+  KV_ASSIGN(const LoadOptions options, ToLoadOptions(flags.model, rows));
   KV_ASSIGN(const std::string text, ReadTextFile(flags.file, kMaxInputBytes));
   {
-    ProgressBar bar("loading");
-    options.progress = [&](uint64_t done, uint64_t total) { bar.Update(done, total); };
-    KV_ASSIGN(const auto model, LoadedModel::Load(options));
-    bar.Clear();
+    KV_ASSIGN(const auto model, LoadWithProgress(options));
     const std::vector<int32_t> tokens =
         model->tokenizer().Encode(text, {.add_special = flags.bos, .parse_special = false});
     ProgressBar progress("scoring");

@@ -5,6 +5,7 @@
 #include "app/commands.h"
 #include "app/flags.h"
 #include "app/json_output.h"
+#include "app/load.h"
 #include "app/terminal.h"
 
 namespace kvasir {
@@ -56,6 +57,7 @@ Result<int> Plan(const PlanFlags& flags) {
   KV_ASSIGN(const std::unique_ptr<Backend> backend, MakeCpuBackend(options.cpu));
   KV_ASSIGN(const MemoryPlan p,
             PlanMemory(model.file, model.config, *backend, ReadMemoryLimits(), options.memory));
+  WriteErr(ContextWarning(p.context, model.config));
   if (!flags.json) {
     WriteOut(PlanText(p, model.config));
     return kExitOk;

@@ -6,8 +6,9 @@
 #include "app/chat.h"
 #include "app/commands.h"
 #include "app/flags.h"
-#include "app/input.h"
 #include "app/json_output.h"
+#include "app/load.h"
+#include "app/prompt.h"
 #include "app/terminal.h"
 #include "base/memory_limits.h"
 
@@ -18,16 +19,11 @@ struct RunFlags {
   ModelFlags model;
   SamplingFlags sampling;
   std::optional<std::string> prompt;
+  std::string file;
   std::optional<std::string> system;
   int32_t max_tokens = -1;
   bool raw = false, special = false, quiet = false, json = false;
 };
-
-Result<std::unique_ptr<LoadedModel>> LoadWithProgress(LoadOptions options) {
-  ProgressBar bar("loading");
-  options.progress = [&](uint64_t done, uint64_t total) { bar.Update(done, total); };
-  return LoadedModel::Load(options);
-}
 
 Result<std::vector<int32_t>> PromptTokens(const LoadedModel& model, const RunFlags& flags,
                                           const std::string& text) {
@@ -96,32 +92,34 @@ Result<int> OneShot(LoadedModel* model, const RunFlags& flags, const std::string
 }
 
 Result<int> Run(const RunFlags& flags) {
-  const bool interactive = !flags.prompt && StdinIsTerminal();
-  if (interactive && flags.json) return FlagError("--json needs a prompt: -p TEXT, or a pipe");
-  if (interactive && flags.raw) return FlagError("--raw needs a prompt: -p TEXT, or a pipe");
+  const bool interactive = !flags.prompt && flags.file.empty() && StdinIsTerminal();
+  if (interactive && flags.json) return FlagError("--json: {}", kNoPrompt);
+  if (interactive && flags.raw) return FlagError("--raw: {}", kNoPrompt);
+  if (flags.max_tokens < -1 || flags.max_tokens == 0) {
+    return FlagError("--max-tokens is {}; it must be 1 or more, or -1: until the context is full",
+                     flags.max_tokens);
+  }
   ChatOptions options{.system = flags.system,
                       .stop = ToStopRules(flags.sampling),
                       .max_tokens = flags.max_tokens,
                       .quiet = flags.quiet};
   KV_ASSIGN(options.sampling, ToSamplingParams(flags.sampling));
   KV_ASSIGN(LoadOptions load, ToLoadOptions(flags.model, 1));
-  std::string text;
-  if (flags.prompt) {
-    text = *flags.prompt;
-  } else if (!interactive) {
-    KV_ASSIGN(text, ReadStdin(kMaxInputBytes));
-    if (text.empty()) return MakeError(ErrorCode::kInvalid, "there is no prompt: stdin is empty");
+  std::optional<std::string> text;
+  if (!interactive) {
+    KV_ASSIGN(text, ReadPrompt(flags.prompt, flags.file));
+    if (!text) return FlagError("{}", kNoPrompt);
   }
   KV_ASSIGN(const std::unique_ptr<LoadedModel> model, LoadWithProgress(std::move(load)));
   // Checked here, so that a chat does not begin that cannot go on.
-  KV_RETURN_IF_ERROR(InFlags(Validate(options.sampling, model->tokenizer().vocab_size())));
-  KV_RETURN_IF_ERROR(InFlags(Validate(options.stop, model->tokenizer().vocab_size())));
+  KV_RETURN_IF_ERROR(NamedByFlags(Validate(options.sampling, model->tokenizer().vocab_size())));
+  KV_RETURN_IF_ERROR(NamedByFlags(Validate(options.stop, model->tokenizer().vocab_size())));
   if (!flags.raw && model->chat_template() == nullptr) {
     return MakeError(ErrorCode::kUnsupported, "{}; --raw -p TEXT continues a text without one",
                      model->chat_template_error());
   }
   if (interactive) return Chat(model.get(), options);
-  return OneShot(model.get(), flags, text, options);
+  return OneShot(model.get(), flags, *text, options);
 }
 
 }  // namespace
@@ -131,14 +129,16 @@ Command AddRunCommand(CLI::App* root) {
   CLI::App* app =
       root->add_subcommand("run", "Talk to a model in the terminal, or answer one prompt");
   AddComputeFlags(app, &flags->model);
-  app->add_option("-p,--prompt", flags->prompt,
-                  "answer this and end (a pipe on stdin does the same)")
-      ->type_name("TEXT");
+  app->add_option("-p,--prompt", flags->prompt, kPromptHelp)->type_name("TEXT");
+  // Not the file that KVASIR_FILE says to perplexity and key.
+  app->add_option("-f,--file", flags->file, "the same from a file; -: stdin; after -p, if both")
+      ->type_name("FILE")
+      ->configurable(false);
   app->add_option("-s,--system", flags->system,
                   "system message (default: \"" + std::string(kDefaultSystem) +
                       "\"; empty: the template's own)")
       ->type_name("TEXT");
-  app->add_option("-n,--max-tokens", flags->max_tokens,
+  app->add_option("-n,--max-tokens,--n-predict", flags->max_tokens,
                   "tokens of a reply, at most; -1: until the context is full")
       ->type_name("N");
   app->add_flag("--raw", flags->raw, "continue the prompt as it is, without the chat template");

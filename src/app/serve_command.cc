@@ -7,6 +7,7 @@
 #include "app/commands.h"
 #include "app/flags.h"
 #include "app/input.h"
+#include "app/load.h"
 #include "app/settings.h"
 #include "app/terminal.h"
 #include "server/request_log.h"
@@ -74,7 +75,7 @@ Result<RequestMemory> PlanRequests(const std::string& body_limit, uint64_t avail
   constexpr uint64_t kBecomes = 8;  // bytes that a byte of a body may become
   RequestMemory m{.bytes = std::clamp(available / kPart, kLeast, kMost)};
   if (!body_limit.empty()) {
-    KV_ASSIGN(m.body_bytes, ParseBytes(body_limit));
+    KV_ASSIGN(m.body_bytes, ParseBytes("--body-limit", body_limit));
     constexpr uint64_t kMostBody = 1 << 30;
     if (m.body_bytes < 1 || m.body_bytes > kMostBody)
       return FlagError("--body-limit is {}; it must be from 1 to 1G", body_limit);
@@ -108,15 +109,15 @@ ServerOptions ToServerOptions(const ServeFlags& f, const std::string& path,
 /// the target already: tokens then come at most at about half the pace while a prompt is computed.
 constexpr double kLeastPrefill = 0.7;
 
-/// What the plan says, in a few lines, before the URL.
-void PrintPlan(const LoadedModel& model, const ServeFlags& f) {
-  const MemoryPlan& p = model.plan();
+/// What the plan says, before the time that loading takes.
+void PrintPlan(const MemoryPlan& p, const ServeFlags& f, const std::string& path) {
   const auto mib = [](uint64_t bytes) { return static_cast<double>(bytes) / (1 << 20); };
-  WriteErr(fmt::format(
-      "weights {:.0f} MiB, scratch {:.0f} MiB, KV pool {:.0f} MiB: {} blocks of {} tokens; context "
-      "{} tokens; at most {} sequences at once, {} waiting; {} threads\n",
-      mib(p.weights_bytes), mib(p.scratch_bytes), mib(p.kv_bytes), p.kv_blocks,
-      p.layout.block_tokens, p.context, f.max_sequences, f.max_waiting, model.threads()));
+  WriteErr(
+      fmt::format("weights {:.0f} MiB, scratch {:.0f} MiB, KV pool {:.0f} MiB: {} blocks of {} "
+                  "tokens; context {} tokens; at most {} sequences at once, {} waiting\n"
+                  "loading {}\n",
+                  mib(p.weights_bytes), mib(p.scratch_bytes), mib(p.kv_bytes), p.kv_blocks,
+                  p.layout.block_tokens, p.context, f.max_sequences, f.max_waiting, path));
 }
 
 /// The thread that has all connections. Where serving does not come about, they end with it.
@@ -157,19 +158,16 @@ Result<int> Serve(ServeFlags flags) {
   std::unique_ptr<LoadedModel> model;  // outlives the server, whose threads look at it
   KV_ASSIGN(const std::unique_ptr<Server> server, Server::Listen(std::move(options)));
   IoThread io(server.get());
-  ProgressBar bar("loading");
-  load.progress = [&](uint64_t done, uint64_t total) { bar.Update(done, total); };
-  Result<std::unique_ptr<LoadedModel>> loaded = LoadedModel::Load(load);
-  bar.Clear();
-  if (!loaded.ok()) return loaded.error();
-  model = std::move(*loaded);
+  load.planned = [&](const MemoryPlan& plan, const ModelConfig&) {
+    PrintPlan(plan, flags, load.path);
+  };
+  KV_ASSIGN(model, LoadWithProgress(load));
   // All threads run by now, and nothing is opened after this.
   if (flags.seccomp) KV_RETURN_IF_ERROR(KeepServingCallsOnly(!flags.unix_path.empty()));
   server->Ready(model.get(), {.max_sequences = flags.max_sequences,
                               .itl_target_s = flags.itl_target_ms * 1e-3,
                               .least_prefill = kLeastPrefill,
                               .max_waiting = flags.max_waiting});
-  PrintPlan(*model, flags);
   if (!keys.empty()) WriteErr(fmt::format("API keys from {}\n", keys));
   WriteOut(fmt::format("listening on {}\n", server->url()));
   server->RunEngine();
@@ -184,6 +182,10 @@ Command AddServeCommand(CLI::App* root) {
   CLI::App* app = root->add_subcommand(
       "serve", "An OpenAI-compatible server, with a web chat and a live view of the KV cache");
   AddComputeFlags(app, &f->model);
+  app->get_option("--kv-memory")
+      ->description(
+          "size of the KV pool, e.g. 2G (default: --max-sequences full contexts, within half of "
+          "the memory that is left)");
   const std::string net = "Network", limits = "Limits", log = "Log";
   app->add_option("--host", f->host, "address to listen on (default: 127.0.0.1)")
       ->type_name("HOST")
@@ -216,7 +218,8 @@ Command AddServeCommand(CLI::App* root) {
   app->add_option("--alias", f->alias, "the model's name to clients (default: the file's)")
       ->type_name("NAME")
       ->group(net);
-  app->add_option("--max-sequences", f->max_sequences, "sequences computed at once (default: 32)")
+  app->add_option("--max-sequences,--max-num-seqs", f->max_sequences,
+                  "sequences computed at once (default: 32)")
       ->type_name("N")
       ->group(limits);
   app->add_option("--max-waiting", f->max_waiting,

@@ -1,15 +1,20 @@
 #include "app/settings.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cctype>
 #include <cstdlib>
+#include <iterator>
+#include <set>
 #include <sstream>
 #include <vector>
 
+#include "app/flag_errors.h"
 #include "app/input.h"
 #include "app/model_path.h"
+#include "app/terminal.h"
 #include "base/toml_text.h"
 
 namespace kvasir {
@@ -69,6 +74,8 @@ Status Set(CLI::Option* option, const std::string& where, const std::vector<std:
   try {
     for (const std::string& text : texts) option->add_result(text);
     option->run_callback();
+  } catch (const CLI::ConversionError&) {
+    return MakeError(ErrorCode::kInvalid, "{}: {}", where, WhyNotTaken(option, texts.back()));
   } catch (const CLI::Error& error) {
     return MakeError(ErrorCode::kInvalid, "{}: {}", where, error.what());
   }
@@ -91,6 +98,44 @@ bool IsKnown(CLI::App* app, std::string_view key) {
   const std::vector<CLI::App*> all = SubcommandsOf(app);
   return std::any_of(all.begin(), all.end(),
                      [&](CLI::App* a) { return FindOption(a, key) != nullptr || IsKnown(a, key); });
+}
+
+/// What Kubernetes sets in every pod for a service named kvasir: KVASIR_PORT=tcp://10.96.3.4:8000.
+bool IsServiceLink(std::string_view value) {
+  return value.starts_with("tcp://") || value.starts_with("udp://") || value.starts_with("sctp://");
+}
+
+/// The others of them: KVASIR_SERVICE_HOST, KVASIR_SERVICE_PORT_HTTP, KVASIR_PORT_8000_TCP_ADDR.
+bool IsOfKubernetes(const std::string& name) {
+  constexpr std::string_view kPort = "KVASIR_PORT_";
+  return name.starts_with("KVASIR_SERVICE_") ||
+         (name.starts_with(kPort) && name.size() > kPort.size() &&
+          std::isdigit(static_cast<unsigned char>(name[kPort.size()])) != 0);
+}
+
+/// Those that are no options, of the program and of its build.
+constexpr const char* kOtherVariables[] = {"KVASIR_CONFIG", "KVASIR_ISA",    "KVASIR_BINARY",
+                                           "KVASIR_BENCH",  "KVASIR_CCACHE", "KVASIR_SANITIZE",
+                                           "KVASIR_TESTS"};
+
+/// Of the tests (docs/testing.md), whose programs hand them on.
+bool IsOfTests(const std::string& name) {
+  for (const char* begin :
+       {"KVASIR_TEST", "KVASIR_REQUIRE_", "KVASIR_FUZZ", "KVASIR_GOLDEN_", "KVASIR_SIMULATIONS",
+        "KVASIR_CLOCK_", "KVASIR_JUMPING_", "KVASIR_TINY_", "KVASIR_SERVE_FLAGS", "KVASIR_KILLS"}) {
+    if (name.starts_with(begin)) return true;
+  }
+  return false;
+}
+
+/// Of all subcommands: a variable may be meant for another one than this.
+void AddVariables(CLI::App* app, std::set<std::string>* out) {
+  for (CLI::App* sub : SubcommandsOf(app)) {
+    for (const CLI::Option* option : sub->get_options()) {
+      if (Settable(option)) out->insert(VariableOf(option->get_lnames()[0]));
+    }
+    AddVariables(sub, out);
+  }
 }
 
 /// Keys at the top: for every subcommand that has the option, but for those that are not Shared.
@@ -149,9 +194,34 @@ Status ApplyEnvironment(CLI::App* root) {
     if (!Settable(option) || !Shared(option)) continue;
     const std::string variable = VariableOf(option->get_lnames()[0]);
     const char* value = std::getenv(variable.c_str());
-    if (value != nullptr && value[0] != '\0') KV_RETURN_IF_ERROR(Set(option, variable, {value}));
+    if (value == nullptr || value[0] == '\0') continue;
+    if (IsServiceLink(value)) {
+      WriteErr(
+          fmt::format("kvasir: {}={} is Kubernetes' link to a service, and no setting; left out\n",
+                      variable, value));
+      continue;
+    }
+    KV_RETURN_IF_ERROR(Set(option, variable, {value}));
   }
   return {};
+}
+
+void WarnOfUnknownVariables(CLI::App* root) {
+  std::set<std::string> known(std::begin(kOtherVariables), std::end(kOtherVariables));
+  AddVariables(root, &known);
+  std::string unknown;
+  for (char** entry = environ; *entry != nullptr; ++entry) {
+    const std::string_view text(*entry);
+    const std::string name(text.substr(0, text.find('=')));
+    if (!name.starts_with("KVASIR_") || known.contains(name) || IsOfKubernetes(name) ||
+        IsOfTests(name))
+      continue;
+    unknown += (unknown.empty() ? "" : ", ") + name;
+  }
+  if (!unknown.empty()) {
+    WriteErr(fmt::format(
+        "kvasir: no subcommand has an option for {} of the environment; see --help\n", unknown));
+  }
 }
 
 Status ApplyConfigFile(CLI::App* root, const std::string& given) {

@@ -12,8 +12,12 @@ namespace kvasir {
 void NameVariables(CLI::App* root);
 
 /// Sets the options of the subcommand that was called from the environment, where the command line
-/// did not: --kv-dtype from KVASIR_KV_DTYPE. An Error names the variable.
+/// did not: --kv-dtype from KVASIR_KV_DTYPE. An Error names the variable. What Kubernetes sets for
+/// a service of our name is left out, and that is said.
 Status ApplyEnvironment(CLI::App* root);
+
+/// A line on stderr about variables that look like settings and are none: misspelled ones.
+void WarnOfUnknownVariables(CLI::App* root);
 
 /// Sets the options that neither the command line nor the environment set from a TOML file: keys
 /// are the options' long names, at the top for all subcommands or in a table of a subcommand's

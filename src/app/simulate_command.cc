@@ -169,7 +169,7 @@ Status ReadMachine(const SimulateFlags& flags, SimulationOptions* o) {
 
 /// How many blocks of the shape fit into --kv-memory.
 Result<int64_t> BlocksIn(const SimulateFlags& flags, const SimulationOptions& o) {
-  KV_ASSIGN(const uint64_t bytes, ParseBytes(flags.kv_memory));
+  KV_ASSIGN(const uint64_t bytes, ParseBytes("--kv-memory", flags.kv_memory));
   KV_ASSIGN(const KvDType dtype, InFlags(ParseKvDType(flags.kv_dtype)));
   KV_ASSIGN(const KvLayout layout, KvLayout::Create({.window = o.shape.windows,
                                                      .kv_heads = o.shape.kv_heads,

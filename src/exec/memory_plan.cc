@@ -98,8 +98,7 @@ Result<MemoryPlan> PlanMemory(const GgufFile& file, const ModelConfig& config,
         Mib(kv_bytes), context, Mib(available), limits.limited_by);
   }
   if (blocks_for(context) > blocks) {
-    return MakeError(
-        ErrorCode::kNoMemory,
+    return FlagError(
         "--kv-memory of {} MiB holds {} KV blocks, but one sequence of {} tokens needs "
         "{}; raise --kv-memory or lower --ctx",
         Mib(request.kv_bytes), blocks, context, blocks_for(context));

@@ -202,10 +202,8 @@ Result<std::unique_ptr<Backend>> MakeCpuBackend(const CpuBackendOptions& options
   const int threads =
       options.threads > 0 ? options.threads : static_cast<int>(PhysicalCpus().size());
   if (options.fast && MatMulKernelsFor(isa).quantize_blocks == nullptr) {
-    return MakeError(
-        ErrorCode::kUnsupported,
-        "the faster mode has kernels for AVX-512 and AMX, and this runs with {}; leave "
-        "--fast out",
+    return FlagError(
+        "--fast has kernels for AVX-512 and AMX, and this runs with {}; leave --fast out",
         NameOf(isa));
   }
   return std::unique_ptr<Backend>(
