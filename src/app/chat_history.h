@@ -28,8 +28,16 @@ class ChatHistory {
   /// kDefaultSystem, unless the model's template takes none.
   void SetSystem(const std::string& text);
 
-  /// Adds the user's message; gives the prompt of the next reply.
-  Result<std::vector<int32_t>> AddUser(const std::string& text, int64_t now);
+  /// The system message; empty where there is none.
+  std::string System() const;
+
+  /// Adds the user's message; gives the prompt of the next reply. While that has more than `most`
+  /// tokens the oldest turns are left out of it and of those that follow, but not the system
+  /// message and this one: with these two alone it may have more. The history keeps them all.
+  Result<std::vector<int32_t>> AddUser(const std::string& text, int64_t now,
+                                       int32_t most = INT32_MAX);
+  /// Turns, each a message and its reply, that prompts leave out.
+  size_t left_out() const { return left_out_; }
   /// Adds the reply: its text, and its tokens without an end-of-generation token. Empty: the tokens
   /// do not stand for just this text (a stop string was cut off), and the next turn is tokenized
   /// anew.
@@ -38,9 +46,16 @@ class ChatHistory {
   void DropUser();
 
  private:
+  bool HasSystem() const;
+  size_t Turns() const;
+  /// What a prompt has that leaves out so many turns.
+  nlohmann::ordered_json Messages(size_t left_out) const;
+  Status MakePrompt(size_t left_out, int64_t now);
+
   const LoadedModel* model_;
   bool default_system_ = true;
   nlohmann::ordered_json messages_ = nlohmann::ordered_json::array();
+  size_t left_out_ = 0, left_out_before_ = 0;  // now, and before the last message
   // What tokens_ stands for: the rendered text up to the end of the last reply.
   std::string text_;
   std::vector<int32_t> tokens_;

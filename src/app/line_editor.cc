@@ -6,7 +6,9 @@
 #include <cerrno>
 #include <clocale>
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
+#include <string_view>
 
 #include "app/terminal.h"
 
@@ -14,6 +16,31 @@ namespace kvasir {
 namespace {
 
 constexpr int kHistoryEntries = 1000;
+
+/// Between these a terminal sends what is pasted, once it is asked to (xterm's bracketed paste):
+/// the lines of it are then no messages of their own, and what they hold is no command to the
+/// editor.
+constexpr char kPasteOn[] = "\033[?2004h", kPasteOff[] = "\033[?2004l";
+constexpr char kPasteBegin[] = "\033[200~";
+constexpr std::wstring_view kPasteEnd = L"\033[201~";
+
+bool TerminalKnowsPastes() {
+  const char* kind = std::getenv("TERM");
+  return StdinIsTerminal() && StdoutIsTerminal() && kind != nullptr &&
+         std::string_view(kind) != "dumb";
+}
+
+/// All up to the end of the paste, into the line as it is.
+unsigned char Paste(EditLine* edit, int) {
+  std::wstring text;
+  wchar_t c = 0;
+  while (!text.ends_with(kPasteEnd)) {
+    if (el_wgetc(edit, &c) != 1) return CC_EOF;
+    text += c == L'\r' ? L'\n' : c;  // as the Enter key
+  }
+  text.resize(text.size() - kPasteEnd.size());
+  return el_winsertstr(edit, text.c_str()) == 0 ? CC_REFRESH : CC_ERROR;
+}
 
 }  // namespace
 
@@ -47,10 +74,16 @@ LineEditor::LineEditor(std::string history_path) : state_(std::make_unique<State
   el_set(s->edit, EL_HIST, history, s->history);
   el_set(s->edit, EL_EDITOR, "emacs");
   el_set(s->edit, EL_BIND, "^R", "em-inc-search-prev", nullptr);
+  el_set(s->edit, EL_BIND, "^I", "ed-insert", nullptr);  // pasted code has tabs
+  el_set(s->edit, EL_ADDFN, "kvasir-paste", "Takes what is pasted as it is", Paste);
+  el_set(s->edit, EL_BIND, kPasteBegin, "kvasir-paste", nullptr);
   el_source(s->edit, nullptr);  // ~/.editrc
+  // On until the end: what is pasted while a reply runs waits, and is read by the next Read.
+  if (TerminalKnowsPastes()) WriteOut(kPasteOn);
 }
 
 LineEditor::~LineEditor() {
+  if (TerminalKnowsPastes()) WriteOut(kPasteOff);
   history_end(state_->history);
   el_end(state_->edit);
 }

@@ -16,7 +16,7 @@ class LineEditor {
   LineEditor& operator=(const LineEditor&) = delete;
 
   struct Line {
-    std::string text;        ///< without the newline
+    std::string text;        ///< without the newline at its end; what was pasted may have others
     bool end = false;        ///< Ctrl-D
     bool cancelled = false;  ///< Ctrl-C: the line is thrown away
   };

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 #include <signal.h>
+#include <sys/ioctl.h>
+#include <termios.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -19,8 +21,25 @@ std::atomic<int> g_interrupts{0};
 std::atomic<int> g_output_error{0};
 struct sigaction g_before;
 
+termios g_shown;  // how the terminal was before NoEcho
+std::atomic<bool> g_hidden{false};
+
+/// Also in signal handlers.
+void ShowAgain() {
+  if (g_hidden.exchange(false)) tcsetattr(STDIN_FILENO, TCSANOW, &g_shown);
+}
+
 extern "C" void OnInterrupt(int) {
-  if (g_interrupts.fetch_add(1) >= 1) _exit(130);
+  if (g_interrupts.fetch_add(1) < 1) return;
+  ShowAgain();
+  _exit(130);
+}
+
+/// Ends the program as the signal would have.
+extern "C" void OnEnd(int signal_number) {
+  ShowAgain();
+  signal(signal_number, SIG_DFL);
+  raise(signal_number);
 }
 
 bool WriteAll(int fd, std::string_view text) {
@@ -35,6 +54,17 @@ bool WriteAll(int fd, std::string_view text) {
 
 constexpr int64_t kShowAfterNs = 400'000'000, kRefreshNs = 100'000'000;
 
+/// A terminal that does not tell its width has the usual one.
+int Columns(int fd) {
+  winsize size{};
+  return ioctl(fd, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
+}
+
+size_t CharactersIn(std::string_view utf8) {
+  return static_cast<size_t>(
+      std::count_if(utf8.begin(), utf8.end(), [](char c) { return (c & 0xC0) != 0x80; }));
+}
+
 }  // namespace
 
 bool StdinIsTerminal() { return isatty(STDIN_FILENO) == 1; }
@@ -43,7 +73,9 @@ bool StderrIsTerminal() { return isatty(STDERR_FILENO) == 1; }
 
 bool UseColor() {
   const char* no = std::getenv("NO_COLOR");
-  return StdoutIsTerminal() && (no == nullptr || no[0] == '\0');
+  const char* kind = std::getenv("TERM");
+  return StdoutIsTerminal() && (no == nullptr || no[0] == '\0') && kind != nullptr &&
+         std::string_view(kind) != "dumb";
 }
 
 std::string SafeForTerminal(std::string_view text) {
@@ -78,6 +110,21 @@ void PrintError(std::string_view message) {
                        StderrIsTerminal() ? SafeForTerminal(message) : std::string(message)));
 }
 
+std::string ProgressLine(std::string_view label, uint64_t done, uint64_t total, int columns) {
+  constexpr int kWidest = 30, kNarrowest = 4;
+  const std::string percent = fmt::format(
+      "{:3}%", static_cast<int>(100.0 * static_cast<double>(done) / static_cast<double>(total)));
+  const int room = columns - 1 - static_cast<int>(percent.size());  // the last column would wrap
+  if (room < 0) return "";
+  const int bar = std::min(kWidest, room - static_cast<int>(CharactersIn(label)) - 2);
+  if (bar < kNarrowest) return percent;
+  const auto filled = static_cast<int>(static_cast<double>(bar) * static_cast<double>(done) /
+                                       static_cast<double>(total));
+  std::string out = fmt::format("{} ", label);
+  for (int i = 0; i < bar; ++i) out += i < filled ? "█" : "░";
+  return out + " " + percent;
+}
+
 ProgressBar::ProgressBar(std::string label)
     : label_(std::move(label)), start_ns_(SteadyClock().NowNs()) {}
 ProgressBar::~ProgressBar() { Clear(); }
@@ -87,17 +134,16 @@ void ProgressBar::Update(uint64_t done, uint64_t total) {
   const int64_t now = SteadyClock().NowNs();
   if (now - start_ns_ < kShowAfterNs || now - last_ns_ < kRefreshNs) return;
   last_ns_ = now;
-  shown_ = true;
-  constexpr uint64_t kWidth = 30;
-  const uint64_t filled = std::min(done, total) * kWidth / total;
-  std::string bar;
-  for (uint64_t i = 0; i < kWidth; ++i) bar += i < filled ? "█" : "░";
-  WriteErr(fmt::format("\r{} {} {:3}%", label_, bar, std::min(done, total) * 100 / total));
+  Clear();  // the window may be narrower now, and the line shorter
+  const std::string line =
+      ProgressLine(label_, std::min(done, total), total, Columns(STDERR_FILENO));
+  WriteErr(line);
+  shown_columns_ = CharactersIn(line);
 }
 
 void ProgressBar::Clear() {
-  if (shown_) WriteErr("\r\033[K");
-  shown_ = false;
+  if (shown_columns_ > 0) WriteErr("\r" + std::string(shown_columns_, ' ') + "\r");
+  shown_columns_ = 0;
 }
 
 InterruptScope::InterruptScope() {
@@ -109,6 +155,22 @@ InterruptScope::InterruptScope() {
 }
 InterruptScope::~InterruptScope() { sigaction(SIGINT, &g_before, nullptr); }
 bool InterruptScope::Take() { return g_interrupts.exchange(0) > 0; }
+
+constexpr int kEnds[] = {SIGTERM, SIGQUIT};  // after SIGHUP there is no terminal
+
+NoEcho::NoEcho() {
+  // Not from the background, where the terminal is another program's.
+  if (tcgetpgrp(STDIN_FILENO) != getpgrp() || tcgetattr(STDIN_FILENO, &g_shown) != 0) return;
+  for (const int end : kEnds) signal(end, OnEnd);
+  g_hidden = true;
+  termios hidden = g_shown;
+  hidden.c_lflag &= ~static_cast<tcflag_t>(ECHO);
+  tcsetattr(STDIN_FILENO, TCSANOW, &hidden);
+}
+NoEcho::~NoEcho() {
+  ShowAgain();
+  for (const int end : kEnds) signal(end, SIG_DFL);
+}
 
 std::string HumanBytes(uint64_t bytes) {
   constexpr const char* kUnits[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};

@@ -11,7 +11,7 @@ namespace kvasir {
 bool StdinIsTerminal();
 bool StdoutIsTerminal();
 bool StderrIsTerminal();
-/// Colours on stdout: a terminal, and NO_COLOR is not set (no-color.org).
+/// Colours on stdout: a terminal that knows them, and NO_COLOR is not set (no-color.org).
 bool UseColor();
 
 /// `text` for a terminal: control characters other than newline and tab become visible pictures
@@ -26,8 +26,12 @@ void WriteErr(std::string_view text);
 /// One line "kvasir: ..." on stderr.
 void PrintError(std::string_view message);
 
+/// "reading ███░░░  50%" in less than `columns` columns: a shorter bar where they are few, then the
+/// number alone, then nothing. A line that wraps could not be written over. `done` <= `total` > 0.
+std::string ProgressLine(std::string_view label, uint64_t done, uint64_t total, int columns);
+
 /// A progress bar on stderr, if that is a terminal; shown only when the work is long enough to be
-/// noticed, and removed when done.
+/// noticed, and removed when done. Without escape sequences, so that every terminal can show it.
 class ProgressBar {
  public:
   explicit ProgressBar(std::string label);
@@ -38,7 +42,7 @@ class ProgressBar {
  private:
   std::string label_;
   int64_t start_ns_, last_ns_ = 0;
-  bool shown_ = false;
+  size_t shown_columns_ = 0;
 };
 
 /// While it lives, Ctrl-C sets a flag instead of ending the program; a second Ctrl-C before the
@@ -49,6 +53,16 @@ class InterruptScope {
   ~InterruptScope();
   /// True once for each Ctrl-C.
   static bool Take();
+};
+
+/// While it lives, the terminal at stdin does not show what is typed, which waits to be read.
+/// However the program ends, the terminal shows it again.
+class NoEcho {
+ public:
+  NoEcho();
+  ~NoEcho();
+  NoEcho(const NoEcho&) = delete;
+  NoEcho& operator=(const NoEcho&) = delete;
 };
 
 /// "1.2 MiB".
