@@ -1,4 +1,5 @@
 """Starts the real binary as a server and talks to it. Only Python's own library."""
+import fcntl
 import http.client
 import json
 import os
@@ -88,6 +89,8 @@ class Server:
 
     def __init__(self, *flags, model=TINY, ctx=4096, wait=True, check_idle=True, key=None, env=None, limit=None):
         self.log = tempfile.TemporaryFile("w+")
+        # The server writes at its end, wherever stderr() just reads: the two have one position.
+        fcntl.fcntl(self.log, fcntl.F_SETFL, fcntl.fcntl(self.log, fcntl.F_GETFL) | os.O_APPEND)
         command = [BINARY, "serve", model, *(() if "--port" in flags else ("--port", "0")), *FLAGS, *flags]
         if ctx:
             command += ["--ctx", str(ctx)]
