@@ -22,14 +22,14 @@ nlohmann::ordered_json TemplateContext(const Tokenizer& tokenizer, nlohmann::ord
 }
 
 Result<std::string> RenderChat(const LoadedModel& model, nlohmann::ordered_json messages,
-                               const nlohmann::ordered_json& extra, int64_t now) {
+                               const nlohmann::ordered_json& extra, int64_t now, bool keep_bos) {
   if (model.chat_template() == nullptr)
     return MakeError(ErrorCode::kUnsupported, "{}", model.chat_template_error());
   const Tokenizer& tokenizer = model.tokenizer();
   KV_ASSIGN(std::string text, model.chat_template()->Render(
                                   TemplateContext(tokenizer, std::move(messages), extra), now));
   // Templates that write BOS themselves would else have it twice.
-  if (tokenizer.add_bos()) {
+  if (!keep_bos && tokenizer.add_bos()) {
     const std::string& bos = tokenizer.data().tokens[*tokenizer.data().bos];
     if (!bos.empty() && text.starts_with(bos)) text.erase(0, bos.size());
   }

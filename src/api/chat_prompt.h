@@ -16,7 +16,9 @@ nlohmann::ordered_json TemplateContext(const Tokenizer& tokenizer, nlohmann::ord
 
 /// The prompt of a chat, without the BOS that the tokenizer adds itself. An Error when the model
 /// has no usable template, or the template refuses. `now`: Unix time, for templates that show it.
+/// `keep_bos`: with the BOS that the template writes, for who has the tokenizer add none.
 Result<std::string> RenderChat(const LoadedModel& model, nlohmann::ordered_json messages,
-                               const nlohmann::ordered_json& extra, int64_t now);
+                               const nlohmann::ordered_json& extra, int64_t now,
+                               bool keep_bos = false);
 
 }  // namespace kvasir

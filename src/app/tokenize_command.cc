@@ -50,8 +50,9 @@ Result<int> Tokenize(const TokenizeFlags& flags) {
   } else {
     KV_ASSIGN(text, ReadTextFile(flags.file.empty() ? "-" : flags.file, kMaxInputBytes));
   }
-  const std::vector<TokenId> ids =
-      tokenizer.Encode(text, {.add_special = !flags.no_bos, .parse_special = !flags.no_special});
+  const std::vector<TokenId> ids = tokenizer.Encode(
+      text,
+      {.add_special = !flags.no_bos, .add_eos = !flags.no_bos, .parse_special = !flags.no_special});
   if (flags.json) {
     nlohmann::ordered_json pieces = nlohmann::ordered_json::array();
     for (const TokenId id : ids) pieces.push_back(tokenizer.TokenBytes(id, true));

@@ -49,7 +49,8 @@ TextResult TokenizeBody(const LoadedModel& model, const Json& body) {
   if (f.Get("messages") != nullptr) {
     const Json messages = ReadMessages(&f);
     if (!f.error()) {
-      Result<std::string> chat = RenderChat(model, messages, arguments, std::time(nullptr));
+      Result<std::string> chat =
+          RenderChat(model, messages, arguments, std::time(nullptr), !add_special);
       if (chat.ok()) {
         text = std::move(*chat);
       } else {
@@ -70,7 +71,9 @@ TextResult TokenizeBody(const LoadedModel& model, const Json& body) {
   }
   const Tokenizer& tokenizer = model.tokenizer();
   const std::vector<int32_t> tokens =
-      tokenizer.Encode(text, {.add_special = add_special, .parse_special = special});
+      tokenizer.Encode(text, {.add_special = add_special,
+                              .add_eos = add_special && f.Get("messages") == nullptr,
+                              .parse_special = special});
   if ((strings || with_pieces) && tokens.size() > kMostTokensWithText) {
     const char* field = with_pieces ? "with_pieces" : "return_token_strs";
     return TooMuch(fmt::format("{} is possible for {} tokens, and {} has {}: send it in parts, or "

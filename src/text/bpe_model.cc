@@ -1,18 +1,26 @@
 #include "text/bpe_model.h"
 
 #include "text/byte_level.h"
-#include "text/merge.h"
+#include "text/nfc.h"
 #include "text/utf8.h"
 
 namespace kvasir {
 namespace {
 
+/// Of what a merge makes: as tokens are.
+constexpr size_t kMaxMergeBytes = 4096;
+static_assert(kMaxMergeBytes <= PairMerger::kMaxSymbolBytes);
+
 uint64_t PairKey(int32_t left, int32_t right) {
   return static_cast<uint64_t>(left) << 32 | static_cast<uint32_t>(right);
 }
 
+/// Of two bytes that are neighbours.
+size_t BytePair(std::string_view text, size_t first) {
+  return size_t{static_cast<uint8_t>(text[first])} << 8 | static_cast<uint8_t>(text[first + 1]);
+}
+
 bool IsText(const VocabData& data, size_t id) {
-  if (data.types.empty()) return true;
   const auto type = static_cast<TokenType>(data.types[id]);
   return type == TokenType::kNormal || type == TokenType::kUserDefined;
 }
@@ -52,22 +60,35 @@ Status BpeModel::AddMerges(const std::vector<std::string>& merges) {
     }
     const std::string left = FromByteLevel(std::string_view(text).substr(0, space));
     const std::string right = FromByteLevel(std::string_view(text).substr(space + 1));
+    const std::string both = left + right;
+    if (both.size() > kMaxMergeBytes) {
+      return MakeError(ErrorCode::kInvalid,
+                       "tokenizer.ggml.merges[{}] makes {} bytes; at most {} are supported", rank,
+                       both.size(), kMaxMergeBytes);
+    }
+    for (size_t i = 0; i + 1 < both.size(); ++i) joined_[BytePair(both, i)] = true;
     const uint64_t key = PairKey(Intern(left), Intern(right));
-    merges_.try_emplace(key, Merge{static_cast<int32_t>(rank), Intern(left + right)});
+    merges_.try_emplace(key, PairMerger::Merge{static_cast<uint32_t>(rank), Intern(both)});
   }
   return {};
 }
 
 void BpeModel::Encode(std::string_view text, std::vector<TokenId>* out) const {
-  std::string repaired;
+  std::string repaired, composed;
   if (!IsValidUtf8(text)) {
     repaired = ReplaceInvalidUtf8(text);
     text = repaired;
   }
-  for (const std::string_view word : pre_.Split(text)) EncodeWord(word, out);
+  if (nfc_ && !IsPlainNfc(text)) {
+    composed = ToNfc(text);
+    text = composed;
+  }
+  PairMerger merger;
+  pre_.ForEachWord(text, [&](std::string_view word) { EncodeWord(word, &merger, out); });
 }
 
-void BpeModel::EncodeWord(std::string_view word, std::vector<TokenId>* out) const {
+void BpeModel::EncodeWord(std::string_view word, PairMerger* merger,
+                          std::vector<TokenId>* out) const {
   if (ignore_merges_) {
     const auto it = symbol_of_.find(std::string(word));
     if (it != symbol_of_.end() && token_of_[it->second] >= 0) {
@@ -75,23 +96,24 @@ void BpeModel::EncodeWord(std::string_view word, std::vector<TokenId>* out) cons
       return;
     }
   }
-  std::vector<MergeSymbol> symbols(word.size());
-  for (size_t i = 0; i < word.size(); ++i) {
-    const auto at = static_cast<ptrdiff_t>(i);
-    symbols[i] = {.begin = i,
-                  .length = 1,
-                  .id = byte_symbol_[static_cast<uint8_t>(word[i])],
-                  .prev = at - 1,
-                  .next = i + 1 < word.size() ? at + 1 : -1};
+  // No symbol ever holds two neighbours that no merge holds, so what is before them and what is
+  // after them are merged apart.
+  for (size_t begin = 0, end = 1; begin < word.size(); begin = end++) {
+    while (end < word.size() && joined_[BytePair(word, end - 1)]) ++end;
+    EncodePart(word.substr(begin, end - begin), merger, out);
   }
-  MergeSymbols(symbols, [this](const MergeSymbol& a, const MergeSymbol& b) {
+}
+
+void BpeModel::EncodePart(std::string_view part, PairMerger* merger,
+                          std::vector<TokenId>* out) const {
+  merger->Start(part.size());
+  for (const char byte : part) merger->Add(1, byte_symbol_[static_cast<uint8_t>(byte)]);
+  merger->Run([this](const PairMerger::Symbol& a, const PairMerger::Symbol& b) {
     const auto it = merges_.find(PairKey(a.id, b.id));
-    if (it == merges_.end()) return MergeCandidate{};
-    return MergeCandidate{-static_cast<double>(it->second.rank), it->second.symbol};
+    return it == merges_.end() ? PairMerger::Merge{} : it->second;
   });
-  for (ptrdiff_t i = 0; i >= 0; i = symbols[i].next) {
-    Append(word.substr(symbols[i].begin, symbols[i].length), symbols[i].id, out);
-  }
+  merger->ForEach(
+      [&](const PairMerger::Symbol& s) { Append(part.substr(s.begin, s.length), s.id, out); });
 }
 
 void BpeModel::Append(std::string_view bytes, int32_t symbol, std::vector<TokenId>* out) const {

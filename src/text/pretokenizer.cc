@@ -45,7 +45,7 @@ constexpr PreTokenizerKind kKinds[] = {
     {.name = "gpt-2", .pattern = kGpt2, .ignore_merges = false, .add_bos = false},
     {.name = "smollm", .pattern = kSmolLm, .ignore_merges = false, .add_bos = false},
     {.name = "llama-bpe", .pattern = kLlama3, .ignore_merges = true, .add_bos = true},
-    {.name = "qwen2", .pattern = kQwen2, .ignore_merges = false, .add_bos = false},
+    {.name = "qwen2", .pattern = kQwen2, .ignore_merges = false, .add_bos = false, .nfc = true},
     {.name = "tekken", .pattern = kTekken, .ignore_merges = true, .add_bos = true},
 };
 
@@ -100,22 +100,24 @@ PreTokenizer::PreTokenizer(PreTokenizer&&) noexcept = default;
 PreTokenizer& PreTokenizer::operator=(PreTokenizer&&) noexcept = default;
 PreTokenizer::~PreTokenizer() = default;
 
-std::vector<std::string_view> PreTokenizer::Split(std::string_view text) const {
-  std::vector<std::string_view> words;
-  if (text.empty()) return words;
-  pcre2_match_data* match = pcre2_match_data_create_from_pattern(code_->code, nullptr);
+void PreTokenizer::ForEachWord(std::string_view text,
+                               const std::function<void(std::string_view)>& word) const {
+  const std::unique_ptr<pcre2_match_data, decltype(&pcre2_match_data_free)> match(
+      pcre2_match_data_create_from_pattern(code_->code, nullptr), &pcre2_match_data_free);
   CHECK(match != nullptr);
-  const PCRE2_SIZE* range = pcre2_get_ovector_pointer(match);
-  size_t at = 0;
-  while (at < text.size()) {
+  const PCRE2_SIZE* range = pcre2_get_ovector_pointer(match.get());
+  for (size_t at = 0; at < text.size(); at = range[1]) {
     const int rc = pcre2_match(code_->code, reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(),
-                               at, PCRE2_NO_UTF_CHECK, match, code_->context);
+                               at, PCRE2_NO_UTF_CHECK, match.get(), code_->context);
     // Every character is in some alternative, so there is always a match, and it starts here.
     CHECK(rc > 0 && range[0] == at && range[1] > at);
-    words.push_back(text.substr(at, range[1] - at));
-    at = range[1];
+    word(text.substr(at, range[1] - at));
   }
-  pcre2_match_data_free(match);
+}
+
+std::vector<std::string_view> PreTokenizer::Split(std::string_view text) const {
+  std::vector<std::string_view> words;
+  ForEachWord(text, [&](std::string_view word) { words.push_back(word); });
   return words;
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string_view>
 #include <vector>
@@ -15,6 +16,7 @@ struct PreTokenizerKind {
   std::string_view pattern;
   bool ignore_merges;  ///< a word that is a token as a whole is not merged
   bool add_bos;        ///< the family's default
+  bool nfc = false;    ///< texts are brought to Unicode's normalization form C first
 };
 
 /// The kind of a name or one of its aliases; an Error that lists the known ones.
@@ -28,7 +30,9 @@ class PreTokenizer {
   PreTokenizer& operator=(PreTokenizer&&) noexcept;
   ~PreTokenizer();
 
-  /// The words of `text` (valid UTF-8), which together are the text.
+  /// Calls `word` with each word of `text` (valid UTF-8), which together are the text.
+  void ForEachWord(std::string_view text, const std::function<void(std::string_view)>& word) const;
+  /// The same, as a list.
   std::vector<std::string_view> Split(std::string_view text) const;
 
  private:

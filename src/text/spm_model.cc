@@ -3,8 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 
-#include "text/merge.h"
+#include "text/utf8.h"
 
 namespace kvasir {
 namespace {
@@ -19,23 +20,34 @@ size_t CharacterBytes(uint8_t lead) {
 
 /// Plain text never becomes a control token, whatever its characters merge to.
 bool IsText(const VocabData& data, TokenId id) {
-  if (data.types.empty()) return true;
   const auto type = static_cast<TokenType>(data.types[id]);
   return type == TokenType::kNormal || type == TokenType::kUserDefined ||
          type == TokenType::kUnused;
 }
 
-std::string MarkSpaces(std::string_view text, bool space_prefix) {
-  std::string out(space_prefix ? kSpmSpace : "");
-  out.reserve(text.size() + text.size() / 2);
+/// With one, or with what stands for one.
+bool StartsWithSpace(std::string_view text) {
+  return text[0] == ' ' || text.starts_with(kSpmSpace);
+}
+
+/// `text` with U+2581 for spaces: itself, or in `room`.
+std::string_view MarkSpaces(std::string_view text, std::string* room) {
+  if (text.find(' ') == std::string_view::npos) return text;
+  room->clear();
   for (const char c : text) {
     if (c == ' ') {
-      out += kSpmSpace;
+      *room += kSpmSpace;
     } else {
-      out.push_back(c);
+      room->push_back(c);
     }
   }
-  return out;
+  return *room;
+}
+
+/// The greater score first, as floats compare.
+uint32_t OrderOf(float score) {
+  const auto bits = std::bit_cast<uint32_t>(score + 0.0f);  // -0 is 0
+  return (bits >> 31) != 0 ? bits : ~bits & 0x7FFFFFFFu;
 }
 
 }  // namespace
@@ -56,7 +68,13 @@ Result<SpmModel> SpmModel::Create(const VocabData& data,
     if (data.scores[i] == data.scores[i]) continue;
     return MakeError(ErrorCode::kInvalid, "tokenizer.ggml.scores[{}] is not a number", i);
   }
-  for (const std::string& token : data.tokens) m.longest_ = std::max(m.longest_, token.size());
+  for (size_t id = 0; id < data.tokens.size(); ++id) {
+    const std::string& token = data.tokens[id];
+    m.longest_ = std::max(m.longest_, token.size());
+    if (!IsText(data, static_cast<TokenId>(id))) continue;
+    for (size_t at = 0; (at = token.find(kSpmSpace, at + 1)) != std::string::npos;)
+      m.joins_space_[static_cast<uint8_t>(token[at - 1])] = true;
+  }
   for (int b = 0; b < 256; ++b) {
     auto it = by_text.find(fmt::format("<0x{:02X}>", b));
     if (it == by_text.end() && !data.unk) {
@@ -70,37 +88,58 @@ Result<SpmModel> SpmModel::Create(const VocabData& data,
   return m;
 }
 
-void SpmModel::Encode(std::string_view raw, bool space_prefix, std::vector<TokenId>* out) const {
-  if (raw.empty()) return;
-  const std::string text = MarkSpaces(raw, space_prefix);
-  const auto find = [&](size_t begin, size_t length) {
-    if (length > longest_) return TokenId{-1};
-    const auto it = by_text_->find(std::string_view(text).substr(begin, length));
-    return it == by_text_->end() || !IsText(*data_, it->second) ? TokenId{-1} : it->second;
-  };
-  std::vector<MergeSymbol> symbols;
-  for (size_t i = 0; i < text.size();) {
-    const size_t length = std::min(text.size() - i, CharacterBytes(static_cast<uint8_t>(text[i])));
-    const auto at = static_cast<ptrdiff_t>(symbols.size());
-    symbols.push_back(
-        {.begin = i, .length = length, .id = find(i, length), .prev = at - 1, .next = at + 1});
-    i += length;
+TokenId SpmModel::Find(std::string_view text, std::string* room) const {
+  if (text.size() > longest_) return -1;
+  const auto it = by_text_->find(MarkSpaces(text, room));
+  return it == by_text_->end() || !IsText(*data_, it->second) ? TokenId{-1} : it->second;
+}
+
+void SpmModel::Encode(std::string_view text, bool space_prefix, std::vector<TokenId>* out) const {
+  if (text.empty()) return;
+  std::string with_space, marked;
+  if (space_prefix) {
+    with_space.reserve(1 + text.size());
+    with_space += ' ';
+    with_space += text;
+    text = with_space;
   }
-  symbols.back().next = -1;
-  MergeSymbols(symbols, [&](const MergeSymbol& a, const MergeSymbol& b) {
-    const TokenId id = find(a.begin, a.length + b.length);
-    return id < 0 ? MergeCandidate{} : MergeCandidate{data_->scores[id], id};
+  // A lead byte without what it promises takes that from what stands for a space.
+  if (!IsValidUtf8(text)) text = MarkSpaces(text, &marked);
+  // Where no token holds a space after this character, what is before the space and what is from
+  // it on are merged apart.
+  const auto cut = [&](size_t at) {
+    const char before = text[at - 1] == ' ' ? kSpmSpace.back() : text[at - 1];
+    return StartsWithSpace(text.substr(at)) && !joins_space_[static_cast<uint8_t>(before)];
+  };
+  PairMerger merger;
+  for (size_t begin = 0, end = 0; begin < text.size(); begin = end) {
+    do {
+      end = std::min(text.size(), end + CharacterBytes(static_cast<uint8_t>(text[end])));
+    } while (end < text.size() && !cut(end));
+    EncodePart(text.substr(begin, end - begin), &merger, out);
+  }
+}
+
+void SpmModel::EncodePart(std::string_view part, PairMerger* merger,
+                          std::vector<TokenId>* out) const {
+  std::string room;
+  merger->Start(part.size());
+  for (size_t i = 0, length = 0; i < part.size(); i += length) {
+    length = std::min(part.size() - i, CharacterBytes(static_cast<uint8_t>(part[i])));
+    merger->Add(length, Find(part.substr(i, length), &room));
+  }
+  merger->Run([&](const PairMerger::Symbol& a, const PairMerger::Symbol& b) {
+    const TokenId id = Find(part.substr(a.begin, a.length + b.length), &room);
+    return id < 0 ? PairMerger::Merge{} : PairMerger::Merge{OrderOf(data_->scores[id]), id};
   });
-  for (ptrdiff_t i = 0; i >= 0; i = symbols[i].next) {
-    const MergeSymbol& s = symbols[i];
+  merger->ForEach([&](const PairMerger::Symbol& s) {
     if (s.id >= 0) {
       out->push_back(s.id);
-      continue;
+      return;
     }
-    for (size_t k = 0; k < s.length; ++k) {
-      out->push_back(byte_token_[static_cast<uint8_t>(text[s.begin + k])]);
-    }
-  }
+    for (const char byte : MarkSpaces(part.substr(s.begin, s.length), &room))
+      out->push_back(byte_token_[static_cast<uint8_t>(byte)]);
+  });
 }
 
 }  // namespace kvasir

@@ -89,6 +89,24 @@ Status CheckIds(const VocabData& d) {
   return {};
 }
 
+/// For a file that has none. Without them, no special token would be known in a prompt, nor end it.
+std::vector<int32_t> GuessTypes(const VocabData& d) {
+  const auto number = [](TokenType type) { return static_cast<int32_t>(type); };
+  std::vector<int32_t> out(d.tokens.size(), number(TokenType::kNormal));
+  for (size_t i = 0; i < out.size(); ++i) {
+    const std::string& text = d.tokens[i];
+    if (text.size() > 4 && text.starts_with("<|") && text.ends_with("|>"))
+      out[i] = number(TokenType::kControl);
+    if (d.model == "llama" && ByteOf(text) >= 0) out[i] = number(TokenType::kByte);
+  }
+  if (d.unk) out[*d.unk] = number(TokenType::kUnknown);
+  for (const std::optional<TokenId>& id : {d.bos, d.eos, d.eot, d.eom, d.pad}) {
+    if (id) out[*id] = number(TokenType::kControl);
+  }
+  for (const TokenId id : d.extra_eog) out[id] = number(TokenType::kControl);
+  return out;
+}
+
 }  // namespace
 
 struct Tokenizer::Tables {
@@ -98,11 +116,11 @@ struct Tokenizer::Tables {
   std::optional<SpmModel> spm;
   SpecialTokens user_defined, all_special;
   std::unordered_set<TokenId> end;
+  size_t longest = 4;  // bytes of a token; a character that is not known is one too
   bool add_bos = false, add_eos = false;
 
-  TokenType Type(TokenId id) const {
-    return data.types.empty() ? TokenType::kNormal : static_cast<TokenType>(data.types[id]);
-  }
+  TokenType Type(TokenId id) const { return static_cast<TokenType>(data.types[id]); }
+  void MarkEnds();
   Status FindSpecial();
   void FindEnds();
   void EncodeText(std::string_view text, bool after_special, std::vector<TokenId>* out) const {
@@ -113,6 +131,15 @@ struct Tokenizer::Tables {
     }
   }
 };
+
+/// Some converters say that they are text: then no chat would end, and users could write them.
+void Tokenizer::Tables::MarkEnds() {
+  for (const std::string_view name : kEndNames) {
+    const auto it = by_text.find(name);
+    if (it != by_text.end() && Type(it->second) == TokenType::kNormal)
+      data.types[it->second] = static_cast<int32_t>(TokenType::kControl);
+  }
+}
 
 Status Tokenizer::Tables::FindSpecial() {
   for (TokenId id = 0; id < static_cast<TokenId>(data.tokens.size()); ++id) {
@@ -146,7 +173,7 @@ void Tokenizer::Tables::FindEnds() {
   end.insert(data.extra_eog.begin(), data.extra_eog.end());
   for (const std::string_view name : kEndNames) {
     const auto it = by_text.find(name);
-    if (it != by_text.end() && Type(it->second) != TokenType::kNormal) end.insert(it->second);
+    if (it != by_text.end()) end.insert(it->second);
   }
 }
 
@@ -161,15 +188,26 @@ Result<std::unique_ptr<Tokenizer>> Tokenizer::Create(VocabData data) {
   t->by_text.reserve(d.tokens.size());
   for (size_t i = 0; i < d.tokens.size(); ++i) {
     t->by_text.try_emplace(d.tokens[i], static_cast<TokenId>(i));
+    t->longest = std::max(t->longest, d.tokens[i].size());
   }
   if (d.model == "llama") {
     // SentencePiece's own defaults, for files that do not say.
     if (!d.unk) d.unk = 0;
     if (!d.bos && d.tokens.size() > 1) d.bos = 1;
     if (!d.eos && d.tokens.size() > 2) d.eos = 2;
+  }
+  KV_RETURN_IF_ERROR(CheckIds(d));
+  if (d.types.empty()) d.types = GuessTypes(d);
+  t->MarkEnds();
+  if (d.model == "llama") {
     t->add_bos = d.add_bos.value_or(true);
     KV_ASSIGN(t->spm, SpmModel::Create(d, t->by_text));
   } else if (d.model == "gpt2") {
+    if (d.merges.empty()) {
+      return MakeError(ErrorCode::kInvalid,
+                       "tokenizer.ggml.merges is missing or empty; a \"gpt2\" tokenizer needs it: "
+                       "convert the model again");
+    }
     KV_ASSIGN(const PreTokenizerKind* kind, FindPreTokenizer(d.pre));
     t->add_bos = d.add_bos.value_or(kind->add_bos);
     KV_ASSIGN(t->bpe, BpeModel::Create(d, *kind));
@@ -180,7 +218,6 @@ Result<std::unique_ptr<Tokenizer>> Tokenizer::Create(VocabData data) {
                      d.model);
   }
   t->add_eos = d.add_eos.value_or(false);
-  KV_RETURN_IF_ERROR(CheckIds(d));
   KV_RETURN_IF_ERROR(t->FindSpecial());
   t->FindEnds();
   return std::unique_ptr<Tokenizer>(new Tokenizer(std::move(t)));
@@ -204,7 +241,7 @@ std::vector<TokenId> Tokenizer::Encode(std::string_view text, EncodeOptions opti
     }
     at = match.end;
   }
-  if (options.add_special && t.add_eos && t.data.eos) out.push_back(*t.data.eos);
+  if (options.add_eos && t.add_eos && t.data.eos) out.push_back(*t.data.eos);
   return out;
 }
 
@@ -245,6 +282,7 @@ std::string Tokenizer::Decode(std::span<const TokenId> ids, bool special) const 
 }
 
 int32_t Tokenizer::vocab_size() const { return static_cast<int32_t>(tables_->data.tokens.size()); }
+size_t Tokenizer::longest_token() const { return tables_->longest; }
 const VocabData& Tokenizer::data() const { return tables_->data; }
 TokenType Tokenizer::type(TokenId id) const { return tables_->Type(id); }
 bool Tokenizer::IsEndOfGeneration(TokenId id) const { return tables_->end.count(id) != 0; }
