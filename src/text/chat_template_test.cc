@@ -69,6 +69,10 @@ TEST(ChatTemplate, WhatATemplateMayUseIsBounded) {
       "{{ ('%9999d' * 100000) % ((1,) * 100000) }}",
       "{% set ns = namespace(v=[1] * 1000) %}{% for i in range(150) %}{% set ns.v = [ns.v] %}{% "
       "endfor %}{{ ns.v | tojson(indent=1000) }}",
+      "{% for i in range(99999) %}{% for j in range(4) %}{% macro m() %}{% endmacro %}{% endfor %}"
+      "{% endfor %}",
+      "{% set ns = namespace(v=[]) %}{% for i in range(300) %}{% for j in range(300) %}"
+      "{% for k in [1] %}{% set ns.v = [loop, ns.v][:1] %}{% endfor %}{% endfor %}{% endfor %}",
   };
   for (const char* source : kHungry) EXPECT_NE(RenderError(source), "") << source;
   // Long work that needs little memory is bounded by steps.
@@ -76,6 +80,16 @@ TEST(ChatTemplate, WhatATemplateMayUseIsBounded) {
                         "{% for d in l %}{% endfor %}{% endfor %}{% endfor %}{% endfor %}")
                 .find("steps"),
             std::string::npos);
+}
+
+TEST(ChatTemplate, LoopsThatHaveEndedAndSlicesOfTextTakeNoMemory) {
+  const char* kFrugal[] = {
+      "{% for i in range(300) %}{% for j in range(400) %}{% for k in [1] %}{% endfor %}{% endfor %}"
+      "{% endfor %}",
+      "{% set s = 'x' * 1000000 %}{% for i in range(20) %}{% if s[i:] == s[:i] %}{% endif %}"
+      "{% endfor %}",
+  };
+  for (const char* source : kFrugal) EXPECT_EQ(RenderError(source), "") << source;
 }
 
 // Evaluating these takes less than 2,000 steps; it is the walks that do not fit.

@@ -14,6 +14,10 @@ namespace {
 
 /// All strings, lists and dicts that one rendering may make, together.
 constexpr size_t kMaxTotalBytes = size_t{256} << 20;
+/// What an object, or a scope that outlives its block, is counted as.
+constexpr size_t kObjectBytes = 1024;
+/// What a character is counted as where it becomes a string of its own.
+constexpr size_t kCharacterBytes = 64;
 /// Of evaluation; each level takes a bounded part of the stack.
 constexpr int kMaxRunDepth = 1000;
 
@@ -153,6 +157,7 @@ Value Interpreter::MakeList(std::vector<Value> items, bool tuple) {
 
 std::shared_ptr<Object> Interpreter::NewObject(std::string type) {
   Spend(1);
+  SpendBytes(kObjectBytes);
   objects_.push_back(std::make_shared<Object>());
   objects_.back()->type = std::move(type);
   return objects_.back();
@@ -292,6 +297,7 @@ std::vector<Value> Interpreter::Iterate(const Value& v) {
     for (const auto& [key, value] : v.dict()->items) out.push_back(key);
   } else if (v.str() != nullptr) {
     Spend(v.str()->size());
+    SpendBytes(v.str()->size() * kCharacterBytes);
     for (std::string& c : Characters(*v.str())) out.push_back(Value::Str(std::move(c)));
   } else {
     FailOperand(v, "be iterated over");
@@ -533,16 +539,11 @@ Value Interpreter::Slice(const Node& n) {
   }
   const int64_t step = part[2].value_or(1);
   if (step == 0) throw TemplateError("the step of a slice is 0");
-  std::vector<Value> items;
-  if (base.list() != nullptr) {
-    items = base.list()->items;
-  } else if (base.str() != nullptr) {
-    items = Iterate(base);
-  } else {
-    FailOperand(base, "be sliced");
-  }
+  if (base.list() == nullptr && base.str() == nullptr) FailOperand(base, "be sliced");
+  if (base.str() != nullptr) SpendScan(base.str()->size());
   // As Python's slice.indices().
-  const auto size = static_cast<int64_t>(items.size());
+  const int64_t size = base.str() != nullptr ? CodePoints(*base.str())
+                                             : static_cast<int64_t>(base.list()->items.size());
   const int64_t low = step > 0 ? 0 : -1, high = step > 0 ? size : size - 1;
   const auto clamp = [&](std::optional<int64_t> x, int64_t otherwise) {
     if (!x) return otherwise;
@@ -550,6 +551,8 @@ Value Interpreter::Slice(const Node& n) {
   };
   const int64_t begin = clamp(part[0], step > 0 ? low : high),
                 end = clamp(part[1], step > 0 ? high : low);
+  if (base.str() != nullptr && step == 1) return Text(SubString(*base.str(), begin, end));
+  const std::vector<Value> items = Iterate(base);
   std::vector<Value> out;
   for (int64_t i = begin; step > 0 ? i < end : i > end;) {
     out.push_back(items[i]);
@@ -656,7 +659,10 @@ void Interpreter::Assign(const Node& target, const Value& value) {
 }
 
 Value Interpreter::DefineMacro(const Node& n) {
-  for (Scope* s = scope_; s != nullptr && !s->captured; s = s->parent) s->captured = true;
+  for (Scope* s = scope_; s != nullptr && !s->captured; s = s->parent) {
+    SpendBytes(kObjectBytes);
+    s->captured = true;
+  }
   auto macro = NewObject("macro '" + n.text + "'");
   macro->fields["name"] = Value::Str(n.text);
   macro->call = [&n, defined_in = scope_](Interpreter& in, Args& args) {
@@ -700,6 +706,7 @@ Value Interpreter::RunLoop(const Node& n, const Value& iterable, int depth) {
       }
       return;
     }
+    const size_t objects = objects_.size();
     auto loop = NewObject("loop");
     const auto size = static_cast<int64_t>(items.size());
     if (n.recursive) {
@@ -744,6 +751,13 @@ Value Interpreter::RunLoop(const Node& n, const Value& iterable, int depth) {
       scope["loop"] = Value(loop);
       Assign(*n.kids[0], items[i]);
       if (Exec(n.bodies[0]) == Flow::kBreak) break;
+    }
+    // Where nothing else refers to them, the three go: each is here and in objects_, and two are in
+    // the first one's fields.
+    if (objects_.size() == objects + 3 && loop.use_count() == 2 && cycle.use_count() == 3 &&
+        changed.use_count() == 3) {
+      objects_.resize(objects);
+      bytes_ -= 3 * kObjectBytes;
     }
   }));
 }
