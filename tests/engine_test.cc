@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <map>
 
 #include "test_model.h"
@@ -128,6 +129,27 @@ TEST_F(EngineTest, AStopStringAcrossTokensIsCutOutOfTheText) {
   const Outcome cut = RunOne(request);
   EXPECT_EQ(cut.reason, FinishReason::kStop);
   EXPECT_EQ(cut.text, whole.text.substr(0, whole.text.find(request.stop.strings[0])));
+}
+
+TEST_F(EngineTest, NothingEndsATextBeforeMinTokens) {
+  Request request = Sampled({7, 8, 9}, 11, 30);
+  request.sampling.min_tokens = 12;
+  const Outcome whole = RunOne(request);
+  ASSERT_EQ(whole.tokens.size(), 30u);
+  request.stop.token_ids = {whole.tokens[2]};
+  const Outcome by_token = RunOne(request);
+  ASSERT_GE(by_token.tokens.size(), 12u);
+  EXPECT_EQ(std::find(by_token.tokens.begin(), by_token.tokens.begin() + 12, whole.tokens[2]),
+            by_token.tokens.begin() + 12);
+  // A stop string is no token: the text stays what it is, and goes on.
+  request.stop.token_ids.clear();
+  request.stop.strings = {whole.text.substr(0, 1)};
+  const Outcome by_string = RunOne(request);
+  EXPECT_GT(by_string.tokens.size(), 12u);
+  EXPECT_TRUE(whole.text.starts_with(by_string.text));
+  EXPECT_TRUE(std::equal(by_string.tokens.begin(), by_string.tokens.end(), whole.tokens.begin()));
+  request.sampling.min_tokens = 0;
+  EXPECT_EQ(RunOne(request).text, "");
 }
 
 TEST_F(EngineTest, ACancelledRequestEndsWithTheNextStepAndFreesItsBlocks) {

@@ -224,6 +224,7 @@ std::unique_ptr<Sequence> Engine::State::NewSequence(const Request& request) {
   auto s = std::make_unique<Sequence>();
   s->id = next_id++;
   s->sampling = request.sampling;
+  if (request.sampling.min_tokens > 0) s->sampling.stop_tokens = request.stop.token_ids;
   s->tenant = request.tenant;
   s->salt = request.salt;
   s->priority = request.priority;
@@ -271,7 +272,8 @@ Result<RequestId> Engine::Submit(Request request) {
             .max_tokens = limit,
             .limited_by_context = limited};
   r.choices.push_back({.sequence = id,
-                       .text = ChoiceText(*s.tokenizer, r.request.stop, r.request.special),
+                       .text = ChoiceText(*s.tokenizer, r.request.stop, r.request.special,
+                                          r.request.sampling.min_tokens),
                        .stats = r.stats});
   if (r.request.beam_width > 0) {
     r.beams.emplace(Beams{
@@ -305,7 +307,8 @@ void Engine::State::OpenChoices(Running& r) const {
   r.choices.reserve(n);
   while (r.choices.size() < n) {
     r.choices.push_back({.sequence = 0,
-                         .text = ChoiceText(*tokenizer, r.request.stop, r.request.special),
+                         .text = ChoiceText(*tokenizer, r.request.stop, r.request.special,
+                                            r.request.sampling.min_tokens),
                          .stats = r.choices[0].stats});
     ++r.open;
   }

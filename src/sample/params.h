@@ -22,6 +22,7 @@ struct SamplingParams {
   int32_t penalty_last_n = -1;    ///< how many last tokens count for repetition_penalty; -1: all
   bool ignore_eos = false;        ///< end-of-generation tokens are never chosen
   int32_t min_tokens = 0;         ///< no end-of-generation token before so many were generated
+  std::vector<int32_t> stop_tokens;  ///< that end the text too: none before min_tokens
 
   // Filters over the distribution.
   float temperature = 0.0f;  ///< 0: greedy, the first of the largest logits; filters are skipped

@@ -55,7 +55,8 @@ void ApplyOutputPenalties(std::span<float> logits, const SamplingParams& p,
 bool ApplyPenalties(std::span<float> logits, const SamplingParams& p, const SampleContext& context,
                     SamplerScratch* scratch) {
   const auto output = context.tokens.subspan(context.prompt_tokens);
-  const bool must_go_on = p.ignore_eos || output.size() < static_cast<size_t>(p.min_tokens);
+  const bool too_short = output.size() < static_cast<size_t>(p.min_tokens);
+  const bool must_go_on = p.ignore_eos || too_short;
   if (p.logit_bias.empty() && p.repetition_penalty == 1.0f && p.frequency_penalty == 0.0f &&
       p.presence_penalty == 0.0f && !must_go_on) {
     return false;
@@ -66,6 +67,9 @@ bool ApplyPenalties(std::span<float> logits, const SamplingParams& p, const Samp
   ApplyOutputPenalties(logits, p, output, &scratch->counts);
   if (must_go_on) {
     for (const int32_t t : context.end_of_generation) logits[t] = kNoLogit;
+  }
+  if (too_short) {
+    for (const int32_t t : p.stop_tokens) logits[t] = kNoLogit;
   }
   return true;
 }

@@ -279,6 +279,10 @@ TEST(Sampler, EndTokensAreHeldBackWhereAsked) {
   EXPECT_EQ(Greedy({.ignore_eos = true}, {}, 0, {5}), 0);
   EXPECT_EQ(Greedy({.min_tokens = 2}, {9, 1}, 1, {5}), 0);
   EXPECT_EQ(Greedy({.min_tokens = 2}, {9, 1, 1}, 1, {5}), 5);
+  // The request's own stop tokens, too, but only by min_tokens.
+  EXPECT_EQ(Greedy({.min_tokens = 2, .stop_tokens = {5}}, {9, 1}, 1, {}), 0);
+  EXPECT_EQ(Greedy({.min_tokens = 2, .stop_tokens = {5}}, {9, 1, 1}, 1, {}), 5);
+  EXPECT_EQ(Greedy({.ignore_eos = true, .stop_tokens = {5}}, {}, 0, {}), 5);
 }
 
 TEST(Sampler, LogprobsAreOfTheModelsOwnDistribution) {

@@ -40,13 +40,13 @@ int StopMatcher::Step(int state, char byte) const {
   }
 }
 
-StopMatcher::Output StopMatcher::Push(std::string_view text) {
+StopMatcher::Output StopMatcher::Push(std::string_view text, bool may_stop) {
   Output out;
   for (const char byte : text) {
     held_.push_back(byte);
     state_ = Step(state_, byte);
     const int matched = nodes_[state_].matched;
-    if (matched >= 0) {
+    if (matched >= 0 && may_stop) {
       out.stopped = true;
       out.matched = matched;
       held_.resize(held_.size() - strings_[matched].size());

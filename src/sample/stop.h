@@ -20,8 +20,10 @@ class StopMatcher {
     int matched = -1;      ///< index of the stop string
   };
   /// Takes more text. After `stopped` nothing more may be pushed. Where several stop strings
-  /// complete at the same byte, the one that starts first wins.
-  Output Push(std::string_view text);
+  /// complete at the same byte, the one that starts first wins. `may_stop` false: those that this
+  /// text completes do not count (min_tokens); one that is completed later does, wherever it
+  /// starts.
+  Output Push(std::string_view text, bool may_stop = true);
   /// At the end of the generation for another reason: what was held back.
   std::string Finish();
 

@@ -60,6 +60,20 @@ TEST(StopMatcher, HoldsBackNoMoreThanItMust) {
   EXPECT_EQ(matcher.Finish(), "EN");
 }
 
+TEST(StopMatcher, WhatIsCompletedTooEarlyIsTextAndWhatIsCompletedLaterCounts) {
+  StopMatcher matcher({"END", "DOT"});
+  StopMatcher::Output early = matcher.Push("anENDEN", false);
+  EXPECT_FALSE(early.stopped);
+  EXPECT_EQ(early.text, "anEND");
+  const StopMatcher::Output late = matcher.Push("D.");
+  EXPECT_TRUE(late.stopped);
+  EXPECT_EQ(late.text, "");
+  // The end of one that did not count may begin one that does.
+  StopMatcher other({"END", "DOT"});
+  early = other.Push("END", false);
+  EXPECT_EQ(early.text + other.Push("OT").text, "EN");
+}
+
 TEST(StopMatcher, WithoutStringsAllIsShownAtOnce) {
   StopMatcher matcher({});
   EXPECT_EQ(matcher.Push("abc").text, "abc");
