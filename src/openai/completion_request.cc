@@ -164,6 +164,23 @@ void RefuseUnsupported(FieldReader* f) {
     return f->Fail("cache_salt", "is not taken from clients: an API key decides what is shared");
 }
 
+/// The tokens of a prompt's text. One that is longer than any text of the context is refused
+/// unread: what it takes to read it is time that others wait.
+std::vector<int32_t> EncodePrompt(const LoadedModel& model, FieldReader* f, const char* field,
+                                  const std::string& text) {
+  const int64_t context = model.plan().context;
+  const auto longest = static_cast<int64_t>(model.tokenizer().longest_token());
+  if (static_cast<int64_t>(text.size()) > context * longest) {
+    f->Refuse(field,
+              fmt::format("the maximum context length is {} tokens, of {} bytes at most, and the "
+                          "prompt has {} bytes; shorten it",
+                          context, longest, text.size()),
+              "context_length_exceeded");
+    return {};
+  }
+  return model.tokenizer().Encode(text, {.add_special = true, .parse_special = true});
+}
+
 void ReadChat(const LoadedModel& model, FieldReader* f, CompletionRequest* out, Request r,
               int64_t now) {
   const Json messages = ReadMessages(f);
@@ -184,7 +201,7 @@ void ReadChat(const LoadedModel& model, FieldReader* f, CompletionRequest* out, 
   if (!text.ok()) return f->Fail("messages", "cannot be rendered: " + text.error().message);
   out->split_reasoning = reasoning != "none" && ThinksInTags(model.chat_template_source());
   out->thinking_begun = out->split_reasoning && EndsThinking(*text);
-  r.prompt = model.tokenizer().Encode(*text, {.add_special = true, .parse_special = true});
+  r.prompt = EncodePrompt(model, f, "messages", *text);
   if (r.prompt.empty()) f->Fail("messages", "give a prompt without tokens; send some text");
   out->requests.push_back(std::move(r));
 }
@@ -201,8 +218,7 @@ std::vector<std::vector<int32_t>> ReadPrompts(const LoadedModel& model, FieldRea
     return std::vector<std::vector<int32_t>>();
   };
   const auto encode = [&](const Json& text) {
-    out.push_back(model.tokenizer().Encode(text.get_ref<const std::string&>(),
-                                           {.add_special = true, .parse_special = true}));
+    out.push_back(EncodePrompt(model, f, "prompt", text.get_ref<const std::string&>()));
   };
   const auto ids = [&](const Json& list) {
     std::vector<int32_t> tokens;

@@ -37,8 +37,9 @@ class FieldReader {
   }
 
   /// With a message that is a whole sentence and names the field itself.
-  void Refuse(const std::string& name, const std::string& message) {
-    if (!error_) error_ = ApiError{.message = message, .param = prefix_ + name, .code = {}};
+  void Refuse(const std::string& name, const std::string& message, std::string code = {}) {
+    if (error_) return;
+    error_ = ApiError{.message = message, .param = prefix_ + name, .code = std::move(code)};
   }
 
   void Bool(const std::string& name, bool* out) {

@@ -187,7 +187,8 @@ def main():
             print(f"DIFFERENT {i}:\n  got      {got!r}\n  expected {expected!r}")
         assert not soak.wrong
         assert soak.counts.get("compared", 0) > 0 and preemptions > 0
-        assert last_size <= sizes[0] * 1.01 + 256, "the server has grown"
+        # How long the allocator's arenas take to find their size depends on the machine: half of the time is for that.
+        assert last_size <= sizes[4] * 1.01 + 256, "the server has grown"
     print("passed")
 
 
