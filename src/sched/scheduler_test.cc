@@ -215,8 +215,8 @@ TEST(Scheduler, PreemptsWhereThePoolIsTooSmallAndLosesNothing) {
 }
 
 TEST(Scheduler, AnOlderOneIsNeverPreemptedForAYounger) {
-  // Both are admitted, and soon both want the last blocks for their outputs: in the one case the one
-  // asks first, in the next the other.
+  // Both are admitted, and soon both want the last blocks for their outputs: in the one case the
+  // one asks first, in the next the other.
   uint64_t preemptions = 0;
   for (size_t length = 2; length < 40; ++length) {
     Rig rig(false, 12, {.max_step_tokens = 8, .max_sequences = 2});
