@@ -38,7 +38,7 @@ nlohmann::ordered_json Percentiles(const std::vector<float>& seconds) {
 std::vector<float> Ttfts(const SimulationResult& r) {
   std::vector<float> out;
   for (const SimulatedRequest& q : r.requests) {
-    if (!q.refused) out.push_back(static_cast<float>(q.first_token_s - q.arrival_s));
+    if (!q.refused) out.push_back(static_cast<float>(q.ttft_s()));
   }
   return out;
 }
@@ -79,11 +79,13 @@ nlohmann::ordered_json ResultJson(const SimulationResult& r) {
 Status WriteCsv(const std::string& path, const SimulationResult& r) {
   std::ofstream out(path);
   out << "arrival_s,first_token_s,finished_s,prompt_tokens,cached_tokens,output_tokens,preemptions,"
-         "miss,refused\n";
+         "miss,refused,tenant,ttft_s,itl_mean_s,itl_max_s\n";
   for (const SimulatedRequest& q : r.requests) {
-    out << fmt::format("{:.4f},{:.4f},{:.4f},{},{},{},{},{},{}\n", q.arrival_s, q.first_token_s,
-                       q.finished_s, q.prompt_tokens, q.cached_tokens, q.output_tokens,
-                       q.preemptions, kMissNames[static_cast<int>(q.miss)], q.refused ? 1 : 0);
+    out << fmt::format("{:.4f},{:.4f},{:.4f},{},{},{},{},{},{},{},{:.4f},{:.4f},{:.4f}\n",
+                       q.arrival_s, q.first_token_s, q.finished_s, q.prompt_tokens, q.cached_tokens,
+                       q.output_tokens, q.preemptions, kMissNames[static_cast<int>(q.miss)],
+                       q.refused ? 1 : 0, q.tenant, q.refused ? 0 : q.ttft_s(), q.mean_itl_s(),
+                       q.longest_itl_s);
   }
   out.close();
   if (!out) return MakeError(ErrorCode::kIo, "cannot write {}", path);
@@ -301,7 +303,7 @@ Command AddSimulateCommand(CLI::App* root) {
   app->add_flag("--baselines", flags->baselines, "also without each mechanism, and Belady's bound");
   app->add_option("--csv", flags->csv, "writes a line for each request")->type_name("FILE");
   app->add_option("--plot", flags->plot,
-                  "writes an SVG of queue, running, KV and hit rate over time")
+                  "writes an SVG of queue, running, KV by owner, hit rate and latency over time")
       ->type_name("FILE");
   app->add_flag("--json", flags->json, "one JSON object on stdout");
   return [flags] { return RunSimulate(*flags); };

@@ -97,6 +97,7 @@ class Simulator {
   void Arrive(size_t index) {
     const TraceRequest& r = trace_[index];
     SimulatedRequest& out = result_.requests[index];
+    out.tenant = r.tenant;
     out.arrival_s = options_.sequential ? now_ : r.arrival_s;
     out.prompt_tokens = r.input_tokens;
     // Without chunks a prompt is one slice, and after a preemption with all of its output.
@@ -147,7 +148,9 @@ class Simulator {
       out.cached_tokens = s.cached_tokens;
       out.miss = s.miss;
     } else {
-      result_.itl_s.push_back(static_cast<float>(now_ - last_token_[index]));
+      const double gap = now_ - last_token_[index];
+      out.longest_itl_s = std::max(out.longest_itl_s, gap);
+      result_.itl_s.push_back(static_cast<float>(gap));
     }
     last_token_[index] = now_;
     if (s.output_tokens() < s.max_tokens) return;
@@ -186,23 +189,54 @@ class Simulator {
     ++waste_steps_;
   }
 
+  /// Takes a sample if it is time. Nobody knows how long it all will be: when there are too many,
+  /// every second one goes, and the next ones come as seldom as those that stay.
   void Sample() {
     if (now_ < next_sample_) return;
+    TakeSample();
+    if (result_.samples.size() == kMostSamples) {
+      for (size_t i = 1; 2 * i < kMostSamples; ++i)
+        result_.samples[i] = std::move(result_.samples[2 * i]);
+      result_.samples.resize(kMostSamples / 2);
+      // Steps may have been further apart than it asked for.
+      sample_every_ = now_ / static_cast<double>(kMostSamples / 2);
+    }
+    next_sample_ = now_ + sample_every_;
+  }
+
+  void TakeSample() {
     const SchedulerCounters& c = scheduler_.counters();
     result_.samples.push_back({.time_s = now_,
                                .waiting = scheduler_.waiting(),
                                .running = scheduler_.running(),
                                .used_blocks = kv_.pool().total() - kv_.pool().free(),
                                .idle_blocks = kv_.index().idle_blocks(),
+                               .tenant_blocks = BlocksByTenant(),
                                .hit_rate = c.prompt_tokens == 0
                                                ? 0
                                                : static_cast<double>(c.cached_tokens) /
-                                                     static_cast<double>(c.prompt_tokens)});
-    constexpr double kEvery = 2;  // seconds
-    next_sample_ = now_ + kEvery;
+                                                     static_cast<double>(c.prompt_tokens),
+                               .itls = result_.itl_s.size()});
+  }
+
+  std::map<uint64_t, int64_t> BlocksByTenant() {
+    std::map<uint64_t, int64_t> out;
+    std::vector<bool> seen(static_cast<size_t>(kv_.pool().total()));
+    scheduler_.Visit([&](const Sequence& s) {
+      for (const BlockTable& table : s.kv.tables) {
+        const TableView view = table.view();
+        for (int32_t i = 0; i < view.count; ++i) {
+          const auto block = static_cast<size_t>(view.blocks[i]);
+          if (!seen[block]) ++out[s.tenant];
+          seen[block] = true;
+        }
+      }
+    });
+    return out;
   }
 
   void Summarize() {
+    if (result_.samples.empty() || result_.samples.back().time_s < now_) TakeSample();
     const SchedulerCounters& c = scheduler_.counters();
     result_.prompt_tokens = c.prompt_tokens;
     result_.cached_tokens = c.cached_tokens;
@@ -224,7 +258,7 @@ class Simulator {
   SimulationResult result_;
   std::unordered_map<size_t, double> last_token_;
   size_t done_ = 0;
-  double now_ = 0, next_sample_ = 0, scheduling_s_ = 0, waste_ = 0;
+  double now_ = 0, next_sample_ = 0, sample_every_ = 0.125, scheduling_s_ = 0, waste_ = 0;
   int64_t waste_steps_ = 0;
 };
 
@@ -256,6 +290,41 @@ Result<SimulationResult> Simulate(const std::vector<TraceRequest>& trace,
       std::clamp<int64_t>(tokens / options.slot_tokens, 1, options.scheduler.max_sequences));
   slots.kv.share_prefixes = false;
   return Simulator(trace, slots, std::move(layout), blocks).Run(progress);
+}
+
+std::vector<LatencyBucket> LatencyOverTime(const SimulationResult& result, size_t most) {
+  const std::vector<SimulationSample>& samples = result.samples;
+  most = std::min(most, samples.size());
+  std::vector<LatencyBucket> out(most);
+  std::vector<std::vector<float>> ttfts(most);
+  // Bucket b ends with the sample at place end(b).
+  const auto end = [&](size_t b) { return (b + 1) * samples.size() / most - 1; };
+  for (size_t b = 0; b < most; ++b) {
+    out[b].begin_s = b == 0 ? 0 : out[b - 1].end_s;
+    out[b].end_s = samples[end(b)].time_s;
+  }
+  for (const SimulatedRequest& q : result.requests) {
+    if (q.refused) continue;
+    const auto bucket =
+        std::lower_bound(out.begin(), out.end(), q.first_token_s,
+                         [](const LatencyBucket& b, double at) { return b.end_s < at; });
+    if (bucket != out.end())
+      ttfts[static_cast<size_t>(bucket - out.begin())].push_back(static_cast<float>(q.ttft_s()));
+  }
+  size_t first = 0;
+  for (size_t b = 0; b < most; ++b) {
+    const size_t last = samples[end(b)].itls;
+    const std::vector<float> itls(result.itl_s.begin() + static_cast<ptrdiff_t>(first),
+                                  result.itl_s.begin() + static_cast<ptrdiff_t>(last));
+    first = last;
+    out[b].first_tokens = ttfts[b].size();
+    out[b].later_tokens = itls.size();
+    out[b].ttft_p50 = Percentile(ttfts[b], 50);
+    out[b].ttft_p99 = Percentile(ttfts[b], 99);
+    out[b].itl_p50 = Percentile(itls, 50);
+    out[b].itl_p99 = Percentile(itls, 99);
+  }
+  return out;
 }
 
 int64_t DistinctBlocks(const std::vector<TraceRequest>& trace, int32_t block_tokens) {

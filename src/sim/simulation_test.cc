@@ -96,12 +96,12 @@ TEST(Simulation, TheSameTraceGivesTheSameResult) {
   std::mt19937 random(3);
   for (int i = 0; i < 200; ++i) {
     trace.push_back(Make(i * 0.01, static_cast<int32_t>(1 + random() % 3000),
-                         static_cast<int32_t>(1 + random() % 60), random() % 3));
+                         static_cast<int32_t>(1 + random() % 1000), random() % 3));
     for (int32_t p = 0; p * kTracePiece < trace.back().input_tokens; ++p)
       trace.back().pieces.push_back(p == 0 ? random() % 4 : 100 * i + p);
   }
   SimulationOptions options;
-  options.pool_blocks = 900;
+  options.pool_blocks = 300;
   const SimulationResult a = Simulated(trace, options), b = Simulated(trace, options);
   EXPECT_GT(a.preemptions, 0u);
   EXPECT_GT(a.evicted_blocks, 0);
@@ -172,6 +172,120 @@ TEST(Simulation, ALongPromptDoesNotStallThoseThatDecode) {
   // Without the target somebody waits for a whole step of prefill.
   options.scheduler.itl_target_s = 0;
   EXPECT_GT(Percentile(Simulated(trace, options).itl_s, 99.99), 4 * quiet_itl);
+}
+
+/// Prompts with and without pieces, of three tenants, in a pool that is short.
+std::vector<TraceRequest> MixedTrace(size_t requests) {
+  std::vector<TraceRequest> trace;
+  std::mt19937 random(5);
+  for (size_t i = 0; i < requests; ++i) {
+    trace.push_back(Make(static_cast<double>(i) * 0.01, static_cast<int32_t>(1 + random() % 3000),
+                         static_cast<int32_t>(1 + random() % 60), random() % 3));
+    if (i % 4 == 0) continue;
+    for (int32_t p = 0; p * kTracePiece < trace.back().input_tokens; ++p)
+      trace.back().pieces.push_back(p == 0 ? random() % 4 : 100 * i + static_cast<size_t>(p));
+  }
+  return trace;
+}
+
+TEST(Simulation, PromptsWithoutPiecesAreLikeNoOther) {
+  // What once wrapped to the piece 1: the first line's pieces 0 to 3 were those of the second.
+  std::vector<TraceRequest> trace = {Make(0, 2048, 1), Make(0, 2048, 1), Make(0, 2048, 1)};
+  trace[1].pieces = {0, 1, 2, 3};
+  trace[2].pieces = {65536 * 2, 65536 * 2 + 1, 65536 * 2 + 2, 65536 * 2 + 3};
+  SimulationOptions options;
+  options.sequential = true;
+  EXPECT_EQ(Simulated(trace, options).cached_tokens, 0u);
+  // A prompt of more than 65,536 pieces does not go on as the next request's.
+  const TraceRequest endless = Make(0, (65536 + 2) * kTracePiece, 1);
+  const std::vector<int32_t> a = PromptOf(endless, 0), b = PromptOf(Make(0, 2 * kTracePiece, 1), 1);
+  EXPECT_FALSE(std::equal(b.begin(), b.end(), a.end() - 2 * kTracePiece));
+  // Nor does any piece that an integer names look like one.
+  const std::vector<int32_t> other = PromptOf(Make(0, kTracePiece, 1), 7);
+  for (const int64_t piece : {int64_t{0}, int64_t{7}, int64_t{-1}, INT64_MIN, INT64_MAX,
+                              INT64_MIN + 7 * 65536, int64_t{1} << 55, int64_t{1} << 54}) {
+    TraceRequest r = Make(0, kTracePiece, 1);
+    r.pieces = {piece};
+    const std::vector<int32_t> tokens = PromptOf(r, 7);
+    EXPECT_NE(tokens, other) << piece;
+    EXPECT_NE(tokens.front(), other.front()) << piece;
+    r.pieces = {piece ^ (int64_t{1} << 55)};  // times 512, it would be gone
+    EXPECT_NE(PromptOf(r, 7), tokens) << piece;
+    EXPECT_EQ(PromptOf(r, 8), PromptOf(r, 9)) << piece;
+  }
+}
+
+TEST(Simulation, SamplesCountEachUsedBlockForItsTenantOrTheCache) {
+  SimulationOptions options;
+  options.pool_blocks = 900;
+  for (const std::vector<int32_t>& windows : {std::vector<int32_t>{0}, {64, 64, 0}}) {
+    options.shape.windows = windows;
+    const SimulationResult r = Simulated(MixedTrace(400), options);
+    EXPECT_GT(r.evicted_blocks, 0);
+    EXPECT_GT(r.samples.size(), 20u);
+    EXPECT_EQ(r.samples.back().time_s, r.seconds);
+    EXPECT_EQ(r.samples.back().itls, r.itl_s.size());
+    std::map<uint64_t, int64_t> most;
+    int64_t behind_windows = 0;
+    for (const SimulationSample& s : r.samples) {
+      for (const auto& [tenant, blocks] : s.tenant_blocks)
+        most[tenant] = std::max(most[tenant], blocks);
+      EXPECT_GE(s.cached_blocks(), s.idle_blocks) << s.time_s;
+      behind_windows += s.cached_blocks() - s.idle_blocks;
+    }
+    EXPECT_EQ(behind_windows > 0, windows.size() > 1);
+    EXPECT_EQ(most.size(), 3u);
+  }
+}
+
+TEST(Simulation, ARunOfAnyLengthHasNoMoreSamplesThanAPlotCanShow) {
+  std::vector<TraceRequest> trace;
+  for (int i = 0; i < 3000; ++i) trace.push_back(Make(i, 10, 2));
+  const SimulationResult r = Simulated(trace, {});
+  EXPECT_LE(r.samples.size(), kMostSamples);
+  EXPECT_GE(r.samples.size(), kMostSamples / 2);
+  const auto half = std::count_if(r.samples.begin(), r.samples.end(),
+                                  [&](const auto& s) { return s.time_s < r.seconds / 2; });
+  EXPECT_NEAR(static_cast<double>(half), static_cast<double>(r.samples.size()) / 2, 10);
+  for (size_t i = 1; i < r.samples.size(); ++i) {
+    EXPECT_LT(r.samples[i - 1].time_s, r.samples[i].time_s);
+    EXPECT_LE(r.samples[i - 1].itls, r.samples[i].itls);
+  }
+}
+
+TEST(Simulation, LatencyOverTimeHasEveryTokenInTheBucketOfItsTime) {
+  const SimulationResult r = Simulated(MixedTrace(200), {});
+  EXPECT_EQ(LatencyOverTime(r, 1).size(), 1u);
+  for (const size_t most : {size_t{1}, size_t{7}, size_t{50}, size_t{100'000}}) {
+    const std::vector<LatencyBucket> buckets = LatencyOverTime(r, most);
+    ASSERT_EQ(buckets.size(), std::min(most, r.samples.size()));
+    EXPECT_EQ(buckets.front().begin_s, 0);
+    EXPECT_EQ(buckets.back().end_s, r.seconds);
+    size_t later = 0;
+    for (const LatencyBucket& b : buckets) {
+      // By looking at all of them.
+      std::vector<float> ttft;
+      for (const SimulatedRequest& q : r.requests) {
+        if (q.first_token_s > b.begin_s && q.first_token_s <= b.end_s)
+          ttft.push_back(static_cast<float>(q.ttft_s()));
+      }
+      EXPECT_EQ(b.first_tokens, ttft.size());
+      EXPECT_EQ(b.ttft_p50, Percentile(ttft, 50));
+      EXPECT_EQ(b.ttft_p99, Percentile(ttft, 99));
+      later += b.later_tokens;
+    }
+    EXPECT_EQ(later, r.itl_s.size());
+  }
+  const LatencyBucket all = LatencyOverTime(r, 1).front();
+  EXPECT_EQ(all.itl_p50, Percentile(r.itl_s, 50));
+  EXPECT_EQ(all.itl_p99, Percentile(r.itl_s, 99));
+  double longest = 0;
+  for (const SimulatedRequest& q : r.requests) {
+    longest = std::max(longest, q.longest_itl_s);
+    EXPECT_LE(q.mean_itl_s(), q.longest_itl_s + 1e-9);
+  }
+  EXPECT_FLOAT_EQ(static_cast<float>(longest), *std::max_element(r.itl_s.begin(), r.itl_s.end()));
+  EXPECT_TRUE(LatencyOverTime({}, 10).empty());
 }
 
 TEST(Trace, ReadsCsvAndNamesBadLines) {

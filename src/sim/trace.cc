@@ -122,13 +122,17 @@ Result<std::vector<TraceRequest>> ReadTrace(const std::string& path, size_t limi
 }
 
 std::vector<int32_t> PromptOf(const TraceRequest& request, size_t index) {
+  // Mixed one after the other: a sum or product of them would wrap, and meet another's.
+  const auto token = [](uint64_t text, size_t position) {
+    return static_cast<int32_t>(Mix(Mix(text + 0x9E3779B97F4A7C15ull) + position) & 0x3fffffff);
+  };
+  constexpr int32_t kLikeNoOther = 0x40000000;  // in all of these tokens, in none of the others
   std::vector<int32_t> tokens(static_cast<size_t>(request.input_tokens));
   for (size_t i = 0; i < tokens.size(); ++i) {
-    const uint64_t piece = request.pieces.empty()
-                               ? (uint64_t{1} << 63) + index * 65536 + i / kTracePiece
-                               : static_cast<uint64_t>(request.pieces[i / kTracePiece]);
-    tokens[i] = static_cast<int32_t>(
-        Mix(piece * kTracePiece + i % kTracePiece + 0x9E3779B97F4A7C15ull) & 0x7fffffff);
+    tokens[i] =
+        request.pieces.empty()
+            ? token(index, i) | kLikeNoOther
+            : token(static_cast<uint64_t>(request.pieces[i / kTracePiece]), i % kTracePiece);
   }
   return tokens;
 }

@@ -25,7 +25,8 @@ inline constexpr int32_t kTracePiece = 512;
 /// requests; 0: all. Errors name the line and the field.
 Result<std::vector<TraceRequest>> ReadTrace(const std::string& path, size_t limit);
 
-/// The tokens of a request's prompt: equal pieces give equal tokens, nothing else does.
+/// The tokens of a request's prompt: equal pieces give equal tokens, nothing else does. Without
+/// pieces it is the text of request `index` alone.
 std::vector<int32_t> PromptOf(const TraceRequest& request, size_t index);
 
 }  // namespace kvasir
