@@ -61,8 +61,7 @@ struct SimulationSample {
 
 struct SimulationResult {
   std::vector<SimulatedRequest> requests;
-  /// At most kMostSamples, at equal distances but for the length of a step; the last one is the
-  /// end.
+  /// At most kMostSamples, at about equal distances; the last one is the end.
   std::vector<SimulationSample> samples;
   std::vector<float> itl_s;  ///< of all tokens after a request's first, in order of time
   uint64_t prompt_tokens = 0, cached_tokens = 0, steps = 0, preemptions = 0, refused = 0;
