@@ -142,9 +142,10 @@ TEST_P(CacheExactness, PreemptedAndResumed) {
     const std::string path = std::string(KVASIR_SOURCE_DIR "/tests/data/tiny/") + name + ".gguf";
     std::vector<Request> requests;
     for (int i = 0; i < 8; ++i) {
-      std::vector<int32_t> prompt = Text(20);
+      // Short, so that more are admitted than have room when their outputs have grown.
+      std::vector<int32_t> prompt = Text(6);
       prompt[3] += i;
-      requests.push_back(Ask(prompt, 40));
+      requests.push_back(Ask(prompt, 56));
     }
     std::vector<Answer> cold;
     {
