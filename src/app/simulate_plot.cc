@@ -50,8 +50,8 @@ Scale Linear(double most, double factor, const char* unit) {
   }
   Scale out;
   out.most = std::max(most, 1e-9) * 1.06;
-  for (double at = 0; at <= most * 1.001; at += step)
-    out.ticks.push_back({at, fmt::format("{:.6g}{}", at * factor, unit)});
+  for (int i = 0; i * step <= most * 1.001; ++i)
+    out.ticks.push_back({i * step, fmt::format("{:.6g}{}", i * step * factor, unit)});
   return out;
 }
 
@@ -77,8 +77,8 @@ Scale Times(double end) {
   const char* name = unit == 1 ? "s" : unit == 60 ? "min" : "h";
   const Scale units = Linear(out.most / unit * 0.4, 1, "");  // for some 10 lines in all
   const double step = units.ticks.size() > 1 ? units.ticks[1].at : out.most / unit;
-  for (double at = 0; at * unit <= out.most * 1.001; at += step)
-    out.ticks.push_back({at * unit, fmt::format("{:.6g} {}", at, name)});
+  for (int i = 0; i * step * unit <= out.most * 1.001; ++i)
+    out.ticks.push_back({i * step * unit, fmt::format("{:.6g} {}", i * step, name)});
   return out;
 }
 
