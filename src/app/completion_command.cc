@@ -56,7 +56,7 @@ Values ValuesOf(const CLI::Option* option) {
       {"endpoint", "chat completions"},
       {"role", "user operator"},
       {"shell", "bash zsh fish"}};
-  const std::string name = option->get_single_name();
+  const std::string& name = option->get_single_name();
   for (const auto& [known, words] : kWords) {
     if (name == known) return {.kind = Kind::kWords, .words = words};
   }

@@ -220,7 +220,7 @@ Result<SamplingParams> ToSamplingParams(const SamplingFlags& f) {
   return p;
 }
 
-Status NamedByFlags(Status checked) {
+Status NamedByFlags(const Status& checked) {
   if (checked.ok()) return {};
   constexpr std::pair<std::string_view, std::string_view> kNames[] = {
       {"repetition_penalty", "--repeat-penalty"},

@@ -55,7 +55,7 @@ void AddSamplingFlags(CLI::App* app, SamplingFlags* flags);
 /// Without --seed a new seed each time. Ranges are checked by Validate; see NamedByFlags.
 Result<SamplingParams> ToSamplingParams(const SamplingFlags& flags);
 /// `checked`, what Validate found: fields of requests are called by their flags.
-Status NamedByFlags(Status checked);
+Status NamedByFlags(const Status& checked);
 StopRules ToStopRules(const SamplingFlags& flags);
 
 /// "512M", "2G", "1048576": bytes. Errors name the flag and the text.
