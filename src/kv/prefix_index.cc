@@ -329,42 +329,30 @@ void PrefixIndex::MarkBranch(PrefixNode* node) {
   }
 }
 
-/// Windowed blocks that nobody needs: those in the midst of texts, or those before branches.
-void PrefixIndex::EvictFallen(BlockPool& pool, int64_t wanted, bool before_branches) {
-  const auto next = [&] {
-    std::pair<uint64_t, int32_t> entry;
-    if (before_branches) {
-      entry = *fell_out_before_branch_.begin();
-      fell_out_before_branch_.erase(fell_out_before_branch_.begin());
-    } else {
-      entry = fell_out_.front();
-      fell_out_.pop_front();
-    }
-    return entry;
-  };
-  while (pool.free() < wanted &&
-         !(before_branches ? fell_out_before_branch_.empty() : fell_out_.empty())) {
-    const auto [id, group] = next();
-    const auto it = by_id_.find(id);
-    if (it == by_id_.end()) continue;
-    PrefixNode& node = *it->second;
-    if (!before_branches && node.before_branch[group]) {
-      fell_out_before_branch_.emplace(id, group);
-      continue;
-    }
-    node.fell_out[group] = false;
-    BlockRef& block = node.blocks[group];
-    if (!block || pool.refs(block.id()) != 1 || node.children.empty()) continue;
-    if (node.users == 0) --idle_blocks_;
-    block.Reset();
-    ++evicted_blocks_;
-    ++evicted_behind_window_;
-  }
+/// Gives up a windowed block that nobody needs, unless somebody does by now.
+void PrefixIndex::GiveUpFallen(const BlockPool& pool, PrefixNode* node, int32_t group) {
+  node->fell_out[group] = false;
+  BlockRef& block = node->blocks[group];
+  if (!block || pool.refs(block.id()) != 1 || node->children.empty()) return;
+  if (node->users == 0) --idle_blocks_;
+  block.Reset();
+  ++evicted_blocks_;
+  ++evicted_behind_window_;
 }
 
 void PrefixIndex::Evict(BlockPool& pool, int64_t wanted, uint64_t step, uint64_t tenant) {
   // First what only a hit in the middle of a text would need: windowed blocks behind the window.
-  EvictFallen(pool, wanted, false);
+  while (pool.free() < wanted && !fell_out_.empty()) {
+    const auto [id, group] = fell_out_.front();
+    fell_out_.pop_front();
+    const auto it = by_id_.find(id);
+    if (it == by_id_.end()) continue;
+    if (it->second->before_branch[group]) {
+      fell_out_before_branch_.emplace(id, group);
+    } else {
+      GiveUpFallen(pool, it->second, group);
+    }
+  }
   while (pool.free() < wanted) {
     PrefixNode* node = FirstToGo();
     if (node == nullptr) break;
@@ -373,7 +361,11 @@ void PrefixIndex::Evict(BlockPool& pool, int64_t wanted, uint64_t step, uint64_t
     node->parent->child_evicted = true;
     Remove(node);
   }
-  EvictFallen(pool, wanted, true);
+  while (pool.free() < wanted && !fell_out_before_branch_.empty()) {
+    const auto [id, group] = *fell_out_before_branch_.begin();
+    fell_out_before_branch_.erase(fell_out_before_branch_.begin());
+    GiveUpFallen(pool, by_id_.at(id), group);
+  }
 }
 
 PrefixNode* PrefixIndex::FirstToGo() {

@@ -139,7 +139,7 @@ class PrefixIndex {
  private:
   bool HasWindow(const std::vector<PrefixNode*>& nodes, int32_t end_tokens) const;
   void MarkBranch(PrefixNode* node);
-  void EvictFallen(BlockPool& pool, int64_t wanted, bool before_branches);
+  void GiveUpFallen(const BlockPool& pool, PrefixNode* node, int32_t group);
   void FindPartial(const PrefixNode* at, std::span<const int32_t> rest, PrefixMatch* match) const;
   void Candidate(PrefixNode* node);
   void NotCandidate(PrefixNode* node);

@@ -18,6 +18,13 @@ constexpr int32_t kDecodeOnlyEvery = 16;
 constexpr int32_t kLeastChunk = 16;
 constexpr double kLayersAStep = 2;
 
+/// Of all its tables; what others share with it is counted too.
+int64_t BlocksOf(const SequenceKv& kv) {
+  int64_t blocks = 0;
+  for (const BlockTable& table : kv.tables) blocks += table.size();
+  return blocks;
+}
+
 /// Pairs of a token and a key for tokens [first, first + count).
 double Keys(int32_t first, int32_t count) { return count * (first + (count + 1) / 2.0); }
 
@@ -171,9 +178,7 @@ int64_t Scheduler::ExpectedGrowth(const Sequence& s) const {
 /// Blocks that what is left of a running prompt will take: promised when it was admitted.
 int64_t Scheduler::RestOfPrompt(const Sequence& s) const {
   if (s.pending() <= 1) return 0;
-  int64_t held = 0;
-  for (const BlockTable& table : s.kv.tables) held += table.size();
-  return std::max<int64_t>(0, kv_->BlocksFor(s.total(), MostSlice(s.total())) - held);
+  return std::max<int64_t>(0, kv_->BlocksFor(s.total(), MostSlice(s.total())) - BlocksOf(s.kv));
 }
 
 /// Blocks that a tenant's running sequences hold, what they share counted once.
@@ -202,8 +207,7 @@ bool Scheduler::WithinQuota(uint64_t id, int64_t more) {
     tenant.exact = false;
     tenant.held = 0;
     for (const auto& r : running_) {
-      if (r->tenant != id) continue;
-      for (const BlockTable& table : r->kv.tables) tenant.held += table.size();
+      if (r->tenant == id) tenant.held += BlocksOf(r->kv);
     }
   }
   if (tenant.held + more > tenant.options.kv_blocks && !tenant.exact) {
@@ -418,9 +422,7 @@ bool Scheduler::MakeQuota(Sequence* s, int32_t tokens) {
   for (;;) {
     const int64_t wanted = kv_->BlocksToGrow(s->kv, tokens);
     if (wanted == 0 || WithinQuota(s->tenant, wanted)) return true;
-    int64_t own = 0;
-    for (const BlockTable& table : s->kv.tables) own += table.size();
-    if (tenants_[s->tenant].held == own) return true;
+    if (tenants_[s->tenant].held == BlocksOf(s->kv)) return true;
     Sequence* victim = Victim(*s, true);
     if (victim == nullptr) {
       s->refused_step = counters_.steps;
