@@ -42,8 +42,8 @@ void GiveBack(std::string* buffer) {
   if (buffer->capacity() > kKeptBytes) buffer->shrink_to_fit();
 }
 
-/// What names of headers consist of, and lists of them.
-bool IsListOfNames(char c) {
+/// What names of headers, and lists of them, consist of.
+bool IsOfListOfNames(char c) {
   return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
          c == '_' || c == ',' || c == ' ';
 }
@@ -316,7 +316,7 @@ bool HttpConnection::Preflight(const HttpRequest& request,
   // Clients have headers of their own beside ours: OpenAI's for browsers sends a dozen.
   std::string names = "authorization, content-type, x-api-key";
   const std::string_view asked = request.Header("Access-Control-Request-Headers");
-  if (!asked.empty() && std::all_of(asked.begin(), asked.end(), IsListOfNames)) names = asked;
+  if (!asked.empty() && std::all_of(asked.begin(), asked.end(), IsOfListOfNames)) names = asked;
   reply->Send(204,
               {{"Access-Control-Allow-Methods", "GET, HEAD, POST"},
                {"Access-Control-Allow-Headers", std::move(names)},
@@ -414,10 +414,6 @@ void HttpConnection::WriteStream(std::string_view bytes) {
     pending_ += bytes;
   }
   Flush();
-}
-
-bool HttpConnection::ReserveAnswer(size_t bytes) {
-  return phase_ == Phase::kAnswer && Reserve(bytes);
 }
 
 void HttpConnection::EndStream() {
@@ -575,7 +571,7 @@ void HttpReply::BodyTaken() {
 void HttpReply::OnGone(std::function<void()> gone) { gone_ = std::move(gone); }
 
 bool HttpReply::Reserve(size_t bytes) {
-  return connection_ == nullptr || begun_ || connection_->ReserveAnswer(bytes);
+  return connection_ == nullptr || begun_ || connection_->Reserve(bytes);
 }
 
 size_t HttpReply::pending() const { return connection_ == nullptr ? 0 : connection_->pending(); }

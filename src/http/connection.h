@@ -58,8 +58,8 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   void EndStream();
   /// What is reserved is not needed any more.
   void Release();
-  /// See HttpReply::Reserve.
-  bool ReserveAnswer(size_t bytes);
+  /// Of the room for bodies and large answers, so much in all is this request's; see HttpReply.
+  bool Reserve(size_t bytes);
   size_t pending() const { return pending_.size() + writing_.size() - written_; }
 
  private:
@@ -96,7 +96,6 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   void NextRequest();
   void LingerThenClose();
   void SetPhase(Phase phase, double seconds);
-  bool Reserve(size_t bytes);
 
   HttpShared* shared_;
   std::variant<HttpSocket, std::unique_ptr<Tls>> wire_;

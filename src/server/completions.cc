@@ -186,17 +186,14 @@ void Completions::Parsed(Body&& body, ParsedCompletion parsed) {
   if (reply->gone()) return;
   reply->BodyTaken();
   if (state_->draining) return reply->SendError(DrainingError());
-  if (const auto* wrong = std::get_if<ApiError>(&parsed); wrong != nullptr) {
-    if (MayComeAgain(*wrong)) state_->limiter.GiveBack(tenant, 1, 0, NowSeconds());
-    return reply->SendError(*wrong);
-  }
-  auto& request = std::get<CompletionRequest>(parsed);
-  auto error = Fit(body.caller, &request);
-  if (!error) error = TakeRoom(reply, request);
+  auto* const taken = std::get_if<CompletionRequest>(&parsed);
+  auto error = taken == nullptr ? std::get<ApiError>(parsed) : Fit(body.caller, taken);
+  if (!error) error = TakeRoom(reply, *taken);
   if (error) {
     if (MayComeAgain(*error)) state_->limiter.GiveBack(tenant, 1, 0, NowSeconds());
     return reply->SendError(*error);
   }
+  CompletionRequest& request = *taken;
   int64_t tokens = 0;
   for (const Request& r : request.requests) tokens += static_cast<int64_t>(r.prompt.size());
   if (const auto limit = state_->limiter.TakeTokens(tenant, tokens, NowSeconds()); limit)
