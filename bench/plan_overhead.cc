@@ -29,7 +29,7 @@ int main() {
       const StepPlan& plan = scheduler.Plan();
       const int64_t b = SteadyClock().NowNs();
       executor.Submit(plan);
-      const StepResult result = executor.Collect();
+      StepResult& result = executor.Collect();
       const int64_t c = SteadyClock().NowNs();
       scheduler.Commit(result);
       if (static_cast<int>(plan.slices.size()) > running || step < 60) continue;

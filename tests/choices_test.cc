@@ -340,28 +340,29 @@ class ScriptedExecutor final : public Executor {
   std::optional<Error> error;  ///< of every step
 
   void Submit(const StepPlan& plan) override { plan_ = &plan; }
-  StepResult Collect() override {
-    StepResult result{.step = plan_->step, .slices = {}, .error = error, .work = {}, .logits = {}};
+  StepResult& Collect() override {
+    result_ = {.step = plan_->step, .slices = {}, .error = error, .work = {}, .logits = {}};
     int32_t rows = 0;
     for (const SeqSlice& s : plan_->slices) {
       rows += s.wanted_end - s.wanted_begin;
       if (s.sampling == nullptr || error) continue;
       SampledToken token{.token = 0, .logprob = 0, .top = offer(s)};
       token.token = token.top.front().token;
-      result.slices.push_back(
+      result_.slices.push_back(
           {.sequence = s.sequence,
            .tokens = std::vector<SampledToken>(static_cast<size_t>(s.samples), token),
            .prompt_logprobs = {},
            .error = {}});
     }
     most_rows_ = std::max(most_rows_, rows);
-    return result;
+    return result_;
   }
   int32_t most_rows() const { return most_rows_; }
 
  private:
   const StepPlan* plan_ = nullptr;
   int32_t most_rows_ = 0;
+  StepResult result_;
 };
 
 struct Limits {

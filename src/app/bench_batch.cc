@@ -46,8 +46,8 @@ class StepMeter final : public Executor {
     model_->executor().Submit(plan);
   }
 
-  StepResult Collect() override {
-    StepResult result = model_->executor().Collect();
+  StepResult& Collect() override {
+    StepResult& result = model_->executor().Collect();
     Phase& phase = has_prompt_ ? prompt : decode;
     phase.seconds += SecondsBetween(begin_ns_, SteadyClock().NowNs());
     phase.work += model_->backend().counters() - before_;

@@ -1,6 +1,7 @@
 #include "engine/engine.h"
 
 #include <algorithm>
+#include <iterator>
 #include <map>
 #include <unordered_map>
 #include <utility>
@@ -551,7 +552,8 @@ void Engine::State::Deliver(Scheduler::Progress& progress, int64_t now,
     event.prefill_total = seq.prompt_tokens;
     event.stats = choice.stats;
     event.stats.times = seq.times;
-    event.prompt_logprobs = std::move(progress.prompt_logprobs);
+    event.prompt_logprobs.assign(std::move_iterator(progress.prompt_logprobs.begin()),
+                                 std::move_iterator(progress.prompt_logprobs.end()));
     events->push_back(std::move(event));
   }
   if (progress.tokens.empty()) return;
@@ -577,7 +579,7 @@ bool Engine::Step(std::vector<Event>* events) {
   const StepPlan& plan = s.scheduler.Plan(begin);
   if (plan.slices.empty()) return !s.requests.empty();
   s.executor->Submit(plan);
-  const StepResult result = s.executor->Collect();
+  StepResult& result = s.executor->Collect();
   const int64_t now = s.clock->NowNs();
   const double seconds = SecondsBetween(begin, now);
   s.step_log.Add(

@@ -53,7 +53,7 @@ std::span<const float> ComputeTogether(Executor* executor, const KvLayout& layou
     for (const DirectSequence* s : sequences) plan.tables.push_back(s->kv().tables[g].view());
   }
   executor->Submit(plan);
-  const StepResult result = executor->Collect();
+  const StepResult& result = executor->Collect();
   for (size_t i = 0; i < sequences.size(); ++i) sequences[i]->Commit(slices[i]);
   return result.logits;
 }

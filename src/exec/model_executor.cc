@@ -54,9 +54,12 @@ std::span<float> ModelExecutor::RunForward() {
   return model_->Forward(batch, wanted_, kv_, {last.first_layer, last.layers});
 }
 
-SliceResult ModelExecutor::SampleSlice(const SeqSlice& slice, std::span<float> rows,
-                                       Sampler* with) const {
-  SliceResult out{.sequence = slice.sequence, .tokens = {}, .prompt_logprobs = {}, .error = {}};
+void ModelExecutor::SampleSlice(const SeqSlice& slice, std::span<float> rows, Sampler* with,
+                                SliceResult* out) const {
+  out->sequence = slice.sequence;
+  out->tokens.clear();
+  out->prompt_logprobs.clear();
+  out->error.reset();
   const auto vocab = static_cast<size_t>(model_->config().vocab);
   if (slice.prompt_logprobs >= 0) {
     for (int32_t i = slice.wanted_begin; i < slice.wanted_end; ++i) {
@@ -66,37 +69,36 @@ SliceResult ModelExecutor::SampleSlice(const SeqSlice& slice, std::span<float> r
       Result<SampledToken> scored =
           Score(row, slice.tokens[next], slice.prompt_logprobs, with->scratch);
       if (!scored.ok()) {
-        out.error = scored.error();
-        return out;
+        out->error = scored.error();
+        return;
       }
-      out.prompt_logprobs.push_back(std::move(*scored));
+      out->prompt_logprobs.push_back(std::move(*scored));
     }
   }
-  if (slice.sampling == nullptr) return out;
+  if (slice.sampling == nullptr) return;
   const SampleContext context{slice.tokens, slice.prompt_tokens, end_of_generation_};
   const std::span<float> last = rows.last(vocab);
   const auto sample = [&](const SamplingParams& params) {
     Result<SampledToken> token = Sample(last, params, context, with->scratch);
     if (token.ok()) {
-      out.tokens.push_back(std::move(*token));
+      out->tokens.push_back(std::move(*token));
     } else {
-      out.error = token.error();
+      out->error = token.error();
     }
     return token.ok();
   };
   // Sampling changes the logits.
   if (slice.samples > 1) with->logits.assign(last.begin(), last.end());
-  if (!sample(*slice.sampling) || slice.samples == 1) return out;
+  if (!sample(*slice.sampling) || slice.samples == 1) return;
   SamplingParams params = *slice.sampling;
   for (int32_t i = 1; i < slice.samples; ++i) {
     ++params.stream;
     std::copy(with->logits.begin(), with->logits.end(), last.begin());
-    if (!sample(params)) return out;
+    if (!sample(params)) return;
   }
-  return out;
 }
 
-std::vector<SliceResult> ModelExecutor::SampleSlices(std::span<float> logits) {
+void ModelExecutor::SampleSlices(std::span<float> logits) {
   const auto vocab = static_cast<size_t>(model_->config().vocab);
   sampled_.clear();
   size_t row = 0;
@@ -108,21 +110,20 @@ std::vector<SliceResult> ModelExecutor::SampleSlices(std::span<float> logits) {
     CHECK(s.sampling == nullptr || wanted > 0);
     sampled_.push_back({&s, rows});
   }
-  std::vector<SliceResult> results(sampled_.size());
+  result_.slices.resize(sampled_.size());
   std::atomic<size_t> next{0};
   const auto work = [&](int worker) {
     for (size_t i = next++; i < sampled_.size(); i = next++)
-      results[i] = SampleSlice(*sampled_[i].slice, sampled_[i].rows, &samplers_[worker]);
+      SampleSlice(*sampled_[i].slice, sampled_[i].rows, &samplers_[worker], &result_.slices[i]);
   };
   if (sampled_.size() > 1) {
     model_->backend().OnThreads(work);
   } else {
     work(0);
   }
-  return results;
 }
 
-StepResult ModelExecutor::Collect() {
+StepResult& ModelExecutor::Collect() {
   CHECK(plan_ != nullptr);
   for (const BlockCopy& copy : plan_->copies) {
     std::memcpy(kv_.block(copy.to), kv_.block(copy.from), kv_.layout->block_bytes);
@@ -130,20 +131,19 @@ StepResult ModelExecutor::Collect() {
   const OpCounters before = model_->backend().counters();
   const std::span<float> logits = RunForward();
   const OpCounters work = model_->backend().counters() - before;
-  StepResult result{.step = plan_->step,
-                    .slices = SampleSlices(logits),
-                    .error = {},
-                    .not_finite = {},
-                    .work = {.flops = work.matmul_flops + work.attention_flops,
-                             .bytes_read = work.weight_bytes + work.kv_bytes_read},
-                    .logits = logits};
+  result_.step = plan_->step;
+  result_.work = {.flops = work.matmul_flops + work.attention_flops,
+                  .bytes_read = work.weight_bytes + work.kv_bytes_read};
+  result_.logits = logits;
+  SampleSlices(logits);
+  result_.not_finite.clear();
   for (size_t i = 0; i < slices_.size(); ++i) {
     const auto rows = model_->not_finite().subspan(slices_[i].first_row, slices_[i].rows);
     if (std::any_of(rows.begin(), rows.end(), [](uint8_t bad) { return bad != 0; }))
-      result.not_finite.push_back(plan_->slices[i].sequence);
+      result_.not_finite.push_back(plan_->slices[i].sequence);
   }
   plan_ = nullptr;
-  return result;
+  return result_;
 }
 
 }  // namespace kvasir

@@ -19,7 +19,7 @@ class ModelExecutor final : public Executor {
   static size_t ScratchBytes(const ModelConfig& config, const Backend& backend);
 
   void Submit(const StepPlan& plan) override;
-  StepResult Collect() override;
+  StepResult& Collect() override;
 
  private:
   std::span<float> RunForward();
@@ -29,9 +29,10 @@ class ModelExecutor final : public Executor {
     std::vector<float> logits;  // for all samples of a row but the last
   };
   /// `rows`: logits of the slice's wanted rows, [wanted][vocab].
-  SliceResult SampleSlice(const SeqSlice& slice, std::span<float> rows, Sampler* with) const;
-  /// Results of all slices that have one, in order.
-  std::vector<SliceResult> SampleSlices(std::span<float> logits);
+  void SampleSlice(const SeqSlice& slice, std::span<float> rows, Sampler* with,
+                   SliceResult* out) const;
+  /// Fills in the results of all slices that have one, in order.
+  void SampleSlices(std::span<float> logits);
 
   Model* model_;
   KvStorage kv_;
@@ -48,6 +49,7 @@ class ModelExecutor final : public Executor {
     std::span<float> rows;
   };
   std::vector<Sampled> sampled_;
+  StepResult result_;
 };
 
 }  // namespace kvasir

@@ -37,8 +37,8 @@ uint64_t& FakeExecutor::Slot(const TableView& table, int32_t position) {
                 position % layout_.block_tokens];
 }
 
-StepResult FakeExecutor::Collect() {
-  StepResult result{.step = plan_->step};
+StepResult& FakeExecutor::Collect() {
+  result_ = StepResult{.step = plan_->step};
   for (const BlockCopy& copy : plan_->copies) {
     std::copy_n(slots_.begin() + int64_t{copy.from} * layout_.block_tokens, layout_.block_tokens,
                 slots_.begin() + int64_t{copy.to} * layout_.block_tokens);
@@ -79,7 +79,7 @@ StepResult FakeExecutor::Collect() {
       }
     }
     if (failing_ != 0 && Mix(failing_ + 1, hash) % 64 == 0) {
-      result.not_finite.push_back(s.sequence);
+      result_.not_finite.push_back(s.sequence);
       spoil(i);
     }
     if (!s.has_result()) continue;
@@ -99,15 +99,15 @@ StepResult FakeExecutor::Collect() {
       r.error = MakeError(ErrorCode::kInvalid, "a planned failure");
       spoil(i);
     }
-    result.slices.push_back(std::move(r));
+    result_.slices.push_back(std::move(r));
   }
   if (failing_ != 0 && Mix(failing_, plan_->step) % 64 == 0) {
     for (size_t i = 0; i < n; ++i) spoil(i);
-    result.slices.clear();
-    result.error = MakeError(ErrorCode::kIo, "a planned failure of the step");
+    result_.slices.clear();
+    result_.error = MakeError(ErrorCode::kIo, "a planned failure of the step");
   }
   plan_ = nullptr;
-  return result;
+  return result_;
 }
 
 int32_t FakeExecutor::Expected(std::span<const int32_t> tokens) const {

@@ -17,7 +17,7 @@ class FakeExecutor final : public Executor {
   FakeExecutor(const KvLayout& layout, int32_t blocks, int32_t vocab);
 
   void Submit(const StepPlan& plan) override { plan_ = &plan; }
-  StepResult Collect() override;
+  StepResult& Collect() override;
 
   /// What a sequence of these tokens must continue with: the same hash, without any cache. The i-th
   /// of several samples is i more, modulo the vocabulary.
@@ -39,6 +39,7 @@ class FakeExecutor final : public Executor {
   int32_t largest_step_ = 0;
   uint64_t failing_ = 0;
   HeldRows held_;
+  StepResult result_;
 };
 
 }  // namespace kvasir

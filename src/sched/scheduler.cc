@@ -697,12 +697,11 @@ void Scheduler::AccountStep() {
   }
 }
 
-std::vector<Scheduler::Progress> Scheduler::Commit(const StepResult& result, int64_t now_ns) {
+std::span<Scheduler::Progress> Scheduler::Commit(StepResult& result, int64_t now_ns) {
   CHECK_EQ(result.step, plan_.step);
   now_ns_ = now_ns;
   AccountStep();
-  std::vector<Progress> progress;
-  progress.reserve(plan_.slices.size());
+  progress_.clear();
   size_t next = 0;
   for (size_t i = 0; i < plan_.slices.size(); ++i) {
     const SeqSlice& slice = plan_.slices[i];
@@ -712,7 +711,7 @@ std::vector<Scheduler::Progress> Scheduler::Commit(const StepResult& result, int
         .id = s->id, .sequence = s, .tokens = {}, .prompt_logprobs = {}, .error = result.error};
     if (slice.has_result() && !result.error) {
       CHECK_LT(next, result.slices.size());
-      const SliceResult& r = result.slices[next++];
+      SliceResult& r = result.slices[next++];
       CHECK_EQ(r.sequence, slice.sequence);
       p.tokens = r.tokens;
       p.prompt_logprobs = r.prompt_logprobs;
@@ -744,13 +743,13 @@ std::vector<Scheduler::Progress> Scheduler::Commit(const StepResult& result, int
       Tenant& tenant = tenants_[s->tenant];
       tenant.served += slice.count / tenant.options.weight;
     }
-    progress.push_back(std::move(p));
+    progress_.push_back(std::move(p));
   }
   plan_.slices.clear();
   plan_.tables.clear();
   plan_.copies.clear();
   planned_.clear();
-  return progress;
+  return progress_;
 }
 
 void Scheduler::Finish(SequenceId id, bool keep, int32_t most) {

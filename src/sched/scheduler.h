@@ -4,6 +4,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <unordered_map>
 #include <vector>
 
@@ -74,21 +75,21 @@ class Scheduler {
   /// Between steps: the next token of a sequence whose tokens are chosen outside.
   void Append(SequenceId id, int32_t token);
 
-  /// What a step did to one sequence.
+  /// What a step did to one sequence. The spans belong to the step's result.
   struct Progress {
     SequenceId id = 0;
     Sequence* sequence = nullptr;  ///< valid until Finish
     /// The first is already appended to it, unless they are chosen outside.
-    std::vector<SampledToken> tokens;
-    std::vector<SampledToken> prompt_logprobs;  ///< of the prompt's next tokens
+    std::span<SampledToken> tokens;
+    std::span<SampledToken> prompt_logprobs;  ///< of the prompt's next tokens
     std::optional<Error> error;
   };
 
   /// The next step; no slices when there is nothing to do. Valid until Commit.
   const StepPlan& Plan(int64_t now_ns = 0);
   /// Takes the result of the planned step. The caller decides who is finished; those with an error
-  /// must be.
-  std::vector<Progress> Commit(const StepResult& result, int64_t now_ns = 0);
+  /// must be. Valid until the next Commit, as far as the result is.
+  std::span<Progress> Commit(StepResult& result, int64_t now_ns = 0);
   /// How long the planned step took: what the cost model learns from.
   void Measured(double seconds);
 
@@ -211,6 +212,7 @@ class Scheduler {
   SchedulerCounters counters_;
   StepPlan plan_;
   std::vector<Sequence*> planned_;  // of plan_.slices
+  std::vector<Progress> progress_;  // of the last Commit
 };
 
 }  // namespace kvasir

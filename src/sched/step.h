@@ -81,6 +81,8 @@ struct StepWork {
   uint64_t bytes_read = 0;  ///< of weights, keys and values
 };
 
+/// Kept by whoever executes, and filled anew in each step, so that one like the last allocates
+/// nothing.
 struct StepResult {
   uint64_t step = 0;
   std::vector<SliceResult> slices;  ///< of those that has_result(), in order of the plan
@@ -94,12 +96,13 @@ struct StepResult {
 };
 
 /// Where steps are executed: the boundary behind which a model, a simulation or a remote worker
-/// sits. Submit may return before the work is done; Collect waits for it. One step at a time.
+/// sits. Submit may return before the work is done; Collect waits for it. One step at a time. What
+/// Collect returns is valid until the next Submit, and its tokens may be moved out of it.
 class Executor {
  public:
   virtual ~Executor() = default;
   virtual void Submit(const StepPlan& plan) = 0;
-  virtual StepResult Collect() = 0;
+  virtual StepResult& Collect() = 0;
 };
 
 }  // namespace kvasir

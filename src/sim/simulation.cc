@@ -21,8 +21,9 @@ class SimExecutor final : public Executor {
 
   void Submit(const StepPlan& plan) override { plan_ = &plan; }
 
-  StepResult Collect() override {
-    StepResult result{.step = plan_->step, .slices = {}, .error = {}, .logits = {}};
+  StepResult& Collect() override {
+    result_.step = plan_->step;
+    result_.slices.clear();
     double tokens = 0, keys = 0, prompt_keys = 0;
     for (const SeqSlice& s : plan_->slices) {
       const double share = s.Share(layers_);
@@ -35,12 +36,12 @@ class SimExecutor final : public Executor {
       if (s.sampling == nullptr) continue;
       SampledToken token;
       token.token = --next_token_;
-      result.slices.push_back(
+      result_.slices.push_back(
           {.sequence = s.sequence, .tokens = {token}, .prompt_logprobs = {}, .error = {}});
     }
     seconds_ = machine_.step_s + tokens / machine_.prefill_tokens_per_s + keys * machine_.key_s +
                prompt_keys * machine_.prompt_key_s;
-    return result;
+    return result_;
   }
 
   double seconds() const { return seconds_; }
@@ -51,6 +52,7 @@ class SimExecutor final : public Executor {
   const StepPlan* plan_ = nullptr;
   int32_t next_token_ = 0;  // below zero: in no prompt
   double seconds_ = 0;
+  StepResult result_;
 };
 
 class Simulator {
@@ -127,12 +129,12 @@ class Simulator {
     scheduling_s_ += SecondsBetween(begin, SteadyClock().NowNs());
     if (plan.slices.empty()) return false;
     executor_.Submit(plan);
-    const StepResult computed = executor_.Collect();
+    StepResult& computed = executor_.Collect();
     now_ += executor_.seconds();
     CountWaste(plan);
     const int64_t commit = SteadyClock().NowNs();
     scheduler_.Measured(executor_.seconds());
-    std::vector<Scheduler::Progress> progress = scheduler_.Commit(computed, Ns(now_));
+    const std::span<const Scheduler::Progress> progress = scheduler_.Commit(computed, Ns(now_));
     scheduling_s_ += SecondsBetween(commit, SteadyClock().NowNs());
     for (const Scheduler::Progress& p : progress) Deliver(*p.sequence, !p.tokens.empty());
     Sample();
