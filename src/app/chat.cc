@@ -68,6 +68,9 @@ class Talk {
   }
 
   Result<int> Run() {
+    // Also between a reply and the next message: who stops a reply that has just ended does not
+    // mean to leave.
+    const InterruptScope interrupts;
     if (!options_.quiet) WriteErr("Ctrl-D leaves, /help lists the commands.\n");
     for (;;) {
       const std::optional<Message> message = ReadMessage();

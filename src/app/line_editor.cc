@@ -1,12 +1,15 @@
 #include "app/line_editor.h"
 
 #include <histedit.h>
+#include <poll.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <clocale>
 #include <cstdio>
 #include <cstdlib>
+#include <cwchar>
 #include <filesystem>
 #include <string_view>
 
@@ -28,6 +31,28 @@ bool TerminalKnowsPastes() {
   const char* kind = std::getenv("TERM");
   return StdinIsTerminal() && StdoutIsTerminal() && kind != nullptr &&
          std::string_view(kind) != "dumb";
+}
+
+/// A key: 1, 0 at the end, -1 with errno for an error or Ctrl-C. The editor's own function waits in
+/// read(), which does not see a Ctrl-C that came just before it.
+int ReadKey(EditLine*, wchar_t* key) {
+  std::mbstate_t state{};
+  for (;;) {
+    pollfd waits[] = {{STDIN_FILENO, POLLIN, 0}, {InterruptScope::Waits(), POLLIN, 0}};
+    if (poll(waits, 2, -1) < 0 && errno != EINTR) return -1;
+    if (waits[1].revents != 0) {
+      errno = EINTR;
+      return -1;
+    }
+    if (waits[0].revents == 0) continue;
+    char byte = 0;
+    const ssize_t n = read(STDIN_FILENO, &byte, 1);
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) return static_cast<int>(n);
+    const size_t used = std::mbrtowc(key, &byte, 1, &state);
+    if (used <= 1) return 1;
+    if (used == static_cast<size_t>(-1)) state = {};  // no character: it is left out
+  }
 }
 
 /// All up to the end of the paste, into the line as it is.
@@ -72,6 +97,7 @@ LineEditor::LineEditor(std::string history_path) : state_(std::make_unique<State
         return state->prompt.data();
       });
   el_set(s->edit, EL_HIST, history, s->history);
+  el_wset(s->edit, EL_GETCFN, ReadKey);
   el_set(s->edit, EL_EDITOR, "emacs");
   el_set(s->edit, EL_BIND, "^R", "em-inc-search-prev", nullptr);
   el_set(s->edit, EL_BIND, "^I", "ed-insert", nullptr);  // pasted code has tabs

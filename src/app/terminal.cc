@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <signal.h>
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <termios.h>
 #include <unistd.h>
@@ -18,6 +19,8 @@ namespace kvasir {
 namespace {
 
 std::atomic<int> g_interrupts{0};
+std::atomic<int> g_interrupts_wait{-1};  // an eventfd, from the first scope on
+int g_interrupt_scopes = 0;
 std::atomic<int> g_output_error{0};
 struct sigaction g_before;
 
@@ -30,7 +33,12 @@ void ShowAgain() {
 }
 
 extern "C" void OnInterrupt(int) {
-  if (g_interrupts.fetch_add(1) < 1) return;
+  if (g_interrupts.fetch_add(1) < 1) {
+    const int before = errno;
+    eventfd_write(g_interrupts_wait, 1);
+    errno = before;
+    return;
+  }
   ShowAgain();
   _exit(130);
 }
@@ -147,14 +155,24 @@ void ProgressBar::Clear() {
 }
 
 InterruptScope::InterruptScope() {
-  g_interrupts = 0;
+  if (g_interrupt_scopes++ > 0) return;
+  if (g_interrupts_wait < 0) g_interrupts_wait = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+  Take();
   struct sigaction action {};
   action.sa_handler = OnInterrupt;
   sigemptyset(&action.sa_mask);
   sigaction(SIGINT, &action, &g_before);
 }
-InterruptScope::~InterruptScope() { sigaction(SIGINT, &g_before, nullptr); }
-bool InterruptScope::Take() { return g_interrupts.exchange(0) > 0; }
+InterruptScope::~InterruptScope() {
+  if (--g_interrupt_scopes == 0) sigaction(SIGINT, &g_before, nullptr);
+}
+bool InterruptScope::Take() {
+  if (g_interrupts == 0) return false;
+  eventfd_t ignored = 0;
+  eventfd_read(g_interrupts_wait, &ignored);
+  return g_interrupts.exchange(0) > 0;
+}
+int InterruptScope::Waits() { return g_interrupts_wait; }
 
 constexpr int kEnds[] = {SIGTERM, SIGQUIT};  // after SIGHUP there is no terminal
 

@@ -46,13 +46,18 @@ class ProgressBar {
 };
 
 /// While it lives, Ctrl-C sets a flag instead of ending the program; a second Ctrl-C before the
-/// flag was taken ends it with exit code 130.
+/// flag was taken ends it with exit code 130. One within another changes nothing.
 class InterruptScope {
  public:
   InterruptScope();
   ~InterruptScope();
+  InterruptScope(const InterruptScope&) = delete;
+  InterruptScope& operator=(const InterruptScope&) = delete;
   /// True once for each Ctrl-C.
   static bool Take();
+  /// A descriptor that can be read while a Ctrl-C waits to be taken, for poll; -1: the system has
+  /// none left.
+  static int Waits();
 };
 
 /// While it lives, the terminal at stdin does not show what is typed, which waits to be read.

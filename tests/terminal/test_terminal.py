@@ -225,14 +225,23 @@ class Chat(unittest.TestCase):
                 t.until("this", begin)
                 begin = len(t.all)
                 t.press(CTRL_C)
-                # One that comes just before the editor waits for a key is seen with the next key: one presses it again.
-                while not select.select([t.master], [], [], 2)[0]:
-                    t.press(CTRL_C)
                 t.until("\r\n" + PROMPT, begin)
                 self.assertEqual(reply(t.say("hello")), self.hello)
                 t.say("/clear")
             with open(t.history) as file:
                 self.assertNotIn("this", file.read())
+
+    def test_ctrl_c_between_a_reply_and_the_next_message_is_no_end(self):
+        with Terminal() as t:
+            for _ in range(20):
+                begin = len(t.all)
+                t.press("hello\r")
+                while "from the cache]" not in t.all[begin:]:
+                    t.read()
+                begin = len(t.all)
+                t.press(CTRL_C)  # meant for the reply, which has just ended
+                t.until("\r\n" + PROMPT, begin)
+            self.assertNotIn("[stopped]", t.all)
 
     def test_ctrl_d_leaves_with_code_0_and_so_does_exit(self):
         with Terminal() as t:
