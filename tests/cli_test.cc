@@ -242,7 +242,7 @@ TEST(CommandLine, WhatKubernetesSetsForAServiceIsNoSetting) {
                                 "KVASIR_SERVICE_HOST=10.96.3.4 XDG_CONFIG_HOME=/nonexistent");
   EXPECT_NE(said.find("KVASIR_PORT=tcp://10.96.3.4:8000 is Kubernetes'"), std::string::npos)
       << said;
-  EXPECT_NE(said.find("/nonexistent"), std::string::npos) << said;
+  EXPECT_NE(said.find("certificate /nonexistent"), std::string::npos) << said;
   EXPECT_EQ(said.find("KVASIR_SERVICE_HOST"), std::string::npos) << said;
   EXPECT_EQ(said.find("KVASIR_PORT_8000"), std::string::npos) << said;
 }
@@ -294,6 +294,22 @@ TEST(CommandLine, FlagsCountOverEnvironmentOverFile) {
     EXPECT_EQ(out.code, 2) << bad;
     EXPECT_NE(out.text.find("bad.toml"), std::string::npos) << out.text;
   }
+}
+
+TEST(CommandLine, AServerTellsAtItsStartWhatItWasToldAndWhereFrom) {
+  const Folder folder;
+  const std::string file =
+      folder.Write("c.toml", "ctx = 48\nkv-dtype = \"f32\"\n[serve]\ncors = [\"a\", \"b\"]\n");
+  // Never listens: there is no such certificate.
+  const std::string said = Said("serve --tls-cert /none --tls-key /none --config " + file,
+                                "KVASIR_KV_DTYPE=f16 KVASIR_MODEL=" + kTiny);
+  const std::string line = said.substr(0, said.find('\n'));
+  EXPECT_EQ(line.find("settings: "), 0U) << said;
+  for (const std::string& part : {"model=" + kTiny + " (KVASIR_MODEL)", "ctx=48 (" + file + ")",
+                                  std::string("kv-dtype=f16 (KVASIR_KV_DTYPE)"),
+                                  "cors=a,b (" + file + ")", std::string("tls-cert=/none (flag)")})
+    EXPECT_NE(line.find(part), std::string::npos) << said;
+  EXPECT_EQ(line.find("port"), std::string::npos) << said;
 }
 
 TEST(CommandLine, SubcommandsOfSubcommandsHaveTheSameSettings) {

@@ -101,13 +101,16 @@ int Run(int argc, char** argv) {
     PrintError(UsageText(&root, error, {argv + 1, argv + argc}));
     return kExitUsage;
   }
-  Status status = ApplyEnvironment(&root);
-  if (status.ok()) status = ApplyConfigFile(&root, config);
+  SettingOrigins origins;
+  Status status = ApplyEnvironment(&root, &origins);
+  if (status.ok()) status = ApplyConfigFile(&root, config, &origins);
   if (!status.ok()) {
     PrintError(status.error().message);
     return kExitUsage;
   }
   WarnOfUnknownVariables(&root);
+  // What runs for weeks is asked later what it was told, and by whom.
+  if (root.got_subcommand("serve")) WriteErr(SettingsLine(&root, origins));
   const Result<int> result = commands.at(root.get_subcommands()[0]->get_name())();
   return result.ok() ? *result : Fail(result.error());
 }

@@ -64,9 +64,11 @@ std::vector<std::string> AsTexts(const toml::node& node) {
   return out;
 }
 
-/// `where`: the file or the variable, for errors.
-Status Set(CLI::Option* option, const std::string& where, const std::vector<std::string>& texts) {
+/// `from`: the file or the variable; `key`: of the file.
+Status Set(CLI::Option* option, const std::string& from, std::string_view key,
+           const std::vector<std::string>& texts, SettingOrigins* origins) {
   if (option->count() > 0) return {};
+  const std::string where = key.empty() ? from : fmt::format("{}: {}", from, key);
   if (texts.empty()) {  // CLI11 takes the first of none
     if (option->get_items_expected_max() > 1) return {};
     return MakeError(ErrorCode::kInvalid, "{}: an empty list is no value; give one", where);
@@ -79,6 +81,7 @@ Status Set(CLI::Option* option, const std::string& where, const std::vector<std:
   } catch (const CLI::Error& error) {
     return MakeError(ErrorCode::kInvalid, "{}: {}", where, error.what());
   }
+  (*origins)[option] = from;
   return {};
 }
 
@@ -139,7 +142,8 @@ void AddVariables(CLI::App* app, std::set<std::string>* out) {
 }
 
 /// Keys at the top: for every subcommand that has the option, but for those that are not Shared.
-Status ApplyTop(CLI::App* root, const std::string& path, const toml::table& table) {
+Status ApplyTop(CLI::App* root, const std::string& path, const toml::table& table,
+                SettingOrigins* origins) {
   for (const auto& [key, node] : table) {
     if (node.is_table()) continue;
     if (!IsKnown(root, key.str()))
@@ -147,14 +151,14 @@ Status ApplyTop(CLI::App* root, const std::string& path, const toml::table& tabl
                        key.str());
     CLI::Option* option = FindOption(Called(root), key.str());
     if (option != nullptr && Shared(option))
-      KV_RETURN_IF_ERROR(Set(option, fmt::format("{}: {}", path, key.str()), AsTexts(node)));
+      KV_RETURN_IF_ERROR(Set(option, path, key.str(), AsTexts(node), origins));
   }
   return {};
 }
 
 /// The keys of `app`'s table [name], and the tables in it, of subcommands of its own.
 Status ApplyTable(CLI::App* app, const CLI::App* called, const std::string& path,
-                  const std::string& name, const toml::table& table) {
+                  const std::string& name, const toml::table& table, SettingOrigins* origins) {
   for (const auto& [key, node] : table) {
     const std::string within =
         name.empty() ? std::string(key.str()) : fmt::format("{}.{}", name, key.str());
@@ -163,15 +167,14 @@ Status ApplyTable(CLI::App* app, const CLI::App* called, const std::string& path
           app->get_subcommands([&k = key](CLI::App* a) { return a->get_name() == k.str(); });
       if (sub.empty())
         return MakeError(ErrorCode::kInvalid, "{}: [{}] is not a subcommand", path, within);
-      KV_RETURN_IF_ERROR(ApplyTable(sub[0], called, path, within, *inner));
+      KV_RETURN_IF_ERROR(ApplyTable(sub[0], called, path, within, *inner, origins));
       continue;
     }
     if (name.empty()) continue;  // at the top: ApplyTop's
     CLI::Option* option = FindOption(app, key.str());
     if (option == nullptr)
       return MakeError(ErrorCode::kInvalid, "{}: {} is not an option of {}", path, key.str(), name);
-    if (app == called)
-      KV_RETURN_IF_ERROR(Set(option, fmt::format("{}: {}", path, key.str()), AsTexts(node)));
+    if (app == called) KV_RETURN_IF_ERROR(Set(option, path, key.str(), AsTexts(node), origins));
   }
   return {};
 }
@@ -189,7 +192,7 @@ void NameVariables(CLI::App* root) {
   }
 }
 
-Status ApplyEnvironment(CLI::App* root) {
+Status ApplyEnvironment(CLI::App* root, SettingOrigins* origins) {
   for (CLI::Option* option : Called(root)->get_options()) {
     if (!Settable(option) || !Shared(option)) continue;
     const std::string variable = VariableOf(option->get_lnames()[0]);
@@ -201,7 +204,7 @@ Status ApplyEnvironment(CLI::App* root) {
                       variable, value));
       continue;
     }
-    KV_RETURN_IF_ERROR(Set(option, variable, {value}));
+    KV_RETURN_IF_ERROR(Set(option, variable, {}, {value}, origins));
   }
   return {};
 }
@@ -224,7 +227,7 @@ void WarnOfUnknownVariables(CLI::App* root) {
   }
 }
 
-Status ApplyConfigFile(CLI::App* root, const std::string& given) {
+Status ApplyConfigFile(CLI::App* root, const std::string& given, SettingOrigins* origins) {
   std::string path = given;
   if (path.empty()) {
     path = ConfigFolder() + "/config.toml";
@@ -236,8 +239,20 @@ Status ApplyConfigFile(CLI::App* root, const std::string& given) {
   const Result<toml::table> table = ParseToml(text);
   if (!table.ok()) return MakeError(table.error().code, "{}: {}", path, table.error().message);
   // A subcommand's own table counts more than the top.
-  KV_RETURN_IF_ERROR(ApplyTable(root, Called(root), path, "", *table));
-  return ApplyTop(root, path, *table);
+  KV_RETURN_IF_ERROR(ApplyTable(root, Called(root), path, "", *table, origins));
+  return ApplyTop(root, path, *table, origins);
+}
+
+std::string SettingsLine(CLI::App* root, const SettingOrigins& origins) {
+  std::string out;
+  for (const CLI::Option* option : Called(root)->get_options()) {
+    if (!Settable(option) || option->count() == 0) continue;
+    const auto origin = origins.find(option);
+    out += fmt::format("{}{}={} ({})", out.empty() ? "settings: " : ", ", option->get_lnames()[0],
+                       fmt::join(option->results(), ","),
+                       origin == origins.end() ? "flag" : origin->second);
+  }
+  return out.empty() ? out : out + "\n";
 }
 
 }  // namespace kvasir
