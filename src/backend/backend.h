@@ -157,6 +157,11 @@ class Backend {
   virtual void GatedActivation(float* gate, const float* up, int32_t rows, int32_t dim,
                                int64_t stride, GateActivation activation) = 0;
 
+  /// A step's beginning and its end: between them the calling thread, which is one of those that
+  /// compute, stays on its core.
+  virtual void BeginStep() = 0;
+  virtual void EndStep() = 0;
+
   /// Runs fn(0) .. fn(threads() - 1) on the threads that compute here, between ops; returns when
   /// all are done, and throws what one of them threw.
   virtual void OnThreads(WorkerFn fn) = 0;

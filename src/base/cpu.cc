@@ -247,7 +247,7 @@ std::optional<int> CgroupCpus(const std::string& root) {
   return least;
 }
 
-std::vector<int> PhysicalCpus() {
+std::vector<int> AllowedCores() {
   std::vector<int> cpus;
   std::set<std::string> cores;
   for (const int cpu : AllowedCpus(OwnAffinity)) {
@@ -257,9 +257,14 @@ std::vector<int> PhysicalCpus() {
     if (core.empty()) core = std::to_string(cpu);
     if (cores.insert(core).second) cpus.push_back(cpu);
   }
+  if (cpus.empty()) cpus.push_back(0);
+  return cpus;
+}
+
+std::vector<int> PhysicalCpus() {
+  std::vector<int> cpus = AllowedCores();
   const std::optional<int> limit = CgroupCpus();
   if (limit && cpus.size() > static_cast<size_t>(*limit)) cpus.resize(*limit);
-  if (cpus.empty()) cpus.push_back(0);
   return cpus;
 }
 

@@ -55,8 +55,9 @@ std::vector<int> AllowedCpus(const ReadAffinity& read);
 /// tests.
 std::optional<int> CgroupCpus(const std::string& root = "");
 
-/// One processor number for each physical core that this process may use (its affinity mask, and at
-/// most CgroupCpus()), in order.
+/// One processor number for each physical core in this thread's affinity mask, in order.
+std::vector<int> AllowedCores();
+/// The first of them, as many as this process may keep busy: at most CgroupCpus().
 std::vector<int> PhysicalCpus();
 
 }  // namespace kvasir

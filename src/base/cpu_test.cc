@@ -35,6 +35,7 @@ TEST(Cpu, ThereIsAtLeastOneCoreAndNoMoreThanProcessors) {
   EXPECT_GE(info.physical, 1);
   EXPECT_LE(info.physical, info.logical);
   EXPECT_GE(PhysicalCpus().size(), 1u);
+  EXPECT_LE(PhysicalCpus().size(), AllowedCores().size());
   EXPECT_LE(PhysicalCpus().size(), static_cast<size_t>(info.logical));
 }
 

@@ -1,12 +1,12 @@
 #include "base/thread_pool.h"
 
-#include <pthread.h>
 #include <sched.h>
 
 #include <atomic>
 #include <exception>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "base/check.h"
 #include "base/cpu.h"
@@ -14,10 +14,16 @@
 namespace kvasir {
 namespace {
 
-/// How often a waiting thread looks before it sleeps. At about 40 ns a look on current processors
-/// this bridges the gaps between the operations of one step (some microseconds), and is far below a
-/// scheduler tick, so a thread without work gives its core back at once.
+/// How often a waiting thread looks before it sleeps, at 20 to 40 ns a look. Threads that move:
+/// this bridges the gaps between the operations of one step (some microseconds).
 constexpr int kSpins = 2000;
+/// Each on a core of its own: also the time between two steps, and until a worker that was put
+/// aside for a neighbour is back. Who sleeps beside a neighbour waits for the end of its time
+/// slice, some milliseconds, again and again: decode of SmolLM2 beside a busy loop on the last of
+/// two cores ran at 62 tokens/s with 2,000 looks, at 105 with 20,000 and at 116 with 100,000, of
+/// 200 alone (2026-11-28, Zen 3, Linux 6.18; bench/neighbour.py). The neighbour has its half of the
+/// core all the same.
+constexpr int kSpinsInPlace = 20'000;
 
 inline void Pause() {
 #if defined(__x86_64__)
@@ -29,8 +35,8 @@ inline void Pause() {
 
 /// Waits until `value` differs from `old`.
 template <typename T>
-void WaitWhileEqual(const std::atomic<T>& value, T old) {
-  for (int i = 0; i < kSpins; ++i) {
+void WaitWhileEqual(const std::atomic<T>& value, T old, int spins) {
+  for (int i = 0; i < spins; ++i) {
     if (value.load(std::memory_order_acquire) != old) return;
     Pause();
   }
@@ -44,13 +50,14 @@ void PinTo(int cpu) {
   CPU_ZERO_S(bytes, set);
   CPU_SET_S(cpu, bytes, set);
   // Advice: where it is refused (a container, a changed mask) the work is right all the same.
-  pthread_setaffinity_np(pthread_self(), bytes, set);
+  sched_setaffinity(0, bytes, set);
   CPU_FREE(set);
 }
 
 }  // namespace
 
 struct ThreadPool::State {
+  int spins = kSpins;
   std::vector<std::thread> threads;
   const WorkerFn* fn = nullptr;
   std::atomic<uint32_t> round{0};  // odd or even does not matter: it changes with every Run
@@ -77,7 +84,7 @@ struct ThreadPool::State {
   void Work(int worker) {
     uint32_t seen = 0;
     while (true) {
-      WaitWhileEqual(round, seen);
+      WaitWhileEqual(round, seen, spins);
       seen = round.load(std::memory_order_acquire);
       if (quit.load(std::memory_order_relaxed)) return;
       Call(worker);
@@ -86,14 +93,17 @@ struct ThreadPool::State {
   }
 };
 
-ThreadPool::ThreadPool(int threads, bool pin, std::vector<int> cpus)
+ThreadPool::ThreadPool(int threads, bool pin)
     : threads_(threads), state_(std::make_unique<State>()) {
   CHECK_GE(threads, 1);
-  if (cpus.empty()) cpus = PhysicalCpus();
-  // More threads than cores: pinning would stack them on one core while another is idle.
-  const bool pinned = pin && static_cast<size_t>(threads) <= cpus.size() && threads > 1;
+  const std::vector<int> cores = AllowedCores();
+  const bool pinned = pin && threads > 1 && static_cast<size_t>(threads) == cores.size();
+  if (pinned) {
+    callers_cpu_ = cores[0];
+    state_->spins = kSpinsInPlace;
+  }
   for (int worker = 1; worker < threads; ++worker) {
-    const int cpu = pinned ? cpus[worker] : -1;
+    const int cpu = pinned ? cores[worker] : -1;
     state_->threads.emplace_back([state = state_.get(), worker, cpu] {
       if (cpu >= 0) PinTo(cpu);
       state->Work(worker);
@@ -114,10 +124,19 @@ void ThreadPool::Run(WorkerFn fn) {
   s.Call(0);
   for (int left = s.running.load(std::memory_order_acquire); left != 0;
        left = s.running.load(std::memory_order_acquire)) {
-    WaitWhileEqual(s.running, left);
+    WaitWhileEqual(s.running, left, s.spins);
   }
   if (s.failed.exchange(false, std::memory_order_relaxed))
     std::rethrow_exception(std::exchange(s.error, nullptr));
+}
+
+CallerStays::CallerStays(const ThreadPool& pool) {
+  if (pool.callers_cpu() < 0 || sched_getaffinity(0, sizeof(before_), before_) != 0) return;
+  stays_ = true;
+  PinTo(pool.callers_cpu());
+}
+CallerStays::~CallerStays() {
+  if (stays_) sched_setaffinity(0, sizeof(before_), before_);
 }
 
 Range Split(size_t items, int worker, int workers) {

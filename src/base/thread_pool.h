@@ -1,9 +1,10 @@
 #pragma once
 
+#include <sched.h>
+
 #include <cstddef>
 #include <memory>
 #include <type_traits>
-#include <vector>
 
 namespace kvasir {
 
@@ -24,19 +25,21 @@ class WorkerFn {
 };
 
 /// A few threads that run one function together, again and again. The calling thread is worker 0.
-/// Workers wait by spinning for a bounded time, then sleep, so that a busy neighbour is not
-/// starved.
+/// Workers wait by spinning for a bounded time, then sleep.
 class ThreadPool {
  public:
-  /// `threads` >= 1 workers in all. With `pin`, worker i stays on the i-th processor of `cpus`
-  /// (those of PhysicalCpus() when empty). Throws std::system_error where the system gives no
-  /// thread.
-  explicit ThreadPool(int threads, bool pin = true, std::vector<int> cpus = {});
+  /// `threads` >= 1 workers in all. With `pin`, and a worker for each of AllowedCores(), worker i
+  /// stays on the i-th of them; the caller does as long as a CallerStays lives. Fewer workers may
+  /// move: what else counts from the first core on would share theirs. Throws std::system_error
+  /// where the system gives no thread.
+  explicit ThreadPool(int threads, bool pin = true);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
   int size() const { return threads_; }
+  /// Where worker 0 belongs; -1: anywhere.
+  int callers_cpu() const { return callers_cpu_; }
 
   /// Runs fn(0) .. fn(size() - 1), one on each worker, and returns when all are done. What the
   /// first of them throws is thrown then.
@@ -45,7 +48,23 @@ class ThreadPool {
  private:
   struct State;
   int threads_;
+  int callers_cpu_ = -1;
   std::unique_ptr<State> state_;
+};
+
+/// While it lives, the calling thread stays where worker 0 of the pool belongs; then it may be
+/// where it might before. Without it the system moves the caller to another worker's core as soon
+/// as a neighbour computes on its own, and of the two each waits for the other.
+class CallerStays {
+ public:
+  explicit CallerStays(const ThreadPool& pool);
+  ~CallerStays();
+  CallerStays(const CallerStays&) = delete;
+  CallerStays& operator=(const CallerStays&) = delete;
+
+ private:
+  bool stays_ = false;
+  cpu_set_t before_[8];  // room for 8,192 processors, without an allocation
 };
 
 /// Half-open range of items [begin, end) for one worker when `items` are split evenly.

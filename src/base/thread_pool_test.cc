@@ -1,10 +1,13 @@
 #include "base/thread_pool.h"
 
 #include <gtest/gtest.h>
+#include <sched.h>
 
 #include <atomic>
 #include <new>
 #include <vector>
+
+#include "base/cpu.h"
 
 namespace kvasir {
 namespace {
@@ -46,6 +49,31 @@ TEST(ThreadPool, WhatAWorkerThrowsIsThrownWhenAllAreDone) {
       EXPECT_EQ(done.load(), threads - 1);
       pool.Run([&](int) { ++done; });
       EXPECT_EQ(done.load(), 2 * threads - 1);
+    }
+  }
+}
+
+TEST(ThreadPool, TheCallerStaysOnACoreOfItsOwnAndThenMayBeWhereItMightBefore) {
+  const auto mask = [] {
+    return AllowedCpus(
+        [](size_t bytes, cpu_set_t* set) { return sched_getaffinity(0, bytes, set); });
+  };
+  const std::vector<int> before = mask(), cores = AllowedCores();
+  const auto all = static_cast<int>(cores.size());
+  for (const bool pin : {true, false}) {
+    for (const int threads : {all, all + 1}) {
+      ThreadPool pool(threads, pin);
+      const bool stays = pin && threads == all && all > 1;
+      std::vector<std::vector<int>> where(static_cast<size_t>(threads));
+      {
+        const CallerStays step(pool);
+        pool.Run([&](int worker) { where[static_cast<size_t>(worker)] = mask(); });
+      }
+      for (int worker = 0; worker < threads; ++worker) {
+        const auto w = static_cast<size_t>(worker);
+        EXPECT_EQ(where[w], stays ? std::vector<int>{cores[w]} : before) << threads;
+      }
+      EXPECT_EQ(mask(), before);
     }
   }
 }

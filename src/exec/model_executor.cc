@@ -8,6 +8,20 @@
 #include "base/check.h"
 
 namespace kvasir {
+namespace {
+
+class StepScope {
+ public:
+  explicit StepScope(Backend* backend) : backend_(backend) { backend_->BeginStep(); }
+  StepScope(const StepScope&) = delete;
+  StepScope& operator=(const StepScope&) = delete;
+  ~StepScope() { backend_->EndStep(); }
+
+ private:
+  Backend* backend_;
+};
+
+}  // namespace
 
 ModelExecutor::ModelExecutor(Model* model, KvStorage kv, std::vector<int32_t> end_of_generation)
     : model_(model),
@@ -125,6 +139,7 @@ void ModelExecutor::SampleSlices(std::span<float> logits) {
 
 StepResult& ModelExecutor::Collect() {
   CHECK(plan_ != nullptr);
+  const StepScope step(&model_->backend());
   for (const BlockCopy& copy : plan_->copies) {
     std::memcpy(kv_.block(copy.to), kv_.block(copy.from), kv_.layout->block_bytes);
   }

@@ -70,6 +70,8 @@ Status KeepServingCallsOnly(bool removes_socket) {
   filter.Allow(SCMP_SYS(mprotect), {Without(2, PROT_EXEC)});
   constexpr uint64_t kWrites = O_WRONLY | O_RDWR | O_CREAT | O_TRUNC | O_APPEND;
   filter.Allow(SCMP_SYS(openat), {Without(2, kWrites)});
+  // Of the thread itself: where it computes.
+  filter.Allow(SCMP_SYS(sched_setaffinity), {{0, SCMP_CMP_EQ, 0, 0}});
   for (const uint64_t request : {FIONBIO, FIONREAD})  // Asio's
     filter.Allow(SCMP_SYS(ioctl), {{1, SCMP_CMP_EQ, request, 0}});
   // Threads that have begun are held to it too.

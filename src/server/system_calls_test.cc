@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sched.h>
 #include <sys/mman.h>
 #include <sys/ptrace.h>
 #include <sys/socket.h>
@@ -36,6 +37,12 @@ const char* NotRefused() {
   if (page == MAP_FAILED) return "(mmap is)";
   if (!Refused(mprotect(page, 4096, PROT_READ | PROT_EXEC))) return "mprotect to execute";
   if (open("/dev/null", O_RDONLY) < 0) return "(open is)";
+  cpu_set_t processors;
+  if (sched_getaffinity(0, sizeof(processors), &processors) != 0 ||
+      sched_setaffinity(0, sizeof(processors), &processors) != 0)
+    return "(sched_setaffinity is)";
+  if (!Refused(sched_setaffinity(1, sizeof(processors), &processors)))
+    return "sched_setaffinity of another process";
   return nullptr;
 }
 

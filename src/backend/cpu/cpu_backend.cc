@@ -1,6 +1,7 @@
 #include "backend/cpu/cpu_backend.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "backend/cpu/attention.h"
@@ -147,6 +148,8 @@ class CpuBackend final : public Backend {
     ForRows(rows, [&](int32_t r) { kernel(gate + r * stride, up + r * stride, dim); });
   }
 
+  void BeginStep() override { step_.emplace(pool_); }
+  void EndStep() override { step_.reset(); }
   void OnThreads(WorkerFn fn) override { pool_.Run(fn); }
 
   OpCounters counters() const override { return counters_; }
@@ -175,6 +178,7 @@ class CpuBackend final : public Backend {
   Isa isa_;
   bool fast_;
   ThreadPool pool_;
+  std::optional<CallerStays> step_;
   const VectorKernels& kernels_;
   CpuMatMul matmul_;
   CpuAttention attention_;
