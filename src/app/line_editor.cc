@@ -2,9 +2,11 @@
 
 #include <histedit.h>
 #include <poll.h>
+#include <signal.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <clocale>
 #include <cstdio>
@@ -25,21 +27,38 @@ constexpr int kHistoryEntries = 1000;
 /// editor.
 constexpr char kPasteOn[] = "\033[?2004h", kPasteOff[] = "\033[?2004l";
 constexpr char kPasteBegin[] = "\033[200~";
+constexpr char kClearFromRow[] = "\r\033[J";
 constexpr std::wstring_view kPasteEnd = L"\033[201~";
 
-bool TerminalKnowsPastes() {
+bool TerminalKnowsSequences() {
   const char* kind = std::getenv("TERM");
   return StdinIsTerminal() && StdoutIsTerminal() && kind != nullptr &&
          std::string_view(kind) != "dumb";
 }
 
+std::atomic<bool> g_resized{false};
+
+extern "C" void OnResize(int) { g_resized = true; }
+
+/// The line as it wraps in the window of now, in place of its last row.
+void DrawAgain(EditLine* edit) {
+  el_resize(edit);
+  if (!TerminalKnowsSequences()) return;
+  WriteOut(kClearFromRow);
+  el_set(edit, EL_REFRESH);
+}
+
 /// A key: 1, 0 at the end, -1 with errno for an error or Ctrl-C. The editor's own function waits in
 /// read(), which does not see a Ctrl-C that came just before it.
-int ReadKey(EditLine*, wchar_t* key) {
+int ReadKey(EditLine* edit, wchar_t* key) {
   std::mbstate_t state{};
   for (;;) {
+    if (g_resized.exchange(false)) DrawAgain(edit);
     pollfd waits[] = {{STDIN_FILENO, POLLIN, 0}, {InterruptScope::Waits(), POLLIN, 0}};
-    if (poll(waits, 2, -1) < 0 && errno != EINTR) return -1;
+    if (poll(waits, 2, -1) < 0) {
+      if (errno != EINTR) return -1;
+      continue;
+    }
     if (waits[1].revents != 0) {
       errno = EINTR;
       return -1;
@@ -104,12 +123,16 @@ LineEditor::LineEditor(std::string history_path) : state_(std::make_unique<State
   el_set(s->edit, EL_ADDFN, "kvasir-paste", "Takes what is pasted as it is", Paste);
   el_set(s->edit, EL_BIND, kPasteBegin, "kvasir-paste", nullptr);
   el_source(s->edit, nullptr);  // ~/.editrc
+  struct sigaction resized {};
+  resized.sa_handler = OnResize;
+  resized.sa_flags = SA_RESTART;  // of all but poll
+  sigaction(SIGWINCH, &resized, nullptr);
   // On until the end: what is pasted while a reply runs waits, and is read by the next Read.
-  if (TerminalKnowsPastes()) WriteOut(kPasteOn);
+  if (TerminalKnowsSequences()) WriteOut(kPasteOn);
 }
 
 LineEditor::~LineEditor() {
-  if (TerminalKnowsPastes()) WriteOut(kPasteOff);
+  if (TerminalKnowsSequences()) WriteOut(kPasteOff);
   history_end(state_->history);
   el_end(state_->edit);
 }

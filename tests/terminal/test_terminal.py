@@ -311,6 +311,14 @@ class Chat(unittest.TestCase):
                 t.press(long[50:] + "\r")
                 self.assertTrue(reply(t.until(PROMPT, begin)).endswith("\r\n" + want), columns)
                 t.say("/clear")
+        with Terminal(columns=20) as t:  # what was typed is shown as it wraps now
+            t.press(long[:50])
+            t.until(long[40:50])
+            begin = len(t.all)
+            t.resize(200)
+            t.until(PROMPT + long[:50], begin)
+            t.press(CTRL_C)
+            t.until("\r\n" + PROMPT)
         with Terminal(tokens=3000) as t:  # amid a reply
             want = shown(answer("hello", tokens=3000))
             begin = len(t.all)
