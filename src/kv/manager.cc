@@ -41,6 +41,7 @@ bool KvManager::Adopt(SequenceKv& sequence, const PrefixMatch& match,
                       std::span<const int32_t> prompt, uint64_t step) {
   CHECK_EQ(sequence.computed, 0);
   CHECK(sequence.path.empty());
+  ++changes_;
   if (!options_.share_prefixes) return true;
   const auto whole = static_cast<int32_t>(match.nodes.size());
   // Used and held before anything is evicted, so that making room does not take them.
@@ -164,6 +165,7 @@ bool KvManager::Grow(SequenceKv& sequence, int32_t tokens, uint64_t step) {
       BlockRef own = pool_.Allocate();
       sequence.copies.push_back({table.id(part), own.id()});
       table.Replace(part, std::move(own));
+      ++changes_;
     }
     CHECK(table.Grow(pool_, layout_.block_tokens, tokens));
   }
@@ -193,6 +195,7 @@ void KvManager::Publish(SequenceKv& sequence, std::span<const int32_t> tokens, i
       continue;
     }
     // Somebody else computed the same: the bits are equal, so one copy is enough.
+    ++changes_;
     for (size_t g = 0; g < sequence.tables.size(); ++g) {
       if (node->blocks[g]) {
         sequence.tables[g].Replace(b, node->blocks[g].Share());
@@ -228,6 +231,7 @@ void KvManager::Advance(SequenceKv& sequence, int32_t tokens) {
     const int32_t first = std::max(0, needed - layout_.block_tokens);
     const int32_t before = sequence.tables[g].first_block();
     sequence.tables[g].DropBefore(layout_.block_tokens, first);
+    if (sequence.tables[g].first_block() != before) ++changes_;
     LetGo(sequence, g, before, sequence.tables[g].first_block());
   }
 }
@@ -237,6 +241,7 @@ void KvManager::Release(SequenceKv& sequence, std::span<const int32_t> tokens, b
   // Copies that were never made: what they would have given is not there.
   if (!sequence.copies.empty()) sequence.computed -= sequence.computed % layout_.block_tokens;
   CopiesDone(sequence);
+  ++changes_;
   const int32_t size = layout_.block_tokens, whole = sequence.computed / size;
   const int32_t rest = sequence.computed % size;
   index_.Ended(sequence.admission, sequence.computed);
@@ -289,6 +294,7 @@ void KvManager::Truncate(SequenceKv& sequence, int32_t tokens) {
   CHECK(CanTruncate(sequence, tokens));
   CHECK(sequence.path.empty());
   sequence.computed = tokens;
+  ++changes_;
   for (BlockTable& table : sequence.tables) table.Truncate(layout_.block_tokens, tokens);
 }
 

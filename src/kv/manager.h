@@ -81,6 +81,10 @@ class KvManager {
   /// Blocks that Grow to `tokens` would take.
   int64_t BlocksToGrow(const SequenceKv& sequence, int32_t tokens) const;
 
+  /// Counts what makes sequences share blocks or gives some back. While it is the same, those that
+  /// any of them hold became more by what Grow took, and no others.
+  uint64_t changes() const { return changes_; }
+
   /// True if a block would be free, or only cached, without this sequence.
   bool HoldsAlone(const SequenceKv& sequence) const;
 
@@ -122,6 +126,7 @@ class KvManager {
   KvManagerOptions options_;
   BlockPool pool_;
   PrefixIndex index_;  // after pool_: holds references
+  uint64_t changes_ = 0;
 };
 
 }  // namespace kvasir

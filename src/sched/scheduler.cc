@@ -202,8 +202,8 @@ int64_t Scheduler::CountBlocks(uint64_t tenant) {
 bool Scheduler::WithinQuota(uint64_t id, int64_t more) {
   Tenant& tenant = tenants_[id];
   if (tenant.options.kv_blocks == 0) return true;
-  if (tenant.counted != changes_) {
-    tenant.counted = changes_;
+  if (tenant.counted != kv_->changes()) {
+    tenant.counted = kv_->changes();
     tenant.exact = false;
     tenant.held = 0;
     for (const auto& r : running_) {
@@ -221,12 +221,17 @@ bool Scheduler::WithinQuota(uint64_t id, int64_t more) {
 /// those of `match`. One alone may have what it needs.
 bool Scheduler::MayHold(const Sequence& s, const PrefixMatch& match, int64_t wanted) {
   if (WithinQuota(s.tenant, wanted)) return true;
-  const int64_t held = CountBlocks(s.tenant);
+  // All that it could share, before each block is looked at.
   int64_t shared = 0;
+  kv_->VisitShared(match, [&](const PrefixNode&, size_t) { ++shared; });
+  const Tenant& tenant = tenants_[s.tenant];
+  if (tenant.held > 0 && tenant.held + wanted - shared > tenant.options.kv_blocks) return false;
+  const int64_t held = CountBlocks(s.tenant);
+  shared = 0;
   kv_->VisitShared(match, [&](const PrefixNode& node, size_t group) {
     shared += seen_[static_cast<size_t>(node.blocks[group].id())] == count_ ? 1 : 0;
   });
-  return held == 0 || held + wanted - shared <= tenants_[s.tenant].options.kv_blocks;
+  return held == 0 || held + wanted - shared <= tenant.options.kv_blocks;
 }
 
 /// Preempts one of the tenant's sequences for one that its quota keeps out, if none of them can go
@@ -282,7 +287,6 @@ Scheduler::Admission Scheduler::TryAdmit(Sequence* s) {
     match = kv_->Match(s->salt, s->tokens, whole);
     if (!kv_->Adopt(s->kv, match, s->tokens, counters_.steps)) return refuse(Admission::kNoRoom);
   }
-  ++changes_;
   AccountWaiting(s);
   s->waited_steps += counters_.steps - s->waits_since;
   s->served_step = counters_.steps;
@@ -388,7 +392,6 @@ void Scheduler::Preempt(Sequence* victim) {
   kv_->Release(s->kv, s->tokens, true);
   s->kv = SequenceKv{};
   s->layered = s->layers_done = 0;
-  ++changes_;
   ++s->preemptions;
   ++counters_.preemptions;
   Enqueue(std::move(s));  // with its old arrival: before all that came later
@@ -437,7 +440,7 @@ bool Scheduler::MakeRoom(Sequence* s, int32_t tokens) {
   for (;;) {
     const int64_t wanted = kv_->BlocksToGrow(s->kv, tokens);
     if (kv_->Grow(s->kv, tokens, counters_.steps)) {
-      tenants_[s->tenant].held += wanted;  // of a copy, the original is counted until the next step
+      tenants_[s->tenant].held += wanted;
       return true;
     }
     Sequence* victim = Victim(*s, false);
@@ -633,7 +636,6 @@ int32_t Scheduler::PlanDecoding() {
 const StepPlan& Scheduler::Plan(int64_t now_ns) {
   now_ns_ = now_ns;
   ++counters_.steps;
-  ++changes_;
   logit_rows_ = 0;
   plan_.step = counters_.steps;
   plan_.slices.clear();

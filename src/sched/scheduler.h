@@ -140,8 +140,8 @@ class Scheduler {
     TenantOptions options;
     double served = 0;  // tokens divided by weight
     int32_t sequences = 0;
-    // Blocks that its running sequences hold, as of change `counted`: a bound, or with `exact` what
-    // they share counted once.
+    // Blocks that its running sequences hold, as of the manager's change `counted`: a bound, or
+    // with `exact` what they share counted once.
     int64_t held = 0;
     uint64_t counted = 0;
     bool exact = false;
@@ -205,7 +205,6 @@ class Scheduler {
   int64_t now_ns_ = 0;       // of the last call that told
   int32_t logit_rows_ = 0;   // wanted rows of plan_
   std::map<uint64_t, Tenant> tenants_;
-  uint64_t changes_ = 0;        // of who holds which blocks; what Tenant::held goes by
   std::vector<uint64_t> seen_;  // [block] the last count that met it
   uint64_t count_ = 0;
   uint64_t arrivals_ = 0;
