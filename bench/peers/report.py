@@ -75,18 +75,20 @@ def probe(row):
 
 def markdown(result):
     a = result["about"]
+    peers = [p for p in PEERS if any(p in r["sides"] for r in result["rows"])]
     lines = [
         "# Kvasir and its peers", "",
-        f"{a['date']}, {a['cpu']}, {a['threads']} threads, {', '.join(a['isa'])}; Kvasir at {a['commit']}; {'; '.join(a['peers'].values())}.",
-        f"Medians (least-most) of {a['pairs']} pairs in turn; the 1B shape with random weights, Q4_0 (OpenVINO: int4, groups of 128), unless said.", "",
+        f"{a['date']}, {a['cpu']}, {a['threads']} threads, {', '.join(a['isa'])}; Kvasir at {a['commit']}; {'; '.join(a['peers'][p] for p in peers)}.",
+        f"Medians (least-most) of {a['pairs']} pairs in turn; the 1B shape with random weights, Q4_0 (OpenVINO: int4, groups of 128), unless said."
+        + ("" if "amx_int8" in a["isa"] else " The targets mean a machine with AMX, which this is not."), "",
         f"    {a['command']}", "",
-        "| | unit | Kvasir | " + " | ".join(f"{p} | ratio" for p in PEERS) + " | of the limit | must | | aim | | probes: GB/s, int8 TOP/s, float TFLOP/s, before/after |",
-        "| --- | --- | ---: |" + " ---: | ---: |" * len(PEERS) + " ---: | --- | --- | --- | --- | --- |",
+        "| | unit | Kvasir | " + " | ".join(f"{p} | ratio" for p in peers) + " | of the limit | must | | aim | | probes: GB/s, int8 TOP/s, float TFLOP/s, before/after |",
+        "| --- | --- | ---: |" + " ---: | ---: |" * len(peers) + " ---: | --- | --- | --- | --- | --- |",
     ]
     for row in result["rows"]:
         marks = [{True: "yes", False: "**no**", None: ""}[holds(row, row[k])] for k in ("must", "aim")]
         cells = [row["title"], row["unit"], value(row["sides"].get("Kvasir"))]
-        for p in PEERS:
+        for p in peers:
             r = ratio(row, p)
             cells += [value(row["sides"].get(p)), f"{r:.2f} x" if r else ""]
         cells += [limit(row), target(row, row["must"]), marks[0], target(row, row["aim"]), marks[1], probe(row)]
@@ -114,7 +116,7 @@ def chart(result):
     most = max((relative(r, s) for r in rows for s in sides(r)), default=1)
     y, body = 44, []
     text = lambda x, y, s, more="": f'<text x="{x:.0f}" y="{y:.0f}" {more}>{s}</text>'
-    for i, name in enumerate(COLORS):
+    for i, name in enumerate(name for name in COLORS if any(name in r["sides"] for r in rows)):
         body += [f'<rect x="{left + 110 * i}" y="12" width="12" height="12" fill="{COLORS[name]}"/>', text(left + 110 * i + 17, 22, name)]
     for r in rows:
         body.append(text(left - 10, y + bar * len(sides(r)) / 2 + 4, r["title"], 'text-anchor="end"'))
@@ -123,7 +125,7 @@ def chart(result):
             body += [f'<rect x="{left}" y="{y}" width="{w:.1f}" height="{bar - 2}" fill="{COLORS[s]}"/>', text(left + w + 5, y + bar - 3, number(r["sides"][s]["median"]))]
             y += bar
         y += gap
-    body.append(text(left, y + 4, f"tokens/s; bars relative to llama.cpp. {result['about']['cpu']}, {result['about']['threads']} threads, {result['about']['date']}", 'fill="#777"'))
+    body.append(text(left, y + 4, f"tokens/s; bars relative to llama.cpp. {result['about']['cpu']} ({result['about']['isa'][-1]}), {result['about']['threads']} threads, {result['about']['date']}", 'fill="#777"'))
     return (f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + wide + 70}" height="{y + 16}" font-family="sans-serif" font-size="12" fill="#555">'
             + "".join(body) + "</svg>\n")
 
