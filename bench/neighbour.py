@@ -3,7 +3,7 @@
 
     bench/neighbour.py [MODEL] [--kvasir BINARY] [--pairs N] [--flags 'FLAGS of bench batch']
 
-The neighbour is where the system puts it, or on the processor of the last thread (which stays there) or the first.
+The neighbour is where the system puts it, or on the first core or the last, each of which has a thread that stays there.
 One that takes half of one core of two leaves 75% of the machine.
 """
 import argparse
@@ -17,6 +17,15 @@ import subprocess
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
+def cores():
+    """A processor of each core that may be used."""
+    first = {}
+    for cpu in sorted(os.sched_getaffinity(0)):
+        siblings = pathlib.Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        first.setdefault(siblings.read_text() if siblings.exists() else cpu, cpu)
+    return list(first.values())
+
+
 def measure(a, cpu):
     """Tokens/s of prefill and decode; `cpu`: None alone, "any", or the neighbour's processor."""
     neighbour = None
@@ -24,8 +33,7 @@ def measure(a, cpu):
         where = [] if cpu == "any" else ["taskset", "-c", str(cpu)]
         neighbour = subprocess.Popen([*where, "sh", "-c", "while :; do :; done"])
     try:
-        out = subprocess.run([a.kvasir, "bench", "batch", *a.model, *shlex.split(a.flags), "--json"], check=True, stdout=subprocess.PIPE,
-                             stderr=subprocess.DEVNULL)
+        out = subprocess.run([a.kvasir, "bench", "batch", *a.model, *shlex.split(a.flags), "--json"], check=True, stdout=subprocess.PIPE)
     finally:
         if neighbour:
             neighbour.kill()
@@ -41,13 +49,13 @@ def main():
     p.add_argument("--pairs", type=int, default=5)
     p.add_argument("--flags", default="--pp 512 --tg 128 -b 1")
     a = p.parse_args()
-    cpus = sorted(os.sched_getaffinity(0))
+    cpus = cores()
     kinds = {"alone": None, "beside one anywhere": "any", "beside one on the first core": cpus[0], "beside one on the last core": cpus[-1]}
     rates = {kind: [] for kind in kinds}
     for _ in range(a.pairs):
         for kind, cpu in kinds.items(): rates[kind].append(measure(a, cpu))
     alone = [statistics.median(column) for column in zip(*rates["alone"])]
-    print(f"{len(cpus)} processors; medians of {a.pairs} runs in turn, tokens/s\n\n| | prefill | | decode | |\n| --- | ---: | ---: | ---: | ---: |")
+    print(f"{len(cpus)} cores; medians of {a.pairs} runs in turn, tokens/s\n\n| | prefill | | decode | |\n| --- | ---: | ---: | ---: | ---: |")
     for kind, values in rates.items():
         cells = []
         for median, of in zip((statistics.median(column) for column in zip(*values)), alone):

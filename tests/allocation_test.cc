@@ -10,7 +10,7 @@
 
 namespace {
 
-std::atomic<int64_t> g_allocations = 0;  // of all threads
+std::atomic<int64_t> g_allocations = 0;  // of C++, by all threads
 
 void* Allocate(size_t bytes) {
   ++g_allocations;
@@ -47,8 +47,8 @@ std::string Tiny(const std::string& name) {
 TEST(Allocation, APassLikeTheOneBeforeHasNone) {
   for (const char* name : {"llama", "gemma3", "qwen3"}) {
     for (const KvDType dtype : {KvDType::kBF16, KvDType::kF16, KvDType::kF32, KvDType::kInt8}) {
-      const auto model =
-          LoadTestModel(Tiny(name), {.kv_dtype = dtype, .kv_bytes = uint64_t{4} << 20});
+      const auto model = LoadTestModel(
+          Tiny(name), {.kv_dtype = dtype, .kv_bytes = uint64_t{4} << 20, .pin = true});
       ASSERT_NE(model, nullptr);
       KvManager kv(model->plan().layout, model->plan().kv_blocks);
       Executor& executor = model->executor();

@@ -24,6 +24,7 @@ struct TestModelOptions {
   int threads = 2;
   std::optional<Isa> isa;
   bool fast = false;
+  bool pin = false;
 };
 
 inline std::unique_ptr<LoadedModel> LoadTestModel(const std::string& path,
@@ -33,7 +34,7 @@ inline std::unique_ptr<LoadedModel> LoadTestModel(const std::string& path,
   // Emulators of other processors may have no threads (tools/test_aarch64.sh).
   const char* one = std::getenv("KVASIR_TEST_ONE_THREAD");
   load.cpu = {
-      .threads = one != nullptr ? 1 : o.threads, .pin = false, .isa = o.isa, .fast = o.fast};
+      .threads = one != nullptr ? 1 : o.threads, .pin = o.pin, .isa = o.isa, .fast = o.fast};
   load.memory = {.context = o.context,
                  .kv_bytes = o.kv_bytes,
                  .kv_dtype = o.kv_dtype,

@@ -61,7 +61,8 @@ class Bench {
 
   /// Seconds of the fastest of several runs.
   template <typename F>
-  static double Best(const F& run) {
+  double Best(const F& run) {
+    const StepScope step(backend_.get());
     double best = std::numeric_limits<double>::infinity(), all = 0;
     for (int i = 0; i < kLeastRuns || all < kLeastSeconds; ++i) {
       const int64_t begin = SteadyClock().NowNs();

@@ -39,7 +39,8 @@ void AddComputeOptions(CLI::App* app, ModelFlags* f) {
                   "tokens computed in one step, at most (default: 512, or twice the sequences at "
                   "once where that is more)")
       ->type_name("N");
-  app->add_flag("--no-pin", f->no_pin, "let threads move between cores");
+  app->add_flag("--no-pin", f->no_pin,
+                "let threads move between cores (they may where there are fewer than cores)");
   app->add_flag(
       "--fast", f->fast,
       "needs AVX-512 or AMX: quantized weights and their inputs as integers with one scale for "

@@ -171,4 +171,16 @@ class Backend {
   virtual MachineLimits MeasureLimits(DType weights, size_t buffer_bytes) = 0;
 };
 
+/// A step of a backend, however it is left.
+class StepScope {
+ public:
+  explicit StepScope(Backend* backend) : backend_(backend) { backend_->BeginStep(); }
+  StepScope(const StepScope&) = delete;
+  StepScope& operator=(const StepScope&) = delete;
+  ~StepScope() { backend_->EndStep(); }
+
+ private:
+  Backend* backend_;
+};
+
 }  // namespace kvasir

@@ -8,6 +8,11 @@
 
 namespace kvasir {
 
+/// An affinity mask with room for 8,192 processors.
+struct CpuMask {
+  cpu_set_t sets[8];
+};
+
 /// A reference to a callable void(int worker), valid during the call it is passed to.
 class WorkerFn {
  public:
@@ -38,33 +43,33 @@ class ThreadPool {
   ThreadPool& operator=(const ThreadPool&) = delete;
 
   int size() const { return threads_; }
-  /// Where worker 0 belongs; -1: anywhere.
-  int callers_cpu() const { return callers_cpu_; }
 
   /// Runs fn(0) .. fn(size() - 1), one on each worker, and returns when all are done. What the
   /// first of them throws is thrown then.
   void Run(WorkerFn fn);
 
  private:
+  friend class CallerStays;
   struct State;
   int threads_;
-  int callers_cpu_ = -1;
+  int callers_cpu_ = -1;  // where worker 0 belongs; -1: anywhere
   std::unique_ptr<State> state_;
 };
 
-/// While it lives, the calling thread stays where worker 0 of the pool belongs; then it may be
-/// where it might before. Without it the system moves the caller to another worker's core as soon
-/// as a neighbour computes on its own, and of the two each waits for the other.
+/// While it lives, the calling thread stays where worker 0 of the pool belongs, if it may be there,
+/// and the workers wait longer before they sleep; then it may be where it might before. Without it
+/// the system moves the caller to another worker's core as soon as a neighbour computes on its own,
+/// and of the two each waits for the other. Allocates nothing.
 class CallerStays {
  public:
-  explicit CallerStays(const ThreadPool& pool);
+  explicit CallerStays(ThreadPool& pool);
   ~CallerStays();
   CallerStays(const CallerStays&) = delete;
   CallerStays& operator=(const CallerStays&) = delete;
 
  private:
-  bool stays_ = false;
-  cpu_set_t before_[8];  // room for 8,192 processors, without an allocation
+  ThreadPool* pool_ = nullptr;  // null: nothing was changed
+  CpuMask before_;
 };
 
 /// Half-open range of items [begin, end) for one worker when `items` are split evenly.

@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <new>
+#include <thread>
 #include <vector>
 
 #include "base/cpu.h"
@@ -76,6 +77,38 @@ TEST(ThreadPool, TheCallerStaysOnACoreOfItsOwnAndThenMayBeWhereItMightBefore) {
       EXPECT_EQ(mask(), before);
     }
   }
+}
+
+TEST(ThreadPool, ACallersOwnMaskCounts) {
+  const std::vector<int> cores = AllowedCores();
+  if (cores.size() < 2) GTEST_SKIP() << "needs two cores";
+  const auto mask = [] {
+    return AllowedCpus(
+        [](size_t bytes, cpu_set_t* set) { return sched_getaffinity(0, bytes, set); });
+  };
+  const auto set = [](int cpu) {
+    cpu_set_t only;
+    CPU_ZERO(&only);
+    CPU_SET(cpu, &only);
+    return sched_setaffinity(0, sizeof(only), &only) == 0;
+  };
+  ThreadPool pool(static_cast<int>(cores.size()));
+  std::thread([&] {  // threads that begin later have this one's mask
+    ASSERT_TRUE(set(cores[1]));
+    {
+      const CallerStays step(pool);
+      EXPECT_EQ(mask(), std::vector<int>{cores[1]}) << "where it may not be";
+    }
+    EXPECT_EQ(mask(), std::vector<int>{cores[1]});
+  })
+      .join();
+  std::thread([&] {
+    {
+      const CallerStays step(pool);
+      ASSERT_TRUE(set(cores[1]));  // as taskset would amid a step
+    }
+    EXPECT_EQ(mask(), std::vector<int>{cores[1]});
+  }).join();
 }
 
 TEST(ThreadPool, EndsWithoutEverHavingRun) {

@@ -8,21 +8,6 @@
 #include "base/check.h"
 
 namespace kvasir {
-namespace {
-
-class StepScope {
- public:
-  explicit StepScope(Backend* backend) : backend_(backend) { backend_->BeginStep(); }
-  StepScope(const StepScope&) = delete;
-  StepScope& operator=(const StepScope&) = delete;
-  ~StepScope() { backend_->EndStep(); }
-
- private:
-  Backend* backend_;
-};
-
-}  // namespace
-
 ModelExecutor::ModelExecutor(Model* model, KvStorage kv, std::vector<int32_t> end_of_generation)
     : model_(model),
       kv_(kv),
@@ -152,6 +137,7 @@ StepResult& ModelExecutor::Collect() {
   result_.logits = logits;
   SampleSlices(logits);
   result_.not_finite.clear();
+  result_.error.reset();
   for (size_t i = 0; i < slices_.size(); ++i) {
     const auto rows = model_->not_finite().subspan(slices_[i].first_row, slices_[i].rows);
     if (std::any_of(rows.begin(), rows.end(), [](uint8_t bad) { return bad != 0; }))

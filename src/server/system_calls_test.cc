@@ -14,6 +14,8 @@
 #include <cstdio>
 #include <thread>
 
+#include "base/thread_pool.h"
+
 namespace kvasir {
 namespace {
 
@@ -37,12 +39,13 @@ const char* NotRefused() {
   if (page == MAP_FAILED) return "(mmap is)";
   if (!Refused(mprotect(page, 4096, PROT_READ | PROT_EXEC))) return "mprotect to execute";
   if (open("/dev/null", O_RDONLY) < 0) return "(open is)";
-  cpu_set_t processors;
-  if (sched_getaffinity(0, sizeof(processors), &processors) != 0 ||
-      sched_setaffinity(0, sizeof(processors), &processors) != 0)
+  CpuMask processors;
+  if (sched_getaffinity(0, sizeof(processors), processors.sets) != 0 ||
+      sched_setaffinity(0, sizeof(processors), processors.sets) != 0)
     return "(sched_setaffinity is)";
-  if (!Refused(sched_setaffinity(1, sizeof(processors), &processors)))
-    return "sched_setaffinity of another process";
+  // By its number it might be any other's.
+  if (!Refused(sched_setaffinity(gettid(), sizeof(processors), processors.sets)))
+    return "sched_setaffinity of a thread by its number";
   return nullptr;
 }
 

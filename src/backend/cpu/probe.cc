@@ -28,6 +28,7 @@ Result<double> ReadBandwidthProbe(ThreadPool* pool, const Clock* clock, size_t b
     }
     sink += sum[0] + sum[1] + sum[2] + sum[3];
   };
+  const CallerStays stays(*pool);
   // Pages come into being when written, each on the thread that will read it.
   pool->Run([&](int worker) {
     const Range range = Split(words / 32, worker, threads);
@@ -55,6 +56,7 @@ double PeakRates::Products(DType weights, bool fast) const {
 
 PeakRates PeakProbe(Isa isa, ThreadPool* pool, const Clock* clock) {
   const MatMulKernels& kernels = MatMulKernelsFor(isa);
+  const CallerStays stays(*pool);
   const auto rate = [&](MatMulKernels::Peak peak) {
     constexpr int64_t kRounds = 200'000;  // some milliseconds
     double best = 0;
