@@ -1,18 +1,23 @@
 #include "app/line_editor.h"
 
+#include <fmt/format.h>
 #include <histedit.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/eventfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <clocale>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <cwchar>
 #include <filesystem>
+#include <iterator>
 #include <string_view>
 
 #include "app/terminal.h"
@@ -36,41 +41,56 @@ bool TerminalKnowsSequences() {
          std::string_view(kind) != "dumb";
 }
 
-std::atomic<bool> g_resized{false};
+std::atomic<int> g_resized{-1};  // an eventfd
 
-extern "C" void OnResize(int) { g_resized = true; }
+extern "C" void OnResize(int) {
+  const int before = errno;
+  eventfd_write(g_resized, 1);
+  errno = before;
+}
 
-/// The line as it wraps in the window of now, in place of its last row.
+/// The line as it wraps in the window of now, in place of the rows that it took. Those that a
+/// terminal wraps anew, as most do; others keep some of them.
 void DrawAgain(EditLine* edit) {
   el_resize(edit);
   if (!TerminalKnowsSequences()) return;
-  WriteOut(kClearFromRow);
+  char* (*prompt)(EditLine*) = nullptr;
+  el_get(edit, EL_PROMPT, &prompt);
+  int columns = static_cast<int>(std::strlen(prompt(edit)));
+  const LineInfoW* line = el_wline(edit);
+  for (const wchar_t* c = line->buffer; c != line->cursor; ++c) columns += std::max(wcwidth(*c), 0);
+  const int above = columns / TerminalColumns(STDOUT_FILENO);
+  WriteOut((above > 0 ? fmt::format("\033[{}A", above) : "") + kClearFromRow);
   el_set(edit, EL_REFRESH);
 }
 
 /// A key: 1, 0 at the end, -1 with errno for an error or Ctrl-C. The editor's own function waits in
-/// read(), which does not see a Ctrl-C that came just before it.
+/// read(), which does not see a signal that came just before it.
 int ReadKey(EditLine* edit, wchar_t* key) {
   std::mbstate_t state{};
   for (;;) {
-    if (g_resized.exchange(false)) DrawAgain(edit);
-    pollfd waits[] = {{STDIN_FILENO, POLLIN, 0}, {InterruptScope::Waits(), POLLIN, 0}};
-    if (poll(waits, 2, -1) < 0) {
-      if (errno != EINTR) return -1;
-      continue;
-    }
-    if (waits[1].revents != 0) {
+    pollfd waits[] = {
+        {STDIN_FILENO, POLLIN, 0}, {InterruptScope::Waits(), POLLIN, 0}, {g_resized, POLLIN, 0}};
+    if (poll(waits, std::size(waits), -1) < 0 && errno != EINTR) return -1;
+    if (InterruptScope::Pending()) {
       errno = EINTR;
       return -1;
     }
+    eventfd_t ignored = 0;
+    if (eventfd_read(g_resized, &ignored) == 0) DrawAgain(edit);
     if (waits[0].revents == 0) continue;
     char byte = 0;
     const ssize_t n = read(STDIN_FILENO, &byte, 1);
     if (n < 0 && errno == EINTR) continue;
     if (n <= 0) return static_cast<int>(n);
-    const size_t used = std::mbrtowc(key, &byte, 1, &state);
+    const bool begun = std::mbsinit(&state) == 0;
+    size_t used = std::mbrtowc(key, &byte, 1, &state);
+    if (used == static_cast<size_t>(-1) && begun) {  // what was cut short is left out, not this
+      state = {};
+      used = std::mbrtowc(key, &byte, 1, &state);
+    }
     if (used <= 1) return 1;
-    if (used == static_cast<size_t>(-1)) state = {};  // no character: it is left out
+    if (used == static_cast<size_t>(-1)) state = {};
   }
 }
 
@@ -123,9 +143,10 @@ LineEditor::LineEditor(std::string history_path) : state_(std::make_unique<State
   el_set(s->edit, EL_ADDFN, "kvasir-paste", "Takes what is pasted as it is", Paste);
   el_set(s->edit, EL_BIND, kPasteBegin, "kvasir-paste", nullptr);
   el_source(s->edit, nullptr);  // ~/.editrc
+  if (g_resized < 0) g_resized = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
   struct sigaction resized {};
   resized.sa_handler = OnResize;
-  resized.sa_flags = SA_RESTART;  // of all but poll
+  resized.sa_flags = SA_RESTART;
   sigaction(SIGWINCH, &resized, nullptr);
   // On until the end: what is pasted while a reply runs waits, and is read by the next Read.
   if (TerminalKnowsSequences()) WriteOut(kPasteOn);
@@ -140,6 +161,9 @@ LineEditor::~LineEditor() {
 LineEditor::Line LineEditor::Read(const std::string& prompt) {
   const InterruptScope interrupts;
   state_->prompt = prompt;
+  // What changed before there was a line to draw again.
+  eventfd_t ignored = 0;
+  if (eventfd_read(g_resized, &ignored) == 0) el_resize(state_->edit);
   int count = 0;
   errno = 0;
   const char* line = el_gets(state_->edit, &count);

@@ -62,12 +62,6 @@ bool WriteAll(int fd, std::string_view text) {
 
 constexpr int64_t kShowAfterNs = 400'000'000, kRefreshNs = 100'000'000;
 
-/// A terminal that does not tell its width has the usual one.
-int Columns(int fd) {
-  winsize size{};
-  return ioctl(fd, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
-}
-
 size_t CharactersIn(std::string_view utf8) {
   return static_cast<size_t>(
       std::count_if(utf8.begin(), utf8.end(), [](char c) { return (c & 0xC0) != 0x80; }));
@@ -118,6 +112,11 @@ void PrintError(std::string_view message) {
                        StderrIsTerminal() ? SafeForTerminal(message) : std::string(message)));
 }
 
+int TerminalColumns(int fd) {
+  winsize size{};
+  return ioctl(fd, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
+}
+
 std::string ProgressLine(std::string_view label, uint64_t done, uint64_t total, int columns) {
   constexpr int kWidest = 30, kNarrowest = 4;
   const std::string percent = fmt::format(
@@ -144,7 +143,7 @@ void ProgressBar::Update(uint64_t done, uint64_t total) {
   last_ns_ = now;
   Clear();  // the window may be narrower now, and the line shorter
   const std::string line =
-      ProgressLine(label_, std::min(done, total), total, Columns(STDERR_FILENO));
+      ProgressLine(label_, std::min(done, total), total, TerminalColumns(STDERR_FILENO));
   WriteErr(line);
   shown_columns_ = CharactersIn(line);
 }
@@ -166,12 +165,14 @@ InterruptScope::InterruptScope() {
 InterruptScope::~InterruptScope() {
   if (--g_interrupt_scopes == 0) sigaction(SIGINT, &g_before, nullptr);
 }
-bool InterruptScope::Take() {
-  if (g_interrupts == 0) return false;
+bool InterruptScope::Pending() {
+  if (g_interrupts > 0) return true;
+  // One that was taken before its handler came to write would wake for ever.
   eventfd_t ignored = 0;
   eventfd_read(g_interrupts_wait, &ignored);
-  return g_interrupts.exchange(0) > 0;
+  return g_interrupts > 0;
 }
+bool InterruptScope::Take() { return Pending() && g_interrupts.exchange(0) > 0; }
 int InterruptScope::Waits() { return g_interrupts_wait; }
 
 constexpr int kEnds[] = {SIGTERM, SIGQUIT};  // after SIGHUP there is no terminal

@@ -26,6 +26,9 @@ void WriteErr(std::string_view text);
 /// One line "kvasir: ..." on stderr.
 void PrintError(std::string_view message);
 
+/// Of the terminal at `fd`; one that does not tell has the usual 80.
+int TerminalColumns(int fd);
+
 /// "reading ███░░░  50%" in less than `columns` columns: a shorter bar where they are few, then the
 /// number alone, then nothing. A line that wraps could not be written over. `done` <= `total` > 0.
 std::string ProgressLine(std::string_view label, uint64_t done, uint64_t total, int columns);
@@ -55,8 +58,10 @@ class InterruptScope {
   InterruptScope& operator=(const InterruptScope&) = delete;
   /// True once for each Ctrl-C.
   static bool Take();
-  /// A descriptor that can be read while a Ctrl-C waits to be taken, for poll; -1: the system has
-  /// none left.
+  /// True while a Ctrl-C waits to be taken.
+  static bool Pending();
+  /// For poll: becomes readable with a Ctrl-C, and stays so until Pending finds none; -1: the
+  /// system has no descriptor left.
   static int Waits();
 };
 

@@ -21,6 +21,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "server"
 from harness import BINARY, PATIENCE, TINY, wait_until  # noqa: E402
 
 PROMPT, MORE, CTRL_C, CTRL_D, UP = ">>> ", "... ", "\x03", "\x04", "\x1b[A"
+REPLIED = " from the cache]\x1b[0m\r\n" + PROMPT
 TOKENS = 20
 
 
@@ -243,6 +244,12 @@ class Chat(unittest.TestCase):
                 t.until("\r\n" + PROMPT, begin)
             self.assertNotIn("[stopped]", t.all)
 
+    def test_a_key_after_half_a_character_is_not_lost(self):
+        with Terminal() as t:
+            begin = len(t.all)
+            os.write(t.master, b"hel\xe9lo\r")  # Latin-1
+            self.assertEqual(reply(t.until(PROMPT, begin).partition("\r\n")[2]), self.hello)
+
     def test_ctrl_d_leaves_with_code_0_and_so_does_exit(self):
         with Terminal() as t:
             t.say('"""a message', then=MORE)
@@ -309,14 +316,19 @@ class Chat(unittest.TestCase):
                 t.press(long[:50])
                 t.resize(columns)
                 t.press(long[50:] + "\r")
-                self.assertTrue(reply(t.until(PROMPT, begin)).endswith("\r\n" + want), columns)
+                # Not the prompt that is drawn again before anything was typed.
+                self.assertTrue(reply(t.until(REPLIED, begin) + REPLIED.removesuffix(PROMPT)).endswith("\r\n" + want), columns)
                 t.say("/clear")
         with Terminal(columns=20) as t:  # what was typed is shown as it wraps now
             t.press(long[:50])
             t.until(long[40:50])
             begin = len(t.all)
             t.resize(200)
-            t.until(PROMPT + long[:50], begin)
+            t.until("\r\x1b[J" + PROMPT + long[:50], begin)
+            begin = len(t.all)
+            t.resize(30)  # two rows now, of which the cursor is in the second
+            t.until(long[40:50], begin)
+            self.assertIn("\x1b[1A\r\x1b[J" + PROMPT + long[:26], t.all[begin:])
             t.press(CTRL_C)
             t.until("\r\n" + PROMPT)
         with Terminal(tokens=3000) as t:  # amid a reply
@@ -326,7 +338,7 @@ class Chat(unittest.TestCase):
             for columns in (10, 200, 1, 80):
                 t.read()
                 t.resize(columns)
-            self.assertTrue(reply(t.until(PROMPT, begin)).endswith("\r\n" + want))
+            self.assertTrue(reply(t.until(REPLIED, begin) + REPLIED.removesuffix(PROMPT)).endswith("\r\n" + want))
 
     def test_a_full_context_leaves_the_oldest_turns_out_and_the_chat_goes_on(self):
         with Terminal(ctx=256, tokens=40) as t:
