@@ -296,22 +296,6 @@ TEST(CommandLine, FlagsCountOverEnvironmentOverFile) {
   }
 }
 
-TEST(CommandLine, AServerTellsAtItsStartWhatItWasToldAndWhereFrom) {
-  const Folder folder;
-  const std::string file =
-      folder.Write("c.toml", "ctx = 48\nkv-dtype = \"f32\"\n[serve]\ncors = [\"a\", \"b\"]\n");
-  // Never listens: there is no such certificate.
-  const std::string said = Said("serve --tls-cert /none --tls-key /none --config " + file,
-                                "KVASIR_KV_DTYPE=f16 KVASIR_MODEL=" + kTiny);
-  const std::string line = said.substr(0, said.find('\n'));
-  EXPECT_EQ(line.find("settings: "), 0U) << said;
-  for (const std::string& part : {"model=" + kTiny + " (KVASIR_MODEL)", "ctx=48 (" + file + ")",
-                                  std::string("kv-dtype=f16 (KVASIR_KV_DTYPE)"),
-                                  "cors=a,b (" + file + ")", std::string("tls-cert=/none (flag)")})
-    EXPECT_NE(line.find(part), std::string::npos) << said;
-  EXPECT_EQ(line.find("port"), std::string::npos) << said;
-}
-
 TEST(CommandLine, SubcommandsOfSubcommandsHaveTheSameSettings) {
   const Folder folder;
   const auto config = [&](const std::string& text) {

@@ -78,13 +78,14 @@ int Run(int argc, char** argv) {
   root.add_option("--config", config, "TOML file of options")
       ->type_name("FILE")
       ->envname("KVASIR_CONFIG");
+  SettingOrigins origins;
   std::map<std::string, Command> commands;
   commands["run"] = AddRunCommand(&root);
   commands["explain"] = AddExplainCommand(&root);
   commands["plan"] = AddPlanCommand(&root);
   commands["bench"] = AddBenchCommand(&root);
   commands["batch"] = AddBatchCommand(&root);
-  commands["serve"] = AddServeCommand(&root);
+  commands["serve"] = AddServeCommand(&root, &origins);
   commands["key"] = AddKeyCommand(&root);
   commands["simulate"] = AddSimulateCommand(&root);
   commands["show"] = AddShowCommand(&root);
@@ -101,7 +102,6 @@ int Run(int argc, char** argv) {
     PrintError(UsageText(&root, error, {argv + 1, argv + argc}));
     return kExitUsage;
   }
-  SettingOrigins origins;
   Status status = ApplyEnvironment(&root, &origins);
   if (status.ok()) status = ApplyConfigFile(&root, config, &origins);
   if (!status.ok()) {
@@ -109,8 +109,6 @@ int Run(int argc, char** argv) {
     return kExitUsage;
   }
   WarnOfUnknownVariables(&root);
-  // What runs for weeks is asked later what it was told, and by whom.
-  if (root.got_subcommand("serve")) WriteErr(SettingsLine(&root, origins));
   const Result<int> result = commands.at(root.get_subcommands()[0]->get_name())();
   return result.ok() ? *result : Fail(result.error());
 }

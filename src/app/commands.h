@@ -3,6 +3,7 @@
 #include <CLI/CLI.hpp>
 #include <functional>
 
+#include "app/settings.h"
 #include "base/result.h"
 
 namespace kvasir {
@@ -21,7 +22,7 @@ Command AddRunCommand(CLI::App* root);
 Command AddExplainCommand(CLI::App* root);
 Command AddBenchCommand(CLI::App* root);
 Command AddBatchCommand(CLI::App* root);
-Command AddServeCommand(CLI::App* root);
+Command AddServeCommand(CLI::App* root, const SettingOrigins* origins);
 Command AddKeyCommand(CLI::App* root);
 Command AddSimulateCommand(CLI::App* root);
 Command AddShowCommand(CLI::App* root);

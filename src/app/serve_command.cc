@@ -143,7 +143,8 @@ struct Log {
   ~Log() { EndLog(); }
 };
 
-Result<int> Serve(ServeFlags flags) {
+/// `settings`: what the flags are made of, see SettingsLine.
+Result<int> Serve(ServeFlags flags, const std::string& settings) {
   KV_ASSIGN(flags.keys, KeysOf(flags));
   KV_RETURN_IF_ERROR(CheckRanges(flags));
   KV_ASSIGN(LoadOptions load, ToLoadOptions(flags.model, flags.max_sequences));
@@ -159,6 +160,8 @@ Result<int> Serve(ServeFlags flags) {
   KV_ASSIGN(const std::unique_ptr<Server> server, Server::Listen(std::move(options)));
   IoThread io(server.get());
   load.planned = [&](const MemoryPlan& plan, const ModelConfig&) {
+    // What runs for weeks is asked later what it was told, and by whom.
+    WriteErr(settings);
     PrintPlan(plan, flags, load.path);
   };
   KV_ASSIGN(model, LoadWithProgress(load));
@@ -177,7 +180,7 @@ Result<int> Serve(ServeFlags flags) {
 
 }  // namespace
 
-Command AddServeCommand(CLI::App* root) {
+Command AddServeCommand(CLI::App* root, const SettingOrigins* origins) {
   auto f = std::make_shared<ServeFlags>();
   CLI::App* app = root->add_subcommand(
       "serve", "An OpenAI-compatible server, with a web chat and a live view of the KV cache");
@@ -249,7 +252,7 @@ Command AddServeCommand(CLI::App* root) {
       ->group(log);
   app->add_flag("--log-prompts", f->log_prompts, "write the text of prompts to the log")
       ->group(log);
-  return [f] { return Serve(*f); };
+  return [f, root, origins] { return Serve(*f, SettingsLine(root, *origins)); };
 }
 
 }  // namespace kvasir

@@ -6,7 +6,9 @@
 #include <algorithm>
 #include <cctype>
 #include <cstdlib>
+#include <cstring>
 #include <iterator>
+#include <nlohmann/json.hpp>
 #include <set>
 #include <sstream>
 #include <vector>
@@ -243,14 +245,32 @@ Status ApplyConfigFile(CLI::App* root, const std::string& given, SettingOrigins*
   return ApplyTop(root, path, *table, origins);
 }
 
+namespace {
+
+/// A value in a line of others: in quotes, with escapes, where it is not plain; not at any length.
+std::string InLine(const std::string& value) {
+  constexpr size_t kMost = 200;
+  const bool plain = !value.empty() && std::all_of(value.begin(), value.end(), [](char c) {
+    return std::isalnum(static_cast<unsigned char>(c)) != 0 ||
+           std::strchr("_-./:*+@%", c) != nullptr;
+  });
+  std::string text = value.substr(0, kMost);
+  if (!plain) {
+    text = nlohmann::json(text).dump(-1, ' ', true, nlohmann::json::error_handler_t::replace);
+  }
+  return value.size() > kMost ? text + "..." : text;
+}
+
+}  // namespace
+
 std::string SettingsLine(CLI::App* root, const SettingOrigins& origins) {
   std::string out;
   for (const CLI::Option* option : Called(root)->get_options()) {
     if (!Settable(option) || option->count() == 0) continue;
     const auto origin = origins.find(option);
     out += fmt::format("{}{}={} ({})", out.empty() ? "settings: " : ", ", option->get_lnames()[0],
-                       fmt::join(option->results(), ","),
-                       origin == origins.end() ? "flag" : origin->second);
+                       InLine(fmt::format("{}", fmt::join(option->results(), ","))),
+                       origin == origins.end() ? "flag" : InLine(origin->second));
   }
   return out.empty() ? out : out + "\n";
 }

@@ -81,8 +81,9 @@ class KvManager {
   /// Blocks that Grow to `tokens` would take.
   int64_t BlocksToGrow(const SequenceKv& sequence, int32_t tokens) const;
 
-  /// Counts what makes sequences share blocks or gives some back. While it is the same, those that
-  /// any of them hold became more by what Grow took, and no others.
+  /// Counts when sequences took up blocks of the index, or gave blocks back. While it is the same,
+  /// what any of them hold, each block counted once, became more by what Grow took and nothing else
+  /// (a fork holds what its parent holds).
   uint64_t changes() const { return changes_; }
 
   /// True if a block would be free, or only cached, without this sequence.

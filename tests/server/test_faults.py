@@ -436,6 +436,16 @@ class Starts(unittest.TestCase):
         with Server("--config", str(ROOT / "packaging" / "kvasir.toml")) as server:
             self.assertEqual(server.get("/health").status, 200)
 
+    def test_it_tells_what_it_was_told_and_where_from(self):
+        with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
+            file.write('kv-dtype = "f32"\n[serve]\ncors = ["http://a", "http://b"]\n')
+            file.flush()
+            with Server("--config", file.name, "--alias", "a\nb", env={"KVASIR_KV_DTYPE": "f16"}) as server:
+                line = next(line for line in server.stderr().splitlines() if line.startswith("settings: "))
+            for part in ("ctx=4096 (flag)", "kv-dtype=f16 (KVASIR_KV_DTYPE)", f'cors="http://a,http://b" ({file.name})', 'alias="a\\nb" (flag)'):
+                self.assertIn(part, line)
+            self.assertNotIn("max-waiting", line)
+
     def test_a_file_that_is_no_model_ends_the_start(self):
         with tempfile.NamedTemporaryFile(suffix=".gguf") as file:
             file.write(b"GGUF" + b"\0" * 100)
