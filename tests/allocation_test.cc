@@ -40,10 +40,6 @@ std::vector<int32_t> Tokens(int32_t count, int32_t first) {
   return out;
 }
 
-std::string Tiny(const std::string& name) {
-  return KVASIR_SOURCE_DIR "/tests/data/tiny/" + name + ".gguf";
-}
-
 TEST(Allocation, APassLikeTheOneBeforeHasNone) {
   for (const char* name : {"llama", "gemma3", "qwen3"}) {
     for (const KvDType dtype : {KvDType::kBF16, KvDType::kF16, KvDType::kF32, KvDType::kInt8}) {

@@ -15,10 +15,6 @@
 namespace kvasir {
 namespace {
 
-std::string Tiny(const std::string& name) {
-  return KVASIR_SOURCE_DIR "/tests/data/tiny/" + name + ".gguf";
-}
-
 std::vector<int32_t> Text(int32_t size) {
   std::vector<int32_t> text;
   for (int32_t i = 0; i < size; ++i) text.push_back((i * i * 5 + i * 17 + 3) % 250);

@@ -14,6 +14,11 @@
 
 namespace kvasir {
 
+/// The path of a tiny model of tests/data.
+inline std::string Tiny(const std::string& name) {
+  return KVASIR_SOURCE_DIR "/tests/data/tiny/" + name + ".gguf";
+}
+
 struct TestModelOptions {
   KvDType kv_dtype = KvDType::kBF16;
   int32_t block_tokens = 32;

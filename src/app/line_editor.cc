@@ -4,22 +4,20 @@
 #include <histedit.h>
 #include <poll.h>
 #include <signal.h>
-#include <sys/eventfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cerrno>
 #include <clocale>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <cwchar>
 #include <filesystem>
 #include <iterator>
 #include <string_view>
 
+#include "app/signal_event.h"
 #include "app/terminal.h"
 
 namespace kvasir {
@@ -35,19 +33,11 @@ constexpr char kPasteBegin[] = "\033[200~";
 constexpr char kClearFromRow[] = "\r\033[J";
 constexpr std::wstring_view kPasteEnd = L"\033[201~";
 
-bool TerminalKnowsSequences() {
-  const char* kind = std::getenv("TERM");
-  return StdinIsTerminal() && StdoutIsTerminal() && kind != nullptr &&
-         std::string_view(kind) != "dumb";
-}
+bool TerminalKnowsSequences() { return StdinIsTerminal() && StdoutKnowsSequences(); }
 
-std::atomic<int> g_resized{-1};  // an eventfd
+SignalEvent g_resized;
 
-extern "C" void OnResize(int) {
-  const int before = errno;
-  eventfd_write(g_resized, 1);
-  errno = before;
-}
+extern "C" void OnResize(int) { g_resized.Set(); }
 
 /// The line as it wraps in the window of now, in place of the rows that it took. Those that a
 /// terminal wraps anew, as most do; others keep some of them.
@@ -69,15 +59,15 @@ void DrawAgain(EditLine* edit) {
 int ReadKey(EditLine* edit, wchar_t* key) {
   std::mbstate_t state{};
   for (;;) {
-    pollfd waits[] = {
-        {STDIN_FILENO, POLLIN, 0}, {InterruptScope::Waits(), POLLIN, 0}, {g_resized, POLLIN, 0}};
+    pollfd waits[] = {{STDIN_FILENO, POLLIN, 0},
+                      {InterruptScope::Waits(), POLLIN, 0},
+                      {g_resized.descriptor(), POLLIN, 0}};
     if (poll(waits, std::size(waits), -1) < 0 && errno != EINTR) return -1;
     if (InterruptScope::Pending()) {
       errno = EINTR;
       return -1;
     }
-    eventfd_t ignored = 0;
-    if (eventfd_read(g_resized, &ignored) == 0) DrawAgain(edit);
+    if (g_resized.Take()) DrawAgain(edit);
     if (waits[0].revents == 0) continue;
     char byte = 0;
     const ssize_t n = read(STDIN_FILENO, &byte, 1);
@@ -143,7 +133,7 @@ LineEditor::LineEditor(std::string history_path) : state_(std::make_unique<State
   el_set(s->edit, EL_ADDFN, "kvasir-paste", "Takes what is pasted as it is", Paste);
   el_set(s->edit, EL_BIND, kPasteBegin, "kvasir-paste", nullptr);
   el_source(s->edit, nullptr);  // ~/.editrc
-  if (g_resized < 0) g_resized = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+  g_resized.Open();
   struct sigaction resized {};
   resized.sa_handler = OnResize;
   resized.sa_flags = SA_RESTART;
@@ -162,8 +152,7 @@ LineEditor::Line LineEditor::Read(const std::string& prompt) {
   const InterruptScope interrupts;
   state_->prompt = prompt;
   // What changed before there was a line to draw again.
-  eventfd_t ignored = 0;
-  if (eventfd_read(g_resized, &ignored) == 0) el_resize(state_->edit);
+  if (g_resized.Take()) el_resize(state_->edit);
   int count = 0;
   errno = 0;
   const char* line = el_gets(state_->edit, &count);

@@ -181,6 +181,20 @@ Status ApplyTable(CLI::App* app, const CLI::App* called, const std::string& path
   return {};
 }
 
+/// A value in a line of others: in quotes, with escapes, where it is not plain; not at any length.
+std::string InLine(const std::string& value) {
+  constexpr size_t kMost = 200;
+  const bool plain = !value.empty() && std::all_of(value.begin(), value.end(), [](char c) {
+    return std::isalnum(static_cast<unsigned char>(c)) != 0 ||
+           std::strchr("_-./:*+@%", c) != nullptr;
+  });
+  std::string text = value.substr(0, kMost);
+  if (!plain) {
+    text = nlohmann::json(text).dump(-1, ' ', true, nlohmann::json::error_handler_t::replace);
+  }
+  return value.size() > kMost ? text + "..." : text;
+}
+
 }  // namespace
 
 std::string DefaultKeyFile() { return ConfigFolder() + "/keys.toml"; }
@@ -244,24 +258,6 @@ Status ApplyConfigFile(CLI::App* root, const std::string& given, SettingOrigins*
   KV_RETURN_IF_ERROR(ApplyTable(root, Called(root), path, "", *table, origins));
   return ApplyTop(root, path, *table, origins);
 }
-
-namespace {
-
-/// A value in a line of others: in quotes, with escapes, where it is not plain; not at any length.
-std::string InLine(const std::string& value) {
-  constexpr size_t kMost = 200;
-  const bool plain = !value.empty() && std::all_of(value.begin(), value.end(), [](char c) {
-    return std::isalnum(static_cast<unsigned char>(c)) != 0 ||
-           std::strchr("_-./:*+@%", c) != nullptr;
-  });
-  std::string text = value.substr(0, kMost);
-  if (!plain) {
-    text = nlohmann::json(text).dump(-1, ' ', true, nlohmann::json::error_handler_t::replace);
-  }
-  return value.size() > kMost ? text + "..." : text;
-}
-
-}  // namespace
 
 std::string SettingsLine(CLI::App* root, const SettingOrigins& origins) {
   std::string out;

@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 #include <signal.h>
-#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <termios.h>
 #include <unistd.h>
@@ -13,13 +12,14 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "app/signal_event.h"
 #include "text/utf8.h"
 
 namespace kvasir {
 namespace {
 
 std::atomic<int> g_interrupts{0};
-std::atomic<int> g_interrupts_wait{-1};  // an eventfd, from the first scope on
+SignalEvent g_interrupted;
 int g_interrupt_scopes = 0;
 std::atomic<int> g_output_error{0};
 struct sigaction g_before;
@@ -34,9 +34,7 @@ void ShowAgain() {
 
 extern "C" void OnInterrupt(int) {
   if (g_interrupts.fetch_add(1) < 1) {
-    const int before = errno;
-    eventfd_write(g_interrupts_wait, 1);
-    errno = before;
+    g_interrupted.Set();
     return;
   }
   ShowAgain();
@@ -73,11 +71,14 @@ bool StdinIsTerminal() { return isatty(STDIN_FILENO) == 1; }
 bool StdoutIsTerminal() { return isatty(STDOUT_FILENO) == 1; }
 bool StderrIsTerminal() { return isatty(STDERR_FILENO) == 1; }
 
+bool StdoutKnowsSequences() {
+  const char* kind = std::getenv("TERM");
+  return StdoutIsTerminal() && kind != nullptr && std::string_view(kind) != "dumb";
+}
+
 bool UseColor() {
   const char* no = std::getenv("NO_COLOR");
-  const char* kind = std::getenv("TERM");
-  return StdoutIsTerminal() && (no == nullptr || no[0] == '\0') && kind != nullptr &&
-         std::string_view(kind) != "dumb";
+  return StdoutKnowsSequences() && (no == nullptr || no[0] == '\0');
 }
 
 std::string SafeForTerminal(std::string_view text) {
@@ -155,7 +156,7 @@ void ProgressBar::Clear() {
 
 InterruptScope::InterruptScope() {
   if (g_interrupt_scopes++ > 0) return;
-  if (g_interrupts_wait < 0) g_interrupts_wait = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+  g_interrupted.Open();
   Take();
   struct sigaction action {};
   action.sa_handler = OnInterrupt;
@@ -168,12 +169,11 @@ InterruptScope::~InterruptScope() {
 bool InterruptScope::Pending() {
   if (g_interrupts > 0) return true;
   // One that was taken before its handler came to write would wake for ever.
-  eventfd_t ignored = 0;
-  eventfd_read(g_interrupts_wait, &ignored);
+  g_interrupted.Take();
   return g_interrupts > 0;
 }
 bool InterruptScope::Take() { return Pending() && g_interrupts.exchange(0) > 0; }
-int InterruptScope::Waits() { return g_interrupts_wait; }
+int InterruptScope::Waits() { return g_interrupted.descriptor(); }
 
 constexpr int kEnds[] = {SIGTERM, SIGQUIT};  // after SIGHUP there is no terminal
 

@@ -11,6 +11,8 @@ namespace kvasir {
 bool StdinIsTerminal();
 bool StdoutIsTerminal();
 bool StderrIsTerminal();
+/// Stdout is a terminal that obeys escape sequences, as all but the simplest (TERM=dumb) do.
+bool StdoutKnowsSequences();
 /// Colours on stdout: a terminal that knows them, and NO_COLOR is not set (no-color.org).
 bool UseColor();
 

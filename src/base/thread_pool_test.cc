@@ -13,6 +13,11 @@
 namespace kvasir {
 namespace {
 
+/// Of the calling thread.
+std::vector<int> OwnMask() {
+  return AllowedCpus([](size_t bytes, cpu_set_t* set) { return sched_getaffinity(0, bytes, set); });
+}
+
 TEST(ThreadPool, RunsEveryWorkerOnceAndWaitsForAll) {
   for (const int threads : {1, 2, 3, 8}) {
     ThreadPool pool(threads);
@@ -55,11 +60,7 @@ TEST(ThreadPool, WhatAWorkerThrowsIsThrownWhenAllAreDone) {
 }
 
 TEST(ThreadPool, TheCallerStaysOnACoreOfItsOwnAndThenMayBeWhereItMightBefore) {
-  const auto mask = [] {
-    return AllowedCpus(
-        [](size_t bytes, cpu_set_t* set) { return sched_getaffinity(0, bytes, set); });
-  };
-  const std::vector<int> before = mask(), cores = AllowedCores();
+  const std::vector<int> before = OwnMask(), cores = AllowedCores();
   const auto all = static_cast<int>(cores.size());
   for (const bool pin : {true, false}) {
     for (const int threads : {all, all + 1}) {
@@ -68,13 +69,13 @@ TEST(ThreadPool, TheCallerStaysOnACoreOfItsOwnAndThenMayBeWhereItMightBefore) {
       std::vector<std::vector<int>> where(static_cast<size_t>(threads));
       {
         const CallerStays step(pool);
-        pool.Run([&](int worker) { where[static_cast<size_t>(worker)] = mask(); });
+        pool.Run([&](int worker) { where[static_cast<size_t>(worker)] = OwnMask(); });
       }
       for (int worker = 0; worker < threads; ++worker) {
         const auto w = static_cast<size_t>(worker);
         EXPECT_EQ(where[w], stays ? std::vector<int>{cores[w]} : before) << threads;
       }
-      EXPECT_EQ(mask(), before);
+      EXPECT_EQ(OwnMask(), before);
     }
   }
 }
@@ -82,10 +83,6 @@ TEST(ThreadPool, TheCallerStaysOnACoreOfItsOwnAndThenMayBeWhereItMightBefore) {
 TEST(ThreadPool, ACallersOwnMaskCounts) {
   const std::vector<int> cores = AllowedCores();
   if (cores.size() < 2) GTEST_SKIP() << "needs two cores";
-  const auto mask = [] {
-    return AllowedCpus(
-        [](size_t bytes, cpu_set_t* set) { return sched_getaffinity(0, bytes, set); });
-  };
   const auto set = [](int cpu) {
     cpu_set_t only;
     CPU_ZERO(&only);
@@ -97,9 +94,9 @@ TEST(ThreadPool, ACallersOwnMaskCounts) {
     ASSERT_TRUE(set(cores[1]));
     {
       const CallerStays step(pool);
-      EXPECT_EQ(mask(), std::vector<int>{cores[1]}) << "where it may not be";
+      EXPECT_EQ(OwnMask(), std::vector<int>{cores[1]}) << "where it may not be";
     }
-    EXPECT_EQ(mask(), std::vector<int>{cores[1]});
+    EXPECT_EQ(OwnMask(), std::vector<int>{cores[1]});
   })
       .join();
   std::thread([&] {
@@ -107,7 +104,7 @@ TEST(ThreadPool, ACallersOwnMaskCounts) {
       const CallerStays step(pool);
       ASSERT_TRUE(set(cores[1]));  // as taskset would amid a step
     }
-    EXPECT_EQ(mask(), std::vector<int>{cores[1]});
+    EXPECT_EQ(OwnMask(), std::vector<int>{cores[1]});
   }).join();
 }
 

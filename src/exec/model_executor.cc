@@ -8,6 +8,7 @@
 #include "base/check.h"
 
 namespace kvasir {
+
 ModelExecutor::ModelExecutor(Model* model, KvStorage kv, std::vector<int32_t> end_of_generation)
     : model_(model),
       kv_(kv),
