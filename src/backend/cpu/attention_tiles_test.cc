@@ -185,8 +185,10 @@ std::vector<NamedKernel> KernelsOf(KvDType dtype) {
   for (const Isa isa : AvailableIsas()) {
     if (isa == Isa::kAmx) add(NameOf(isa), amx::kTileAttention, scalar::kTileAttention);
     if (isa == Isa::kAvx512) add(NameOf(isa), avx512::kAttention, scalar::kTileAttention);
-    if (isa != Isa::kAvx512Bf16) continue;
-    add(NameOf(isa), avx512bf16::kAttention, scalar::kPairAttention);
+    if (isa == Isa::kAvx512Bf16) add(NameOf(isa), avx512bf16::kAttention, scalar::kPairAttention);
+    if (isa != Isa::kAvx2) continue;
+    add("emulated AVX-512", emulated::kVnniAttention, scalar::kTileAttention);
+    add("emulated AVX512-BF16", emulated::kPairAttention, scalar::kPairAttention);
     add("emulated tiles", emulated::kTileAttention, scalar::kTileAttention);
   }
   return out;
@@ -208,7 +210,7 @@ constexpr KvDType kDTypes[] = {KvDType::kBF16, KvDType::kInt8};
 /// Skips what no kernel of this machine is for.
 #define SKIP_WITHOUT_KERNELS()                                                \
   if (KernelsOf(KvDType::kBF16).empty() && KernelsOf(KvDType::kInt8).empty()) \
-  GTEST_SKIP() << "this machine has neither AMX nor AVX-512 with VNNI"
+  GTEST_SKIP() << "this machine has no AVX2"
 
 /// Rows of `heads` heads and consecutive tokens, the last at `last`.
 Case Rows(KvDType dtype, int32_t head_dim, int32_t block_tokens, int32_t heads, int32_t rows,

@@ -5,11 +5,11 @@
 
 namespace kvasir::emulated {
 
-// For tests.
-extern const MatMulKernels kVnni256;  ///< AVX-VNNI's kernels without AVX-VNNI; needs AVX2
-/// AMX's kernels without AMX; needs AVX-512 with VNNI. One thread.
-extern const MatMulKernels kTiles;
-/// AMX's without AMX; needs AVX512-BF16. One thread.
-extern const AttentionKernels kTileAttention;
+// For tests: kernels without their instruction sets. All need AVX2.
+extern const MatMulKernels kVnni256;                           ///< AVX-VNNI's
+extern const MatMulKernels kVnni512, kPairs;                   ///< AVX-512's, and AVX512-BF16's
+extern const MatMulKernels kTiles;                             ///< AMX's. One thread.
+extern const AttentionKernels kVnniAttention, kPairAttention;  ///< AVX-512's, and AVX512-BF16's
+extern const AttentionKernels kTileAttention;                  ///< AMX's. One thread.
 
 }  // namespace kvasir::emulated

@@ -1,5 +1,5 @@
 // AMX's tile instructions (tiles.h) in plain C++, for tests on machines without them: included once
-// by each, inside its own namespace. No include guard. One thread.
+// by each, inside its own namespace, after emulated_avx512-inl.h. No include guard. One thread.
 
 constexpr size_t kTileRow = 64, kWholeTile = 1024;
 
@@ -75,13 +75,10 @@ void UnsignedProduct() {
   ByteProduct<C, A, B, uint8_t>();
 }
 
-float Flushed(float x) {  // what is subnormal is zero
-  return __builtin_fabsf(x) < 0x1p-126f ? __builtin_copysignf(0, x) : x;
-}
-float Bf16Of(const uint8_t* p) {
+float Bf16At(const uint8_t* p) {
   uint16_t bits = 0;
   __builtin_memcpy(&bits, p, 2);
-  return Flushed(__builtin_bit_cast(float, static_cast<uint32_t>(bits) << 16));
+  return OfBf16(bits);
 }
 /// TDPBF16PS (Intel SDM vol. 2): C [rows][16] float += A [rows][pairs][2] times B [pairs][16][2],
 /// in one chain of the even and one of the odd columns of A.
@@ -92,8 +89,8 @@ void Bf16Product() {
       float sum = 0, even = 0, odd = 0;
       for (int k = 0; k < bytes_of[A] / 4; ++k) {
         const uint8_t *a = registers[A] + m * 64 + k * 4, *b = registers[B] + k * 64 + n * 4;
-        even = Flushed(__builtin_fmaf(Bf16Of(a), Bf16Of(b), even));
-        odd = Flushed(__builtin_fmaf(Bf16Of(a + 2), Bf16Of(b + 2), odd));
+        even = Flushed(__builtin_fmaf(Bf16At(a), Bf16At(b), even));
+        odd = Flushed(__builtin_fmaf(Bf16At(a + 2), Bf16At(b + 2), odd));
       }
       __builtin_memcpy(&sum, registers[C] + m * 64 + n * 4, 4);
       sum = Flushed(Flushed(sum) + Flushed(even + odd));

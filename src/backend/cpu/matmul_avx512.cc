@@ -9,6 +9,7 @@ namespace {
 
 #include "backend/cpu/matmul_avx512-inl.h"
 #include "backend/cpu/matmul_blocks_avx512-inl.h"
+#include "backend/cpu/peaks_avx512-inl.h"
 
 uint64_t Int8Peak(int64_t rounds) {
   PeakLoop(rounds, _mm512_setzero_si512(), _mm512_set1_epi8(1), _mm512_set1_epi8(2),
@@ -18,17 +19,9 @@ uint64_t Int8Peak(int64_t rounds) {
 
 }  // namespace
 
-const MatMulKernels kMatMul = {
-    avx2::QuantizeRow,
-    nullptr,
-    {FloatPanels<PackFormat::kF32>, FloatPanels<PackFormat::kF16>, FloatPanels<PackFormat::kBF16>,
-     VnniPanels<PackFormat::kQ4>, VnniPanels<PackFormat::kQ4M>, VnniPanels<PackFormat::kQ4K>,
-     VnniPanels<PackFormat::kQ5K>, VnniPanels<PackFormat::kQ6K>, VnniPanels<PackFormat::kQ8>,
-     VnniPanels<PackFormat::kQ8M>, VnniPanels<PackFormat::kQ8F>, VnniPanels<PackFormat::kQ8F2>,
-     VnniPanels<PackFormat::kQ8FM2>, BlockPanels<PackFormat::kI4>, BlockPanels<PackFormat::kI8>},
-    Int8Peak,
-    FloatPeak,
-    nullptr,
-    QuantizeBlocks};
+constinit const MatMulKernels kMatMul = WithVnniPanels({.quantize = avx2::QuantizeRow,
+                                                        .int8_peak = Int8Peak,
+                                                        .float_peak = FloatPeak,
+                                                        .quantize_blocks = QuantizeBlocks});
 
 }  // namespace kvasir::avx512

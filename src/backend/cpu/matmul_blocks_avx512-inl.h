@@ -170,3 +170,16 @@ void QuantizeBlocks(const float* x, int64_t k, int64_t row, const ByteBlocks& ou
     }
   }
 }
+
+/// The kernels of AVX-512 with all products. A constant: no code of these files may run where its
+/// instructions are not known.
+constexpr MatMulKernels WithVnniPanels(MatMulKernels kernels) {
+  const MatMulKernels::Panels panels[kPackFormats] = {
+      FloatPanels<PackFormat::kF32>,  FloatPanels<PackFormat::kF16>, FloatPanels<PackFormat::kBF16>,
+      VnniPanels<PackFormat::kQ4>,    VnniPanels<PackFormat::kQ4M>,  VnniPanels<PackFormat::kQ4K>,
+      VnniPanels<PackFormat::kQ5K>,   VnniPanels<PackFormat::kQ6K>,  VnniPanels<PackFormat::kQ8>,
+      VnniPanels<PackFormat::kQ8M>,   VnniPanels<PackFormat::kQ8F>,  VnniPanels<PackFormat::kQ8F2>,
+      VnniPanels<PackFormat::kQ8FM2>, BlockPanels<PackFormat::kI4>,  BlockPanels<PackFormat::kI8>};
+  for (int i = 0; i < kPackFormats; ++i) kernels.panels[i] = panels[i];
+  return kernels;
+}

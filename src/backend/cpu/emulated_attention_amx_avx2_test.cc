@@ -4,11 +4,12 @@
 #include "backend/cpu/emulated_kernels.h"
 #include "base/exp_constants.h"
 
-// AMX's attention with plain C++ for the tile instructions, so that machines without AMX test it
-// too. Compiled as the kernels are: only intrinsics and this namespace.
+// AMX's attention with plain C++ for the tile instructions and AVX-512, so that machines without
+// either test it too. Compiled as the kernels are: only intrinsics and this namespace.
 namespace kvasir::emulated {
 namespace {
 
+#include "backend/cpu/emulated_avx512-inl.h"
 #include "backend/cpu/emulated_tiles-inl.h"
 
 namespace bf16 {
