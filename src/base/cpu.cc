@@ -55,7 +55,8 @@ uint64_t EnabledStates() {
 
 struct X86Features {
   bool avx2 = false, fma = false, f16c = false, avx_vnni = false, avx512 = false, vnni = false,
-       bf16 = false, fp16 = false, amx_tile = false, amx_int8 = false, amx_bf16 = false;
+       vbmi = false, bf16 = false, fp16 = false, amx_tile = false, amx_int8 = false,
+       amx_bf16 = false;
 };
 
 X86Features DetectX86() {
@@ -71,6 +72,7 @@ X86Features DetectX86() {
   f.avx_vnni = ymm && bit(seven1.eax, 4);
   f.avx512 = zmm && bit(seven.ebx, 16) && bit(seven.ebx, 17) && bit(seven.ebx, 28) &&
              bit(seven.ebx, 30) && bit(seven.ebx, 31);  // F, DQ, CD, BW, VL
+  f.vbmi = f.avx512 && bit(seven.ecx, 1);
   f.vnni = f.avx512 && bit(seven.ecx, 11);
   f.bf16 = f.avx512 && bit(seven1.eax, 5);
   f.fp16 = f.avx512 && bit(seven.edx, 23);
@@ -157,8 +159,8 @@ std::vector<Isa> AvailableIsas() {
     if (f.vnni) {
       isas.push_back(Isa::kAvx512);
       if (f.bf16) isas.push_back(Isa::kAvx512Bf16);
-      // All processors with AMX have FP16 and BF16 vectors too; the kernels use them.
-      const bool amx = f.amx_tile && f.amx_int8 && f.amx_bf16 && f.bf16 && f.fp16;
+      // All processors with AMX have FP16 and BF16 vectors and VBMI too; the kernels use them.
+      const bool amx = f.amx_tile && f.amx_int8 && f.amx_bf16 && f.bf16 && f.fp16 && f.vbmi;
       if (amx && AmxPermitted()) isas.push_back(Isa::kAmx);
     }
   }
@@ -194,10 +196,10 @@ CpuInfo ReadCpuInfo() {
 #if defined(__x86_64__)
   const X86Features f = DetectX86();
   const std::pair<const char*, bool> features[] = {
-      {"avx2", f.avx2},         {"fma", f.fma},          {"f16c", f.f16c},
-      {"avx_vnni", f.avx_vnni}, {"avx512", f.avx512},    {"avx512_vnni", f.vnni},
-      {"avx512_bf16", f.bf16},  {"avx512_fp16", f.fp16}, {"amx_tile", f.amx_tile},
-      {"amx_int8", f.amx_int8}, {"amx_bf16", f.amx_bf16}};
+      {"avx2", f.avx2},         {"fma", f.fma},           {"f16c", f.f16c},
+      {"avx_vnni", f.avx_vnni}, {"avx512", f.avx512},     {"avx512_vnni", f.vnni},
+      {"avx512_vbmi", f.vbmi},  {"avx512_bf16", f.bf16},  {"avx512_fp16", f.fp16},
+      {"amx_tile", f.amx_tile}, {"amx_int8", f.amx_int8}, {"amx_bf16", f.amx_bf16}};
   for (const auto& [name, has] : features) {
     if (has) info.features.emplace_back(name);
   }

@@ -271,6 +271,17 @@ KV_WIDE __m512i _mm512_permutexvar_epi16(__m512i index, __m512i v) {
   for (int i = 0; i < 32; ++i) out.of[i] = x.of[at.of[i] & 31];
   return As<__m512i>(out);
 }
+KV_WIDE __m512i _mm512_maskz_permutexvar_epi8(__mmask64 mask, __m512i index, __m512i v) {
+  const auto at = As<Bytes64>(index), x = As<Bytes64>(v);
+  Bytes64 out;
+  for (int i = 0; i < 64; ++i) {
+    out.of[i] = (mask >> i & 1) != 0 ? x.of[at.of[i] & 63] : uint8_t{0};
+  }
+  return As<__m512i>(out);
+}
+KV_WIDE __m512i _mm512_permutexvar_epi8(__m512i index, __m512i v) {
+  return _mm512_maskz_permutexvar_epi8(~__mmask64{0}, index, v);
+}
 KV_WIDE __mmask32 _mm512_mask_cmpeq_epi16_mask(__mmask32 mask, __m512i a, __m512i b) {
   const auto x = As<Words32>(a), y = As<Words32>(b);
   uint32_t out = 0;
@@ -417,4 +428,8 @@ KV_WIDE __m512i _mm512_cvtepi16_ph(__m512i v) {
                     _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(_mm256_extracti128_si256(words, 1)))});
   };
   return ToF16(floats(As<Halves>(v).low), floats(As<Halves>(v).high));
+}
+/// VSCALEFPH.
+KV_WIDE __m512i _mm512_scalef_ph(__m512i a, __m512i b) {
+  return ByF16([](__m512 x, __m512 y) { return _mm512_scalef_ps(x, y); }, a, b);
 }

@@ -100,7 +100,8 @@ constexpr size_t PairBytes(int64_t k) { return static_cast<size_t>((k + 1) / 2) 
 /// even = 0, odd = 0; for each pair of columns of the tile even = fma(w[0], x[0], even), odd =
 /// fma(w[1], x[1], odd); acc = acc + (even + odd); all subnormal numbers are zero. A quantized
 /// weight w = d q + m becomes bf16 by one rounding of d q + m to f16 (11 bits) and one to bf16 (8
-/// bits, halves away from zero); see TileWeight in matmul_tiles_scalar.cc. f16 and f32 weights are
+/// bits, halves away from zero); see TileWeight in matmul_tiles_scalar.cc. With a minimum q of four
+/// bits is taken 8 smaller, from -8 to 7, and m is d 8 + m rounded to f16. f16 and f32 weights are
 /// computed as above.
 ///
 /// Blocks (the faster mode; all arithmetics have it): acc = 0; for each block of 256 inputs in

@@ -9,6 +9,10 @@ KV_INLINE __m512i MulAddF16(__m512i a, __m512i b, __m512i c) {
   return _mm512_castph_si512(
       _mm512_fmadd_ph(_mm512_castsi512_ph(a), _mm512_castsi512_ph(b), _mm512_castsi512_ph(c)));
 }
+/// a 2^b.
+KV_INLINE __m512i ScaleF16(__m512i a, __m512i b) {
+  return _mm512_castph_si512(_mm512_scalef_ph(_mm512_castsi512_ph(a), _mm512_castsi512_ph(b)));
+}
 KV_INLINE __m512i F16OfWords(__m512i words) {
   return _mm512_castph_si512(_mm512_cvtepi16_ph(words));
 }
@@ -21,40 +25,100 @@ KV_INLINE __m512i TileBits(__m512i w) {
   return _mm512_and_si512(rounded, _mm512_set1_epi16(static_cast<int16_t>(0x8fff)));
 }
 
-/// 16 numbers as f16, each twice: for the two inputs of its column in a tile's row.
-KV_INLINE __m512i Twice(__m512 v) {
-  const __m512i twice =
-      _mm512_set_epi32(0x000f000f, 0x000e000e, 0x000d000d, 0x000c000c, 0x000b000b, 0x000a000a,
-                       0x00090009, 0x00080008, 0x00070007, 0x00060006, 0x00050005, 0x00040004,
-                       0x00030003, 0x00020002, 0x00010001, 0x00000000);
+struct ByteTable {
+  alignas(64) uint8_t bytes[64];
+};
+/// For vpermb: of the first 16 words each twice.
+constexpr ByteTable MakeTwice() {
+  ByteTable table{};
+  for (int i = 0; i < 64; ++i) table.bytes[i] = static_cast<uint8_t>(i / 4 * 2 + i % 2);
+  return table;
+}
+constexpr ByteTable kTwice = MakeTwice();
+
+/// 16 numbers of f16, each twice: for the two inputs of its column in a tile's row.
+KV_INLINE __m512i Twice(__m512i halves) {
+  return _mm512_permutexvar_epi8(_mm512_load_si512(kTwice.bytes), halves);
+}
+KV_INLINE __m512i TwiceAsF16(__m512 v) {
   const __m256i half = _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-  return _mm512_permutexvar_epi16(twice, _mm512_castsi256_si512(half));
+  return Twice(_mm512_castsi256_si512(half));
 }
 
-// Numbers as f16. vpermw looks at five bits: those of four come twice.
-struct F16Table {
-  alignas(64) uint16_t bits[32];
-};
-/// 0 .. modulus - 1, less `offset`.
-constexpr F16Table MakeTable(int modulus, int offset) {
-  F16Table table{};
-  for (int i = 0; i < 32; ++i) {
-    const int value = i % modulus - offset;
-    int magnitude = value < 0 ? -value : value, exponent = 25;  // magnitude = 1.f 2^(exponent - 15)
-    if (magnitude == 0) continue;
-    for (; magnitude < 1024; magnitude *= 2) --exponent;
-    table.bits[i] =
-        static_cast<uint16_t>((value < 0 ? 0x8000 : 0) | exponent << 10 | (magnitude & 1023));
+constexpr uint16_t F16OfInt(int value) {
+  int magnitude = value < 0 ? -value : value, exponent = 25;  // magnitude = 1.f 2^(exponent - 15)
+  if (magnitude == 0) return 0;
+  for (; magnitude < 1024; magnitude *= 2) --exponent;
+  return static_cast<uint16_t>((value < 0 ? 0x8000 : 0) | exponent << 10 | (magnitude & 1023));
+}
+
+/// The upper bytes of -8 to 7 in f16, whose lower ones are zero. vpermb looks at six bits of an
+/// index: those of four come four times.
+constexpr ByteTable MakeNibbles() {
+  ByteTable table{};
+  for (int i = 0; i < 64; ++i) {
+    const uint16_t bits = F16OfInt(i % 16 - 8);
+    if ((bits & 0xff) != 0) throw "more than a byte";
+    table.bytes[i] = static_cast<uint8_t>(bits >> 8);
   }
   return table;
 }
-constexpr F16Table kNibbles = MakeTable(16, 0), kOffsetNibbles = MakeTable(16, 8),
-                   kFiveBits = MakeTable(32, 0);
+constexpr ByteTable kNibbles = MakeNibbles();
+constexpr uint64_t kUpperBytes = 0xaaaaaaaaaaaaaaaa;
 
-/// Scales of a group in f16, by half of the group: w = q d + m in the range of f16.
+/// 0 to 31 in f16, for vpermw, which looks at five bits of an index.
+struct WordTable {
+  alignas(64) uint16_t words[32];
+};
+constexpr WordTable MakeFiveBits() {
+  WordTable table{};
+  for (int i = 0; i < 32; ++i) table.words[i] = F16OfInt(i);
+  return table;
+}
+constexpr WordTable kFiveBits = MakeFiveBits();
+
+/// Scales of a group in f16, by half of the group: w = q d + m in the range of f16, where q of four
+/// bits is 8 less than in the file.
 struct TileScales {
   __m512i d[2], m[2];
 };
+
+/// 2^e as the operand of vscalefph that multiplies by it.
+KV_INLINE __m512i Exponent(float power) {
+  uint32_t bits = 0;
+  __builtin_memcpy(&bits, &power, sizeof(bits));
+  return F16OfWords(_mm512_set1_epi16(static_cast<int16_t>(static_cast<int>(bits >> 23) - 127)));
+}
+
+/// The scales of group g and where its weights are.
+template <PackFormat F>
+KV_INLINE const uint8_t* TileScalesOf(const uint8_t* panel, int64_t g, float in, TileScales* s) {
+  const uint8_t* group = nullptr;
+  if constexpr (kHalfScales<F>) {
+    static_assert(kHalves<F> == 1);
+    group = panel + static_cast<size_t>(g) * kGroupStep<F>;
+    // 64 bytes, half of them of the next group or the end of the panel.
+    const auto at = [&](int part, float power) KV_LAMBDA {
+      const __m512i v = _mm512_loadu_si512(group + kWeightBytes<F> + part * 32);
+      return ScaleF16(Twice(v), Exponent(power));
+    };
+    s->d[0] = at(0, in / kTileUnit<F>);
+    if constexpr (kHasMin<F>) s->m[0] = at(1, in);
+  } else {
+    Scales f32;
+    group = GroupOf<F>(panel, g, &f32);
+    const __m512 factor = _mm512_set1_ps(in / kTileUnit<F>), to_f16 = _mm512_set1_ps(in);
+    for (int h = 0; h < kHalves<F>; ++h) {
+      s->d[h] = TwiceAsF16(_mm512_mul_ps(f32.d[h], factor));
+      if constexpr (kHasMin<F>) s->m[h] = TwiceAsF16(_mm512_mul_ps(f32.m[h], to_f16));
+    }
+  }
+  if constexpr (kBits<F> == 4 && kHasMin<F>) {
+    constexpr auto kEight = static_cast<int16_t>(F16OfInt(8));
+    s->m[0] = MulAddF16(s->d[0], _mm512_set1_epi16(kEight), s->m[0]);
+  }
+  return group;
+}
 
 template <PackFormat F>
 KV_INLINE __m512i TileWeights(__m512i q, const TileScales& s, int h) {
@@ -66,36 +130,32 @@ KV_INLINE __m512i TileWeights(__m512i q, const TileScales& s, int h) {
 /// TileOrder::kPacked.
 template <PackFormat F>
 KV_INLINE void UnpackTile(const uint8_t* panel, int64_t g, float in, uint8_t* tile) {
-  Scales f32;
-  const uint8_t* group = GroupOf<F>(panel, g, &f32);
   TileScales s;
-  const __m512 factor = _mm512_set1_ps(in / kTileUnit<F>), to_f16 = _mm512_set1_ps(in);
-  for (int h = 0; h < kHalves<F>; ++h) {
-    s.d[h] = Twice(_mm512_mul_ps(f32.d[h], factor));
-    if constexpr (kHasMin<F>) s.m[h] = Twice(_mm512_mul_ps(f32.m[h], to_f16));
-  }
+  const uint8_t* group = TileScalesOf<F>(panel, g, in, &s);
   const auto put = [&](int row, __m512i q, int h)
                        KV_LAMBDA { _mm512_store_si512(tile + row * 64, TileWeights<F>(q, s, h)); };
   if constexpr (kBits<F> == 4) {
-    const __m512i table =
-        _mm512_load_si512((F == PackFormat::kQ4 ? kOffsetNibbles : kNibbles).bits);
+    // Of the four nibbles of a word the two of the upper byte are where vpermb takes them from, one
+    // of them shifted. Loads a byte earlier bring the others there: two ports do all of the
+    // arithmetic, others the loads. Before the first byte of a panel there may be none.
+    const __m512i table = _mm512_load_si512(kNibbles.bytes);
+    const auto q = [&](__m512i v)
+                       KV_LAMBDA { return _mm512_maskz_permutexvar_epi8(kUpperBytes, v, table); };
 #pragma GCC unroll 4
     for (int j = 0; j < 4; ++j) {
-      // Loads a byte further take the place of shifts by eight: two ports do all of the arithmetic,
-      // others the loads. The byte that they read behind the group is of the same panel.
-      const __m512i v = _mm512_loadu_si512(group + j * 64);
-      const __m512i w = _mm512_loadu_si512(group + j * 64 + 1);
-      put(4 * j, _mm512_permutexvar_epi16(v, table), 0);
-      put(4 * j + 1, _mm512_permutexvar_epi16(_mm512_srli_epi16(v, 4), table), 0);
-      put(4 * j + 2, _mm512_permutexvar_epi16(w, table), 0);
-      put(4 * j + 3, _mm512_permutexvar_epi16(_mm512_srli_epi16(w, 4), table), 0);
+      const __m512i w = _mm512_loadu_si512(group + j * 64);
+      const __m512i v = j == 0 ? _mm512_slli_epi16(w, 8) : _mm512_loadu_si512(group + j * 64 - 1);
+      put(4 * j, q(v), 0);
+      put(4 * j + 1, q(_mm512_slli_epi16(w, 4)), 0);
+      put(4 * j + 2, q(w), 0);
+      put(4 * j + 3, q(_mm512_srli_epi16(w, 4)), 0);
     }
   } else if constexpr (kBits<F> < 8) {
     // Rows 4 J + P and 4 J + P + 2: the even and the odd bytes.
     const auto rows = [&]<int J, int P>() KV_LAMBDA {
       const __m512i q = UnsignedWeights<F, J, P>(group);
       if constexpr (kBits<F> == 5) {
-        const __m512i table = _mm512_load_si512(kFiveBits.bits);
+        const __m512i table = _mm512_load_si512(kFiveBits.words);
         put(4 * J + P, _mm512_permutexvar_epi16(q, table), 0);
         put(4 * J + P + 2, _mm512_permutexvar_epi16(_mm512_srli_epi16(q, 8), table), 0);
       } else {

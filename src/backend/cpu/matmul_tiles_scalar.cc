@@ -83,9 +83,14 @@ void LoadWeights(const uint8_t* panel, int64_t g, int n, int64_t k, float in, fl
     const uint8_t* group = GroupOf<F>(panel, g, &s);
     for (int c = 0; c < 32; ++c) {
       const int i = InputOf(TileOrder::kPacked, c), h = kHalves<F> == 2 ? i / 16 : 0;
-      const float m = kHasMin<F> ? ToF16(s.m[h][n] * in) : 0.0f;
-      w[c] = TileWeight(WeightAt<F>(group, n, i) * kTileUnit<F>,
-                        ToF16(s.d[h][n] * (in / kTileUnit<F>)), m);
+      const float d = ToF16(s.d[h][n] * (in / kTileUnit<F>));
+      float m = kHasMin<F> ? ToF16(s.m[h][n] * in) : 0.0f;
+      int32_t q = WeightAt<F>(group, n, i) * kTileUnit<F>;
+      if constexpr (kBits<F> == 4 && kHasMin<F>) {  // d q + m = d (q - 8) + (d 8 + m)
+        m = F16ToF32(RoundToF16(static_cast<double>(d) * 8 + static_cast<double>(m)));
+        q -= 8;
+      }
+      w[c] = TileWeight(q, d, m);
     }
   }
 }
