@@ -238,13 +238,6 @@ class Bench {
     Add("norm", "f32", rows,
         Best([&] { backend_->RmsNorm(x_.data(), rows, dim, weight.data(), 1e-5f, out.data()); }), 0,
         0, bytes);
-    const auto wide = static_cast<int32_t>(o_.outputs);
-    std::vector<float> gate(static_cast<size_t>(rows) * wide, 0.5f);
-    Add("activation", "f32", rows, Best([&] {
-          backend_->GatedActivation(gate.data(), y_.data(), rows, wide, wide,
-                                    GateActivation::kSilu);
-        }),
-        0, 0, 1.5 * bytes / dim * wide);
   }
 
   void Sampling() {

@@ -3,8 +3,7 @@
 namespace kvasir {
 
 const char* NameOf(Op op) {
-  constexpr const char* kNames[kOps] = {"embed",       "norm",      "matmul",
-                                        "rope+append", "attention", "activation"};
+  constexpr const char* kNames[kOps] = {"embed", "norm", "matmul", "rope+append", "attention"};
   return kNames[static_cast<int>(op)];
 }
 

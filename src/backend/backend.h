@@ -35,8 +35,8 @@ struct Batch {
   }
 };
 
-enum class Op { kEmbed, kNorm, kMatMul, kRopeAppend, kAttention, kActivation };
-inline constexpr int kOps = 6;
+enum class Op { kEmbed, kNorm, kMatMul, kRopeAppend, kAttention };
+inline constexpr int kOps = 5;
 /// "matmul" and so on.
 const char* NameOf(Op op);
 
@@ -114,6 +114,18 @@ struct AttentionArgs {
 
 enum class GateActivation { kSilu, kGeluTanh };
 
+/// A gated feed-forward network: down of activation(gate x + its bias) * (up x + its bias), for
+/// each row of x [rows][x_stride].
+struct FeedForwardArgs {
+  const float* x = nullptr;
+  int64_t x_stride = 0;
+  int32_t rows = 0;
+  const Matrix *gate = nullptr, *up = nullptr;           ///< of the same shape
+  const float *gate_bias = nullptr, *up_bias = nullptr;  ///< or nullptr
+  GateActivation activation = GateActivation::kSilu;
+  MatMulOutput down;
+};
+
 /// The operations of the forward pass on one device. All activations are f32, row-major. Every op
 /// computes a row from that row (and the cache) alone, in an order that depends only on absolute
 /// positions: the same bits in any batch, chunking, paging or number of threads.
@@ -153,9 +165,8 @@ class Backend {
                       std::span<const MatMulOutput> outputs) = 0;
   virtual void RopeAppend(const RopeAppendArgs& args) = 0;
   virtual void Attention(const AttentionArgs& args) = 0;
-  /// gate[r][i] = activation(gate[r][i]) * up[r][i]; both [rows][dim], strides `stride`.
-  virtual void GatedActivation(float* gate, const float* up, int32_t rows, int32_t dim,
-                               int64_t stride, GateActivation activation) = 0;
+  /// The bits of MatMul with gate and up, the activation, and MatMul with down.
+  virtual void FeedForward(const FeedForwardArgs& args) = 0;
 
   /// A step's beginning and its end: between them the calling thread, which is one of those that
   /// compute, stays on its core.

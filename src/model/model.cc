@@ -18,7 +18,7 @@ std::atomic<uint64_t> last_forward{0};
 
 /// Floats of each buffer of a step. Sizes are those of ModelConfig, already checked to be sane.
 struct BufferSizes {
-  size_t x, held, normed, q, k, v, attended, gate, up, projected, rope, rope_local, logits;
+  size_t x, held, normed, q, k, v, attended, projected, rope, rope_local, logits;
 
   BufferSizes(const ModelConfig& c, const StepLimits& l) {
     const size_t rows = l.max_rows;
@@ -29,14 +29,13 @@ struct BufferSizes {
     projected = c.post_norms ? rows * c.dim : 0;
     q = attended = rows * q_dim;
     k = v = rows * kv_dim;
-    gate = up = rows * c.ffn_dim;
     rope = rows * (c.rope.dims / 2);
     rope_local = rows * (c.rope_local.dims / 2);
     logits = static_cast<size_t>(l.max_logit_rows) * c.vocab;
   }
-  std::array<size_t, 15> all() const {
-    return {x,  held,      normed, q,    k,          v,          attended, gate,
-            up, projected, rope,   rope, rope_local, rope_local, logits};
+  std::array<size_t, 13> all() const {
+    return {x,         held, normed, q,          k,          v,     attended,
+            projected, rope, rope,   rope_local, rope_local, logits};
   }
   /// Each buffer begins on a cache line.
   static size_t Padded(size_t floats) { return RoundUp(floats, 16); }
@@ -114,9 +113,9 @@ Result<Model> Model::Create(ModelConfig config, ModelWeights weights, StepLimits
   const BufferSizes sizes(c, limits);
   KV_ASSIGN(m.memory_, AlignedBuffer::Allocate(sizes.bytes(), MemoryOwner::kScratch,
                                                "the activations of a step"));
-  float** const views[] = {&m.x_,   &m.held_,     &m.normed_,    &m.q_,         &m.k_,
-                           &m.v_,   &m.attended_, &m.gate_,      &m.up_,        &m.projected_,
-                           &m.cos_, &m.sin_,      &m.cos_local_, &m.sin_local_, &m.logits_};
+  float** const views[] = {&m.x_,         &m.held_,      &m.normed_,    &m.q_,   &m.k_,
+                           &m.v_,         &m.attended_,  &m.projected_, &m.cos_, &m.sin_,
+                           &m.cos_local_, &m.sin_local_, &m.logits_};
   float* next = m.memory_.as<float>();
   const auto all = sizes.all();
   for (size_t i = 0; i < all.size(); ++i) {
@@ -199,19 +198,22 @@ void Model::OutputProjection(const LayerWeights& w, const float* attended, int32
 
 void Model::FeedForward(const LayerWeights& w, int32_t rows, float* x) {
   backend_->RmsNorm(x, rows, config_.dim, w.ffn_norm.data(), config_.norm_eps, normed_);
-  const MatMulOutput gate_up[] = {
-      {&w.gate.weight, w.gate.bias_or_null(), gate_, config_.ffn_dim, false},
-      {&w.up.weight, w.up.bias_or_null(), up_, config_.ffn_dim, false}};
-  backend_->MatMul(normed_, config_.dim, rows, gate_up);
-  backend_->GatedActivation(gate_, up_, rows, config_.ffn_dim, config_.ffn_dim,
-                            ToBackend(config_.activation));
+  FeedForwardArgs args;
+  args.x = normed_;
+  args.x_stride = config_.dim;
+  args.rows = rows;
+  args.gate = &w.gate.weight;
+  args.up = &w.up.weight;
+  args.gate_bias = w.gate.bias_or_null();
+  args.up_bias = w.up.bias_or_null();
+  args.activation = ToBackend(config_.activation);
   if (!config_.post_norms) {
-    const MatMulOutput down{&w.down.weight, w.down.bias_or_null(), x, config_.dim, true};
-    backend_->MatMul(gate_, config_.ffn_dim, rows, {&down, 1});
+    args.down = {&w.down.weight, w.down.bias_or_null(), x, config_.dim, true};
+    backend_->FeedForward(args);
     return;
   }
-  const MatMulOutput down{&w.down.weight, w.down.bias_or_null(), projected_, config_.dim, false};
-  backend_->MatMul(gate_, config_.ffn_dim, rows, {&down, 1});
+  args.down = {&w.down.weight, w.down.bias_or_null(), projected_, config_.dim, false};
+  backend_->FeedForward(args);
   backend_->RmsNorm(projected_, rows, config_.dim, w.post_ffn_norm.data(), config_.norm_eps, x,
                     true);
 }

@@ -78,9 +78,8 @@ class Model {
   AlignedBuffer memory_;
   // Views into memory_, [rows][width]; BufferSizes in model.cc has the widths.
   float *x_ = nullptr, *held_ = nullptr, *normed_ = nullptr, *q_ = nullptr, *k_ = nullptr,
-        *v_ = nullptr, *attended_ = nullptr, *gate_ = nullptr, *up_ = nullptr,
-        *projected_ = nullptr, *cos_ = nullptr, *sin_ = nullptr, *cos_local_ = nullptr,
-        *sin_local_ = nullptr, *logits_ = nullptr;
+        *v_ = nullptr, *attended_ = nullptr, *projected_ = nullptr, *cos_ = nullptr,
+        *sin_ = nullptr, *cos_local_ = nullptr, *sin_local_ = nullptr, *logits_ = nullptr;
   std::vector<int32_t> first_wanted_;
   std::vector<uint8_t> not_finite_;
   uint64_t forward_ = 0;  // as AttentionArgs::forward

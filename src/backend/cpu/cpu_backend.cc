@@ -141,11 +141,10 @@ class CpuBackend final : public Backend {
     attention_.Run(args, counters_);
   }
 
-  void GatedActivation(float* gate, const float* up, int32_t rows, int32_t dim, int64_t stride,
-                       GateActivation activation) override {
-    const OpTimer timer(&counters_, Op::kActivation);
-    auto* const kernel = activation == GateActivation::kSilu ? kernels_.silu : kernels_.gelu;
-    ForRows(rows, [&](int32_t r) { kernel(gate + r * stride, up + r * stride, dim); });
+  void FeedForward(const FeedForwardArgs& args) override {
+    const OpTimer timer(&counters_, Op::kMatMul);
+    matmul_.FeedForward(
+        args, args.activation == GateActivation::kSilu ? kernels_.silu : kernels_.gelu, counters_);
   }
 
   void BeginStep() override { step_.emplace(pool_); }

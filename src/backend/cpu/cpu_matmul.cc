@@ -25,14 +25,20 @@ constexpr int64_t kShareTaken = 2;
 /// AVX-512, 2026-11-27, runs in turn).
 constexpr int64_t kRowsOfAPart = 128;
 
-/// Where the activations of a step lie in the scratch buffer: as int8 with scales and sums, or as
-/// tiles; then each thread's own scratch.
+/// Of each half of the gated part of a feed-forward network, what a thread computes before it
+/// activates and converts it: as much as tile kernels take together, which pass all activations for
+/// it, otherwise what stays in a second level cache (64 KiB and 256 take as long: SmolLM2, prompts
+/// of 512, 2 threads, EPYC with AVX2, 2026-11-28, runs in turn).
+constexpr size_t kGatedBytes = 128 << 10;
+constexpr size_t kGatedBytesOfTiles = kMostTileRows * kTilePanels * kPanel * sizeof(float);
+
+/// Where activations as int8 lie in their memory, with scales and sums.
 struct Scratch {
   int8_t* q;
   float* d;
   int32_t* sum;
 
-  Scratch(uint8_t* base, int32_t rows, int64_t k) {
+  Scratch(uint8_t* base, int64_t rows, int64_t k) {
     const size_t n = static_cast<size_t>(rows) * k;
     q = reinterpret_cast<int8_t*>(base);
     d = reinterpret_cast<float*>(base + RoundUp(n, 64));
@@ -47,14 +53,14 @@ struct Scratch {
 /// The same for the faster mode: tiles of bytes, then scales, then sums.
 struct BlockOffsets {
   size_t d, sum, end;
-  BlockOffsets(int32_t rows, int64_t k) {
+  BlockOffsets(int64_t rows, int64_t k) {
     d = DivUp(static_cast<size_t>(rows), kTileRows) * static_cast<size_t>(ByteTiles(k)) *
         kTileBytes;
     sum = d + RoundUp(static_cast<size_t>(rows) * DivUp(static_cast<size_t>(k), kBlock) * 4, 64);
     end = sum + RoundUp(static_cast<size_t>(rows) * static_cast<size_t>(k / kGroup) * 4, 64);
   }
 };
-ByteBlocks BlocksIn(uint8_t* base, int32_t rows, int64_t k) {
+ByteBlocks BlocksIn(uint8_t* base, int64_t rows, int64_t k) {
   const BlockOffsets at(rows, k);
   return {reinterpret_cast<int8_t*>(base), reinterpret_cast<float*>(base + at.d),
           reinterpret_cast<int32_t*>(base + at.sum)};
@@ -68,6 +74,9 @@ Range PartOf(size_t rows, int index, int parts) {
 }
 
 PackFormat FormatOf(const Matrix& m) { return static_cast<PackFormat>(m.format); }
+int64_t PanelsOf(const Matrix& m) {
+  return static_cast<int64_t>(DivUp(static_cast<size_t>(m.rows), kPanel));
+}
 
 #if defined(__x86_64__)
 MatMulKernels WithPairs(MatMulKernels kernels) {
@@ -109,9 +118,18 @@ const MatMulKernels& MatMulKernelsFor(Isa isa) {
 /// The activations of one call as its kernels take them.
 struct CpuMatMul::Prepared {
   Input input = Input::kFloats;
-  const float* x = nullptr;
+  uint8_t* at = nullptr;     // of this form; floats that nobody converted lie elsewhere
+  const float* x = nullptr;  // the floats
   int64_t x_stride = 0, k = 0;
   int32_t rows = 0;
+};
+
+/// What threads share: rows of all panels, in items of some panels for a block of rows.
+struct CpuMatMul::Work {
+  int64_t rows = 0, row_block = 0;  // multiples of kTileRows, but for the last rows
+  int64_t panels = 0;
+  int64_t unit = 1, most = 0;  // panels of an item: a multiple, and at most
+  int parts = 1;               // of the rows, one for each thread, or 1
 };
 
 CpuMatMul::CpuMatMul(const MatMulKernels* kernels, ThreadPool* pool, bool fast)
@@ -202,9 +220,27 @@ size_t CpuMatMul::ActivationBytes(int32_t max_rows, int64_t max_cols) const {
   return std::max({blocks, usual, pairs});
 }
 
+/// The inputs of a product, those of its second half where they differ, and what is between the
+/// products of a feed-forward network, in any form; then what each thread has of its own.
+struct CpuMatMul::Layout {
+  size_t second, inner, threads, gated, each, end;
+
+  Layout(const CpuMatMul& m, int32_t max_rows, int64_t max_cols) {
+    second = m.ActivationBytes(max_rows, max_cols);
+    inner = 2 * second;
+    const size_t floats = RoundUp(static_cast<size_t>(max_rows) * max_cols * sizeof(float), 64);
+    threads = inner + std::max(second, floats);
+    const bool tiles = m.kernels_->to_tiles != nullptr;
+    gated = tiles ? kGatedBytesOfTiles : kGatedBytes;
+    each = 2 * gated + (tiles ? TileScratchBytes(max_rows) : 0);
+    end = threads + static_cast<size_t>(m.pool_->size()) * each;
+  }
+  /// Of each thread: both halves of the gated part, then what a tile kernel needs.
+  size_t OwnOf(int worker) const { return threads + static_cast<size_t>(worker) * each; }
+};
+
 size_t CpuMatMul::ScratchBytes(int32_t max_rows, int64_t max_cols) const {
-  const size_t each = kernels_->to_tiles != nullptr ? TileScratchBytes(max_rows) : 0;
-  return ActivationBytes(max_rows, max_cols) + static_cast<size_t>(pool_->size()) * each;
+  return Layout(*this, max_rows, max_cols).end;
 }
 
 Status CpuMatMul::ReserveScratch(int32_t max_rows, int64_t max_cols) {
@@ -234,137 +270,234 @@ CpuMatMul::Input CpuMatMul::InputOf(const Matrix& m) const {
   return tiles ? Input::kAscendingTiles : Input::kFloats;
 }
 
+/// A part of `rows` rows of x, of which the first is row `row0` of `to` (in tiles the first of a
+/// block), in its form. x begins with the part's first input.
+void CpuMatMul::Convert(const Prepared& to, const float* x, int64_t x_stride, int64_t row0,
+                        int64_t rows, InputPart part) const {
+  const int64_t count = part.end - part.begin;
+  if (to.input == Input::kPackedTiles || to.input == Input::kAscendingTiles) {
+    const TileOrder order =
+        to.input == Input::kPackedTiles ? TileOrder::kPacked : TileOrder::kAscending;
+    for (int64_t r = 0; r < rows; r += kTileRows) {
+      kernels_->to_tiles(x + r * x_stride, x_stride, std::min(kTileRows, rows - r), part, order,
+                         (row0 + r) / kTileRows, static_cast<int64_t>(DivUp(to.rows, kTileRows)),
+                         to.at);
+    }
+    return;
+  }
+  const int64_t groups = part.k / kGroup;
+  const Scratch s(to.at, to.rows, part.k);
+  for (int64_t i = row0; i < row0 + rows; ++i, x += x_stride) {
+    const int64_t group = i * groups + part.begin / kGroup;
+    switch (to.input) {
+      case Input::kInt8:
+        kernels_->quantize(x, count, s.q + i * part.k + part.begin, s.d + group, s.sum + group * 2);
+        break;
+      case Input::kPairs:
+        kernels_->to_pairs(x, count,
+                           to.at + static_cast<size_t>(i) * PairBytes(part.k) + part.begin * 2);
+        break;
+      case Input::kByteBlocks:
+        kernels_->quantize_blocks(x, part, i, BlocksIn(to.at, to.rows, part.k));
+        break;
+      default:
+        std::memcpy(to.at + (i * part.k + part.begin) * sizeof(float), x, count * sizeof(float));
+    }
+  }
+}
+
 CpuMatMul::Prepared CpuMatMul::Prepare(Input input, const float* x, int64_t x_stride, int32_t rows,
-                                       int64_t k) {
-  const Prepared prepared{input, x, x_stride, k, rows};
+                                       int64_t k, size_t offset) {
+  const Prepared prepared{input, scratch_.data() + offset, x, x_stride, k, rows};
   if (input == Input::kFloats) return prepared;
   CHECK_LE(rows, max_rows_);
   CHECK_LE(k, max_cols_);
-  const int64_t groups = k / kGroup;
-  const Scratch s(scratch_.data(), rows, k);
-  const ByteBlocks blocks = fast_ ? BlocksIn(scratch_.data(), rows, k) : ByteBlocks{};
-  const bool by_rows =
-      input == Input::kInt8 || input == Input::kPairs || input == Input::kByteBlocks;
-  const auto convert = [&](int64_t i) {
-    if (input == Input::kByteBlocks) {
-      kernels_->quantize_blocks(x + i * x_stride, k, i, blocks);
-    } else if (input == Input::kInt8) {
-      kernels_->quantize(x + i * x_stride, k, s.q + i * k, s.d + i * groups,
-                         s.sum + i * groups * 2);
-    } else if (input == Input::kPairs) {
-      kernels_->to_pairs(x + i * x_stride, k,
-                         scratch_.data() + static_cast<size_t>(i) * PairBytes(k));
-    } else {
-      kernels_->to_tiles(x, x_stride, rows, k,
-                         input == Input::kPackedTiles ? TileOrder::kPacked : TileOrder::kAscending,
-                         i, scratch_.data());
-    }
+  const bool tiles = input == Input::kPackedTiles || input == Input::kAscendingTiles;
+  const int64_t together = tiles ? kTileRows : 1;
+  const auto convert = [&](size_t i) {
+    const int64_t row = static_cast<int64_t>(i) * together;
+    Convert(prepared, x + row * x_stride, x_stride, row, std::min(together, rows - row), {k, 0, k});
   };
-  const auto items =
-      by_rows ? static_cast<size_t>(rows) : DivUp(static_cast<size_t>(rows), kTileRows);
+  const size_t items = DivUp(static_cast<size_t>(rows), static_cast<size_t>(together));
   if (rows < 8) {  // waking the others takes longer
-    for (size_t i = 0; i < items; ++i) convert(static_cast<int64_t>(i));
+    for (size_t i = 0; i < items; ++i) convert(i);
   } else {
     pool_->Run([&](int worker) {
       const Range range = Split(items, worker, pool_->size());
-      for (size_t i = range.begin; i < range.end; ++i) convert(static_cast<int64_t>(i));
+      for (size_t i = range.begin; i < range.end; ++i) convert(i);
     });
   }
   return prepared;
 }
 
-void CpuMatMul::Multiply(const Prepared& in, std::span<const MatMulOutput> outputs) {
-  const int64_t k = in.k, rows = in.rows, groups = k / kGroup;
-  const Scratch s(scratch_.data(), in.rows, k);
-  const ByteBlocks blocks = fast_ ? BlocksIn(scratch_.data(), in.rows, k) : ByteBlocks{};
-  const int64_t scales = (k + kBlock - 1) / kBlock;  // of a row, in blocks
-  const bool bytes = in.input == Input::kByteBlocks;
+/// The product of rows [row0, row0 + rows) with panels [from, to) of a matrix, but for where its
+/// results go.
+PanelArgs CpuMatMul::ArgsOf(const Prepared& in, const Matrix& weight, int64_t from, int64_t to,
+                            int64_t row0, int64_t rows, int worker) const {
+  const int64_t k = in.k, groups = k / kGroup;
+  PanelArgs a;
+  a.panel_bytes = PanelBytes(FormatOf(weight), k);
+  a.weights = weight.data.data() + static_cast<size_t>(from) * a.panel_bytes;
+  a.k = k;
+  a.panels = static_cast<int32_t>(to - from);
+  a.columns = weight.rows - from * kPanel;
+  a.rows = rows;
+  a.first_block = row0 / kTileRows;
+  if (in.input == Input::kFloats) {
+    a.x = in.x + row0 * in.x_stride;
+    a.x_stride = in.x_stride;
+  } else if (in.input == Input::kPairs) {
+    a.pairs = in.at + static_cast<size_t>(row0) * PairBytes(k);
+  } else if (in.input == Input::kInt8) {
+    const Scratch s(in.at, in.rows, k);
+    a.q = s.q + row0 * k;
+    a.d = s.d + row0 * groups;
+    a.sum = s.sum + row0 * groups * 2;
+  } else if (in.input == Input::kByteBlocks) {
+    const ByteBlocks blocks = BlocksIn(in.at, in.rows, k);
+    a.byte_tiles = blocks.q;
+    a.d = blocks.d + row0 * static_cast<int64_t>(DivUp(static_cast<size_t>(k), kBlock));
+    a.sum = blocks.sum + row0 * groups;
+  } else {
+    a.tiles = in.at;
+    a.tile_blocks = static_cast<int64_t>(DivUp(static_cast<size_t>(in.rows), kTileRows));
+  }
+  if (kernels_->to_tiles != nullptr) {
+    const Layout layout(*this, max_rows_, max_cols_);
+    a.scratch = scratch_.data() + layout.OwnOf(worker) + 2 * layout.gated;
+  }
+  return a;
+}
+
+CpuMatMul::Work CpuMatMul::WorkOf(const Prepared& in, int64_t panels) const {
   const bool tiles = kernels_->to_tiles != nullptr && in.input != Input::kFloats;
   const int64_t element_bytes = in.input == Input::kFloats ? 4 : in.input == Input::kPairs ? 2 : 1;
-  int64_t panels = 0;  // of all outputs
-  for (const MatMulOutput& o : outputs) {
-    if (InputOf(*o.weight) == in.input)
-      panels += static_cast<int64_t>(DivUp(static_cast<size_t>(o.weight->rows), kPanel));
-  }
+  Work w;
+  w.rows = in.rows;
+  w.panels = panels;
   // Tile kernels unpack weights once for a block of rows.
-  const auto tile_blocks = static_cast<int64_t>(DivUp(rows, kMostTileRows));
-  const int64_t row_block =
-      tiles ? static_cast<int64_t>(RoundUp(DivUp(rows, tile_blocks), 2 * kTileRows))
-            : std::clamp<int64_t>(kRowBlockBytes / (element_bytes * k) / 16 * 16, 16, 1 << 20);
+  const auto tile_blocks = static_cast<int64_t>(DivUp(w.rows, kMostTileRows));
+  w.row_block =
+      tiles ? static_cast<int64_t>(RoundUp(DivUp(w.rows, tile_blocks), 2 * kTileRows))
+            : std::clamp<int64_t>(kRowBlockBytes / (element_bytes * in.k) / 16 * 16, 16, 1 << 20);
   // Tile kernels unpack weights for all rows at once.
-  const int parts = !tiles && rows >= kRowsOfAPart * pool_->size() ? pool_->size() : 1;
+  w.parts = !tiles && w.rows >= kRowsOfAPart * pool_->size() ? pool_->size() : 1;
   // Tile kernels take two panels together, and of many rows so many at most that their sums fit.
-  const int64_t unit = tiles ? 2 : 1;
-  const int64_t most = tiles && rows > kTileRows ? int64_t{kTilePanels} : panels + unit;
+  w.unit = tiles ? 2 : 1;
+  w.most = tiles && w.rows > kTileRows ? int64_t{kTilePanels} : panels + w.unit;
+  return w;
+}
+
+/// item(first row, rows, first panel, panels, worker) for all of the work, panels fastest, so that
+/// a block of activations stays in the cache while the weights stream past it.
+template <typename F>
+void CpuMatMul::Share(const Work& w, const F& item) {
   const auto chunk_at = [&](int64_t begin, int64_t end) {
-    const int64_t share = (end - begin) * parts / (kShareTaken * pool_->size());
-    return std::min(std::clamp((share + unit - 1) / unit * unit, unit, most),
-                    panels - begin % panels);
-  };
-  // Work item: a chunk of panels (counted over all outputs) and a block of rows, panels fastest, so
-  // that a block of activations stays in the cache while the weights stream past it.
-  const auto run_item = [&](Range part, int64_t first, int64_t chunk, int worker) {
-    const int64_t row0 = static_cast<int64_t>(part.begin) + first / panels * row_block;
-    const int64_t block_rows = std::min(row_block, static_cast<int64_t>(part.end) - row0);
-    int64_t begin = first % panels, end = begin + chunk;
-    for (const MatMulOutput& o : outputs) {
-      if (InputOf(*o.weight) != in.input) continue;
-      const auto count = static_cast<int64_t>(DivUp(static_cast<size_t>(o.weight->rows), kPanel));
-      const int64_t from = std::max<int64_t>(begin, 0), to = std::min(end, count);
-      if (from < to) {
-        PanelArgs a;
-        a.panel_bytes = PanelBytes(FormatOf(*o.weight), k);
-        a.weights = o.weight->data.data() + static_cast<size_t>(from) * a.panel_bytes;
-        a.k = k;
-        a.panels = static_cast<int32_t>(to - from);
-        a.columns = o.weight->rows - from * kPanel;
-        a.rows = block_rows;
-        a.q = s.q + row0 * k;
-        a.d = s.d + row0 * groups;
-        a.sum = s.sum + row0 * groups * 2;
-        if (in.input == Input::kPairs)
-          a.pairs = scratch_.data() + static_cast<size_t>(row0) * PairBytes(k);
-        a.first_block = row0 / kTileRows;
-        if (bytes) {
-          a.byte_tiles = blocks.q;
-          a.d = blocks.d + row0 * scales;
-          a.sum = blocks.sum + row0 * groups;
-        }
-        if (tiles) {
-          a.tiles = scratch_.data();
-          a.tile_blocks = static_cast<int64_t>(DivUp(rows, kTileRows));
-          a.scratch = scratch_.data() + ActivationBytes(max_rows_, max_cols_) +
-                      static_cast<size_t>(worker) * TileScratchBytes(max_rows_);
-        }
-        a.x = in.x + row0 * in.x_stride;
-        a.x_stride = in.x_stride;
-        a.out = o.out + row0 * o.out_stride + from * kPanel;
-        a.out_stride = o.out_stride;
-        a.bias = o.bias == nullptr ? nullptr : o.bias + from * kPanel;
-        a.add = o.add;
-        kernels_->panels[o.weight->format](a);
-      }
-      begin -= count;
-      end -= count;
-    }
+    const int64_t share = (end - begin) * w.parts / (kShareTaken * pool_->size());
+    return std::min(std::clamp((share + w.unit - 1) / w.unit * w.unit, w.unit, w.most),
+                    w.panels - begin % w.panels);
   };
   for (Next& n : next_) n.at.store(0, std::memory_order_relaxed);
   pool_->Run([&](int worker) {
     // Its own part, then what others have left of theirs.
-    for (int i = 0; i < parts; ++i) {
-      const int index = (worker + i) % parts;
-      const Range part = PartOf(static_cast<size_t>(rows), index, parts);
+    for (int i = 0; i < w.parts; ++i) {
+      const int index = (worker + i) % w.parts;
+      const Range part = PartOf(static_cast<size_t>(w.rows), index, w.parts);
       const auto row_blocks =
-          static_cast<int64_t>(DivUp(part.end - part.begin, static_cast<size_t>(row_block)));
+          static_cast<int64_t>(DivUp(part.end - part.begin, static_cast<size_t>(w.row_block)));
       std::atomic<int64_t>& next = next_[static_cast<size_t>(index)].at;
-      for (int64_t at = next.load(); at < panels * row_blocks;) {
-        const int64_t count = chunk_at(at, panels * row_blocks);
+      for (int64_t at = next.load(); at < w.panels * row_blocks;) {
+        const int64_t count = chunk_at(at, w.panels * row_blocks);
         if (!next.compare_exchange_weak(at, at + count)) continue;
-        run_item(part, at, count, worker);
+        const int64_t row0 = static_cast<int64_t>(part.begin) + at / w.panels * w.row_block;
+        item(row0, std::min(w.row_block, static_cast<int64_t>(part.end) - row0), at % w.panels,
+             count, worker);
         at = next.load();
       }
     }
   });
+}
+
+void CpuMatMul::Multiply(const Prepared& in, std::span<const MatMulOutput> outputs) {
+  int64_t panels = 0;  // of all outputs
+  for (const MatMulOutput& o : outputs) {
+    if (InputOf(*o.weight) == in.input) panels += PanelsOf(*o.weight);
+  }
+  Share(WorkOf(in, panels),
+        [&](int64_t row0, int64_t rows, int64_t first, int64_t count, int worker) {
+          int64_t begin = first, end = first + count;
+          for (const MatMulOutput& o : outputs) {
+            if (InputOf(*o.weight) != in.input) continue;
+            const int64_t of_this = PanelsOf(*o.weight);
+            const int64_t from = std::max<int64_t>(begin, 0), to = std::min(end, of_this);
+            if (from < to) {
+              PanelArgs a = ArgsOf(in, *o.weight, from, to, row0, rows, worker);
+              a.out = o.out + row0 * o.out_stride + from * kPanel;
+              a.out_stride = o.out_stride;
+              a.bias = o.bias == nullptr ? nullptr : o.bias + from * kPanel;
+              a.add = o.add;
+              kernels_->panels[o.weight->format](a);
+            }
+            begin -= of_this;
+            end -= of_this;
+          }
+        });
+}
+
+/// What is between the products becomes the second one's input, part by part as it is computed: it
+/// is never in memory as floats. Panels are taken by as many as share a scale of that input, or a
+/// tile.
+void CpuMatMul::FeedForward(const FeedForwardArgs& args, Activate activate, OpCounters& counters) {
+  if (args.rows == 0) return;
+  const Matrix &gate = *args.gate, &up = *args.up, &down = *args.down.weight;
+  CHECK_EQ(gate.cols, up.cols);
+  CHECK_EQ(gate.rows, up.rows);
+  CHECK_EQ(gate.rows, down.cols);
+  CHECK_LE(args.rows, max_rows_);
+  CHECK_LE(down.cols, max_cols_);
+  for (const Matrix* m : {&gate, &up, &down}) Count(*m, args.rows, counters);
+  const Layout layout(*this, max_rows_, max_cols_);
+  const Prepared in = Prepare(InputOf(gate), args.x, args.x_stride, args.rows, gate.cols, 0);
+  const Prepared up_in = InputOf(up) == in.input ? in
+                                                 : Prepare(InputOf(up), args.x, args.x_stride,
+                                                           args.rows, up.cols, layout.second);
+  uint8_t* const inner = scratch_.data() + layout.inner;
+  const Prepared to{InputOf(down), inner,     reinterpret_cast<const float*>(inner),
+                    down.cols,     down.cols, args.rows};
+
+  Work w = WorkOf(in, PanelsOf(gate));
+  const Work of_up = WorkOf(up_in, PanelsOf(up));
+  const auto half = static_cast<int64_t>(layout.gated / sizeof(float));
+  w.unit = to.input == Input::kByteBlocks ? kBlock / kPanel : kGroup / kPanel;
+  w.parts = std::min(w.parts, of_up.parts);
+  w.row_block = std::min({w.row_block, of_up.row_block, half / (w.unit * kPanel)});
+  const int64_t most_rows = std::min(w.row_block, w.rows);
+  w.most = std::max(w.unit,
+                    std::min({w.most, of_up.most, half / (most_rows * kPanel)}) / w.unit * w.unit);
+  Share(w, [&](int64_t row0, int64_t rows, int64_t first, int64_t count, int worker) {
+    auto* const gates = reinterpret_cast<float*>(scratch_.data() + layout.OwnOf(worker));
+    float* const ups = gates + half;
+    const int64_t stride = count * kPanel, begin = first * kPanel;
+    const int64_t columns = std::min(stride, gate.rows - begin);
+    const auto multiply = [&](const Prepared& x, const Matrix& m, const float* bias, float* out) {
+      PanelArgs a = ArgsOf(x, m, first, first + count, row0, rows, worker);
+      a.out = out;
+      a.out_stride = stride;
+      a.bias = bias == nullptr ? nullptr : bias + begin;
+      kernels_->panels[m.format](a);
+    };
+    multiply(in, gate, args.gate_bias, gates);
+    multiply(up_in, up, args.up_bias, ups);
+    for (int64_t r = 0; r < rows; ++r) activate(gates + r * stride, ups + r * stride, columns);
+    Convert(to, gates, stride, row0, rows, {down.cols, begin, begin + columns});
+  });
+  Multiply(to, {&args.down, 1});
+}
+
+void CpuMatMul::Count(const Matrix& m, int32_t rows, OpCounters& counters) {
+  counters.projections += static_cast<uint64_t>(rows);
+  counters.matmul_flops += 2 * static_cast<uint64_t>(rows) * static_cast<uint64_t>(m.rows * m.cols);
+  counters.weight_bytes += m.bytes();
 }
 
 void CpuMatMul::Run(const float* x, int64_t x_stride, int32_t rows,
@@ -373,17 +506,14 @@ void CpuMatMul::Run(const float* x, int64_t x_stride, int32_t rows,
   const int64_t k = outputs[0].weight->cols;
   for (const MatMulOutput& o : outputs) {
     CHECK_EQ(o.weight->cols, k);
-    counters.projections += static_cast<uint64_t>(rows);
-    counters.matmul_flops +=
-        2 * static_cast<uint64_t>(rows) * static_cast<uint64_t>(o.weight->rows * k);
-    counters.weight_bytes += o.weight->bytes();
+    Count(*o.weight, rows, counters);
   }
   for (const Input input : {Input::kFloats, Input::kInt8, Input::kPairs, Input::kAscendingTiles,
                             Input::kPackedTiles, Input::kByteBlocks}) {
     const bool wanted = std::any_of(outputs.begin(), outputs.end(), [&](const MatMulOutput& o) {
       return InputOf(*o.weight) == input;
     });
-    if (wanted) Multiply(Prepare(input, x, x_stride, rows, k), outputs);
+    if (wanted) Multiply(Prepare(input, x, x_stride, rows, k, 0), outputs);
   }
 }
 

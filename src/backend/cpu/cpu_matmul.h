@@ -11,6 +11,8 @@
 namespace kvasir {
 
 struct MatMulKernels;
+struct PanelArgs;
+struct InputPart;
 /// The kernels of an instruction set that the machine has.
 const MatMulKernels& MatMulKernelsFor(Isa isa);
 
@@ -35,9 +37,16 @@ class CpuMatMul {
   void Run(const float* x, int64_t x_stride, int32_t rows, std::span<const MatMulOutput> outputs,
            OpCounters& counters);
 
+  /// gate[i] = activation(gate[i]) * up[i].
+  using Activate = void (*)(float* gate, const float* up, int64_t n);
+  /// As Backend::FeedForward.
+  void FeedForward(const FeedForwardArgs& args, Activate activate, OpCounters& counters);
+
  private:
   enum class Input { kFloats, kInt8, kPairs, kAscendingTiles, kPackedTiles, kByteBlocks };
   struct Prepared;
+  struct Work;
+  struct Layout;
   struct alignas(64) Next {
     std::atomic<int64_t> at{0};
   };
@@ -45,8 +54,18 @@ class CpuMatMul {
   int32_t FormatFor(DType dtype) const;
   /// What the kernels of a packed format take.
   Input InputOf(const Matrix& m) const;
+  static void Count(const Matrix& m, int32_t rows, OpCounters& counters);
   size_t ActivationBytes(int32_t max_rows, int64_t max_cols) const;
-  Prepared Prepare(Input input, const float* x, int64_t x_stride, int32_t rows, int64_t k);
+  void Convert(const Prepared& to, const float* x, int64_t x_stride, int64_t row0, int64_t rows,
+               InputPart part) const;
+  /// All rows of x in that form, `offset` bytes into the scratch.
+  Prepared Prepare(Input input, const float* x, int64_t x_stride, int32_t rows, int64_t k,
+                   size_t offset);
+  PanelArgs ArgsOf(const Prepared& in, const Matrix& weight, int64_t from, int64_t to, int64_t row0,
+                   int64_t rows, int worker) const;
+  Work WorkOf(const Prepared& in, int64_t panels) const;
+  template <typename F>
+  void Share(const Work& work, const F& item);
   /// The products of the outputs that take this input.
   void Multiply(const Prepared& prepared, std::span<const MatMulOutput> outputs);
 

@@ -138,35 +138,36 @@ void BlockPanels(const PanelArgs& a) {
   }
 }
 
-void QuantizeBlocks(const float* x, int64_t k, int64_t row, const ByteBlocks& out) {
-  const int64_t groups = k / 32, blocks = (k + kBlock - 1) / kBlock;
-  int8_t* to = out.q + row / kTileRows * ByteTiles(k) * kTileBytes + row % kTileRows * 64;
+void QuantizeBlocks(const float* x, InputPart part, int64_t row, const ByteBlocks& out) {
+  const int64_t groups = part.k / 32, blocks = (part.k + kBlock - 1) / kBlock;
+  int8_t* to = out.q + row / kTileRows * ByteTiles(part.k) * kTileBytes + row % kTileRows * 64;
   const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
-  for (int64_t b = 0; b < blocks; ++b) {
-    const int64_t begin = b * kBlock, end = begin + kBlock < k ? begin + kBlock : k;
+  for (int64_t begin = part.begin; begin < part.end; begin += kBlock, x += kBlock) {
+    const int64_t count = begin + kBlock < part.end ? kBlock : part.end - begin;
     // Bits of magnitudes are ordered as the numbers are: infinity next to last, NaNs last.
     __m512i most = _mm512_setzero_si512();
-    for (int64_t i = begin; i < end; i += 16) {
+    for (int64_t i = 0; i < count; i += 16) {
       most = _mm512_max_epu32(most, _mm512_and_si512(_mm512_loadu_si512(x + i), magnitude));
     }
     const uint32_t bits = _mm512_reduce_max_epu32(most);
     const bool finite = bits < 0x7f800000u;
     float largest;
     __builtin_memcpy(&largest, &bits, 4);
-    out.d[row * blocks + b] = finite ? largest / 127.0f : __builtin_nanf("");
+    out.d[row * blocks + begin / kBlock] = finite ? largest / 127.0f : __builtin_nanf("");
     float inverse = finite && largest > 0 ? 127.0f / largest : 0.0f;
     if (inverse > 3.0e38f) inverse = 0;
     const __m512 factor = _mm512_set1_ps(inverse);
     const auto valid = static_cast<__mmask16>(finite ? 0xffff : 0);
-    for (int64_t i = begin; i < end; i += 32) {
+    for (int64_t i = 0; i < count; i += 32) {
       const __m512i low =
           _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_maskz_loadu_ps(valid, x + i), factor));
       const __m512i high =
           _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_maskz_loadu_ps(valid, x + i + 16), factor));
-      int8_t* at = to + i / 64 * kTileBytes + i % 64;
+      int8_t* at = to + (begin + i) / 64 * kTileBytes + (begin + i) % 64;
       _mm_storeu_si128(reinterpret_cast<__m128i*>(at), _mm512_cvtsepi32_epi8(low));
       _mm_storeu_si128(reinterpret_cast<__m128i*>(at + 16), _mm512_cvtsepi32_epi8(high));
-      out.sum[row * groups + i / 32] = _mm512_reduce_add_epi32(_mm512_add_epi32(low, high));
+      out.sum[row * groups + (begin + i) / 32] =
+          _mm512_reduce_add_epi32(_mm512_add_epi32(low, high));
     }
   }
 }

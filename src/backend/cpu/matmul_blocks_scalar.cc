@@ -72,18 +72,19 @@ int32_t ToByte(float x, float inverse) {
   return inverse > 0 ? static_cast<int32_t>(std::nearbyintf(x * inverse)) : 0;
 }
 
-void QuantizeBlocks(const float* x, int64_t k, int64_t row, const ByteBlocks& out) {
-  const int64_t groups = k / kGroup, blocks = (k + kBlock - 1) / kBlock;
-  int8_t* to = out.q + row / kTileRows * ByteTiles(k) * kTileBytes + row % kTileRows * 64;
-  for (int64_t g = 0; g < groups; ++g) out.sum[row * groups + g] = 0;
-  for (int64_t b = 0; b < blocks; ++b) {
-    const int64_t begin = b * kBlock, end = begin + kBlock < k ? begin + kBlock : k;
-    const ByteScale scale = ByteScaleOf(x + begin, end - begin);
-    out.d[row * blocks + b] = scale.d;
-    for (int64_t i = begin; i < end; ++i) {
+void QuantizeBlocks(const float* x, InputPart part, int64_t row, const ByteBlocks& out) {
+  const int64_t groups = part.k / kGroup, blocks = (part.k + kBlock - 1) / kBlock;
+  int8_t* to = out.q + row / kTileRows * ByteTiles(part.k) * kTileBytes + row % kTileRows * 64;
+  for (int64_t begin = part.begin; begin < part.end; begin += kBlock, x += kBlock) {
+    const int64_t count = begin + kBlock < part.end ? kBlock : part.end - begin;
+    const ByteScale scale = ByteScaleOf(x, count);
+    out.d[row * blocks + begin / kBlock] = scale.d;
+    int32_t* const sums = out.sum + row * groups + begin / kGroup;
+    for (int64_t g = 0; g < count / kGroup; ++g) sums[g] = 0;
+    for (int64_t i = 0; i < count; ++i) {
       const int32_t q = ToByte(x[i], scale.inverse);
-      to[i / 64 * kTileBytes + i % 64] = static_cast<int8_t>(q);
-      out.sum[row * groups + i / kGroup] += q;
+      to[(begin + i) / 64 * kTileBytes + (begin + i) % 64] = static_cast<int8_t>(q);
+      sums[i / kGroup] += q;
     }
   }
 }

@@ -18,6 +18,6 @@ int32_t ToByte(float x, float inverse);
 
 template <PackFormat F>
 void BlockPanels(const PanelArgs& a);
-void QuantizeBlocks(const float* x, int64_t k, int64_t row, const ByteBlocks& out);
+void QuantizeBlocks(const float* x, InputPart part, int64_t row, const ByteBlocks& out);
 
 }  // namespace kvasir::scalar

@@ -33,6 +33,12 @@ enum class TileOrder {
   kPacked,
 };
 
+/// Inputs [begin, end) of rows of k: what is converted at a time. begin is a multiple of what
+/// shares a scale or a tile, and end, too, or k.
+struct InputPart {
+  int64_t k = 0, begin = 0, end = 0;
+};
+
 // Activations of the faster mode: int8 with a scale for kBlock = 256 inputs, as tiles of 16 rows
 // and 64 inputs (the last ones padded), [block of rows][64 inputs][16][64] bytes.
 inline constexpr int64_t kByteTileInputs = 64;
@@ -111,9 +117,10 @@ constexpr size_t PairBytes(int64_t k) { return static_cast<size_t>((k + 1) / 2) 
 struct MatMulKernels {
   using Quantize = void (*)(const float* x, int64_t k, int8_t* q, float* d, int32_t* sum);
   using Panels = void (*)(const PanelArgs&);
-  /// Block `block` of 16 rows of x [rows][x_stride], k inputs each, as tiles in `out`.
-  using ToTiles = void (*)(const float* x, int64_t x_stride, int64_t rows, int64_t k,
-                           TileOrder order, int64_t block, uint8_t* out);
+  /// A part of block `block` of `blocks` of 16 rows as tiles in `out`. x [rows][x_stride] are the
+  /// rows of this block that exist, from input `begin` on.
+  using ToTiles = void (*)(const float* x, int64_t x_stride, int64_t rows, InputPart part,
+                           TileOrder order, int64_t block, int64_t blocks, uint8_t* out);
   /// One row of k inputs (a multiple of 32) to int8 with a scale for each group of 32:
   /// d = max|x| / 127, q = x * (127 / max|x|) rounded to nearest even; sums of q for each half.
   /// A group with a NaN or an infinity gets d = NaN, so that it shows in every product.
@@ -126,9 +133,11 @@ struct MatMulKernels {
   /// each multiply-add.
   using Peak = uint64_t (*)(int64_t rounds);
   Peak int8_peak = nullptr, float_peak = nullptr, bf16_peak = nullptr;
-  /// Row `row` of x, k inputs (a multiple of 32): d = max|x| / 127 of each block, q as `quantize`
-  /// has it; a block with a NaN or an infinity gets d = NaN. nullptr: no faster mode.
-  using QuantizeBlocks = void (*)(const float* x, int64_t k, int64_t row, const ByteBlocks& out);
+  /// A part of row `row` (k is a multiple of 32), x from input `begin` on: d = max|x| / 127 of each
+  /// block, q as `quantize` has it; a block with a NaN or an infinity gets d = NaN. nullptr: no
+  /// faster mode.
+  using QuantizeBlocks = void (*)(const float* x, InputPart part, int64_t row,
+                                  const ByteBlocks& out);
   QuantizeBlocks quantize_blocks = nullptr;
   /// One row of k inputs as PairBytes; nullptr: the arithmetic is not that of pairs.
   using ToPairs = void (*)(const float* x, int64_t k, uint8_t* out);

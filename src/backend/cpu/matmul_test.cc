@@ -308,6 +308,80 @@ TEST(MatMul, AddsBiasAndResidual) {
   }
 }
 
+void MultiplyUp(float* gate, const float* up, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) gate[i] = std::max(gate[i], -0.25f) * up[i];
+}
+
+struct FeedForwardFormats {
+  DType gate, up, down;
+};
+
+/// In one call what it is in three.
+void ExpectFeedForwardInSteps(const NamedKernels& kernels, const FeedForwardFormats& formats,
+                              int64_t dim, int64_t wide, int32_t rows, int threads, bool fast) {
+  const Problem gate = MakeProblem(formats.gate, wide, dim, 41),
+                up = MakeProblem(formats.up, wide, dim, 42),
+                down = MakeProblem(formats.down, dim, wide, 43);
+  const auto x = RandomRows(rows, dim + 5, 44), gate_bias = RandomRows(1, wide, 45),
+             down_bias = RandomRows(1, dim, 46), residual = RandomRows(rows, dim, 47);
+  const auto by = [&](const Problem& p, const std::vector<float>& in, int64_t stride,
+                      const float* bias, const std::vector<float>* add) {
+    return Multiply(*kernels.kernels, 1, p, in, stride, rows, 1 << 20, bias, add, fast);
+  };
+  std::vector<float> inner = by(gate, x, dim + 5, gate_bias.data(), nullptr);
+  const std::vector<float> ups = by(up, x, dim + 5, nullptr, nullptr);
+  MultiplyUp(inner.data(), ups.data(), static_cast<int64_t>(inner.size()));
+  const std::vector<float> expected = by(down, inner, wide, down_bias.data(), &residual);
+
+  ThreadPool pool(threads, false);
+  CpuMatMul mm(kernels.kernels, &pool, fast);
+  ASSERT_TRUE(mm.ReserveScratch(rows, std::max(dim, wide)).ok());
+  const Result<Matrix> g = mm.Pack(gate.view()), u = mm.Pack(up.view()), d = mm.Pack(down.view());
+  ASSERT_TRUE(g.ok() && u.ok() && d.ok());
+  std::vector<float> got = residual;
+  OpCounters counters;
+  FeedForwardArgs args;
+  args.x = x.data();
+  args.x_stride = dim + 5;
+  args.rows = rows;
+  args.gate = &*g;
+  args.up = &*u;
+  args.gate_bias = gate_bias.data();
+  args.down = {&*d, down_bias.data(), got.data(), dim, true};
+  mm.FeedForward(args, MultiplyUp, counters);
+  ExpectSameBits(got, expected,
+                 fmt::format("{} {} {} {} {} x {} rows={} threads={} fast={}", kernels.name,
+                             NameOf(formats.gate), NameOf(formats.up), NameOf(formats.down), dim,
+                             wide, rows, threads, fast));
+  EXPECT_EQ(counters.projections, 3 * static_cast<uint64_t>(rows));
+  EXPECT_EQ(counters.matmul_flops, 6 * static_cast<uint64_t>(rows * dim * wide));
+  EXPECT_EQ(counters.weight_bytes, g->bytes() + u->bytes() + d->bytes());
+}
+
+TEST(MatMul, AFeedForwardNetworkHasTheBitsOfItsProductsOneAfterAnother) {
+  constexpr DType kQ = DType::kQ4_0, kB = DType::kBF16, kF = DType::kF32;
+  for (const NamedKernels& kernels : AllKernels()) {
+    for (const bool fast : {false, true}) {
+      if (fast && kernels.kernels->quantize_blocks == nullptr) continue;
+      for (const int32_t rows : {1, 17, 70, 300}) {
+        const int threads = kernels.one_thread || rows == 70 ? 1 : 2;
+        ExpectFeedForwardInSteps(kernels, {kQ, kQ, DType::kQ4_K}, 64, 768, rows, threads, fast);
+      }
+      ExpectFeedForwardInSteps(kernels, {DType::kQ4_K, DType::kQ6_K, kQ}, 256, 320, 5, 1, fast);
+      // Gate and up that take other inputs than each other, or than down.
+      for (const DType gate : {kQ, kB, kF}) {
+        for (const DType up : {kQ, kB, kF}) {
+          for (const DType down : {kQ, kB, DType::kF16}) {
+            ExpectFeedForwardInSteps(kernels, {gate, up, down}, 64, 160, 37,
+                                     kernels.one_thread ? 1 : 2, fast);
+          }
+        }
+      }
+      ExpectFeedForwardInSteps(kernels, {kF, kF, kB}, 33, 77, 19, 1, fast);
+    }
+  }
+}
+
 /// Mean square error against f64, relative to the mean square of the result.
 double NormalizedError(const Problem& p, const std::vector<float>& x, int32_t rows,
                        const std::vector<float>& got) {

@@ -53,15 +53,14 @@ int InputOf(TileOrder order, int c) {
   return c / 8 * 4 + kFirst[c / 2 % 4] + c % 2 * 2;
 }
 
-void ToTiles(const float* x, int64_t x_stride, int64_t rows, int64_t k, TileOrder order,
-             int64_t block, uint8_t* out) {
-  const int64_t blocks = (rows + kTileRows - 1) / kTileRows, groups = (k + 31) / 32;
+void ToTiles(const float* x, int64_t x_stride, int64_t rows, InputPart part, TileOrder order,
+             int64_t block, int64_t blocks, uint8_t* out) {
+  const int64_t groups = (part.k + 31) / 32;
   for (int64_t i = 0; i < kTileRows; ++i) {
-    const int64_t row = block * kTileRows + i;
-    for (int64_t g = 0; g < groups; ++g) {
+    for (int64_t g = part.begin / 32; g < (part.end + 31) / 32; ++g) {
       for (int c = 0; c < 32; ++c) {
         const int64_t input = g * 32 + InputOf(order, c);
-        const float v = row < rows && input < k ? x[row * x_stride + input] : 0.0f;
+        const float v = i < rows && input < part.end ? x[i * x_stride + input - part.begin] : 0.0f;
         const uint16_t bits = F32ToBf16(std::ldexp(v, kTileShift));
         std::memcpy(out + TileOffset(block, g, blocks, groups) + i * 64 + c * 2, &bits, 2);
       }
