@@ -34,12 +34,17 @@ class Bench {
     if (o_.probes_only) return std::move(out_);
     const int32_t most = *std::max_element(o_.rows.begin(), o_.rows.end());
     const int64_t longest = *std::max_element(o_.contexts.begin(), o_.contexts.end()) + kChunk;
-    KV_RETURN_IF_ERROR(backend_->ReserveScratch(std::max(most, kChunk), o_.inputs, o_.heads,
-                                                o_.head_dim, longest));
+    KV_RETURN_IF_ERROR(backend_->ReserveScratch(
+        std::max(most, kChunk), std::max(o_.inputs, o_.outputs), o_.heads, o_.head_dim, longest));
     const int32_t most_head = *std::max_element(o_.head_rows.begin(), o_.head_rows.end());
     x_.assign(static_cast<size_t>(std::max(most, most_head)) * o_.inputs, 0.5f);
-    y_.assign(static_cast<size_t>(std::max(most * o_.outputs, most_head * HeadOutputs())), 0.5f);
-    for (const DType format : o_.formats) KV_RETURN_IF_ERROR(MatMul(format));
+    y_.assign(static_cast<size_t>(
+                  std::max({most * o_.outputs, most * o_.inputs, most_head * HeadOutputs()})),
+              0.5f);
+    for (const DType format : o_.formats) {
+      KV_RETURN_IF_ERROR(MatMul(format));
+      KV_RETURN_IF_ERROR(FeedForward(format));
+    }
     for (const DType format : o_.head_formats) {
       if (std::find(o_.formats.begin(), o_.formats.end(), format) != o_.formats.end())
         KV_RETURN_IF_ERROR(Head(format));
@@ -87,8 +92,8 @@ class Bench {
                          .limit_pct = 100 * least / seconds});
   }
 
-  Result<Matrix> MakeWeights(DType format, int64_t outputs) {
-    TensorView view{.dtype = format, .rows = outputs, .cols = o_.inputs};
+  Result<Matrix> MakeWeights(DType format, int64_t outputs, int64_t inputs) {
+    TensorView view{.dtype = format, .rows = outputs, .cols = inputs};
     const std::vector<uint8_t> bytes(view.bytes(), kByte);
     view.data = bytes.data();
     return backend_->Pack(view);
@@ -116,17 +121,41 @@ class Bench {
     constexpr size_t kBeyondCaches = size_t{256} << 20, kMostMatrices = 128;
     std::vector<Matrix> weights;
     do {
-      KV_ASSIGN(Matrix m, MakeWeights(format, o_.outputs));
+      KV_ASSIGN(Matrix m, MakeWeights(format, o_.outputs, o_.inputs));
       weights.push_back(std::move(m));
     } while (weights.size() < kMostMatrices && weights.size() * weights[0].bytes() < kBeyondCaches);
     Products("matmul", weights, o_.rows);
     return {};
   }
 
+  /// Gate and up, the activation, and down, whose inputs must be whole blocks of the format.
+  Status FeedForward(DType format) {
+    if (!backend_->PackedBytes(format, o_.inputs, o_.outputs).ok()) return {};
+    KV_ASSIGN(const Matrix gate, MakeWeights(format, o_.outputs, o_.inputs));
+    KV_ASSIGN(const Matrix up, MakeWeights(format, o_.outputs, o_.inputs));
+    KV_ASSIGN(const Matrix down, MakeWeights(format, o_.inputs, o_.outputs));
+    const auto bytes = static_cast<double>(gate.bytes() + up.bytes() + down.bytes());
+    for (const int32_t rows : o_.rows) {
+      FeedForwardArgs args;
+      args.x = x_.data();
+      args.x_stride = o_.inputs;
+      args.rows = rows;
+      args.gate = &gate;
+      args.up = &up;
+      args.down = {&down, nullptr, y_.data(), o_.inputs, false};
+      const double operations =
+          6.0 * rows * static_cast<double>(o_.inputs) * static_cast<double>(o_.outputs);
+      Add("feed-forward", std::string(NameOf(format)), rows,
+          Best([&] { backend_->FeedForward(args); }), operations,
+          out_.peak.Products(format, o_.fast), bytes);
+    }
+    return {};
+  }
+
   /// The head is larger than caches by itself.
   Status Head(DType format) {
     std::vector<Matrix> head;
-    KV_ASSIGN(Matrix m, MakeWeights(format, HeadOutputs()));
+    KV_ASSIGN(Matrix m, MakeWeights(format, HeadOutputs(), o_.inputs));
     head.push_back(std::move(m));
     Products("head", head, o_.head_rows);
     for (const int32_t rows : o_.rows) {

@@ -35,6 +35,7 @@ struct Batch {
   }
 };
 
+/// kMatMul: with the conversion of inputs, and the activation between the products of FeedForward.
 enum class Op { kEmbed, kNorm, kMatMul, kRopeAppend, kAttention };
 inline constexpr int kOps = 5;
 /// "matmul" and so on.

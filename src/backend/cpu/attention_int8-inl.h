@@ -1,6 +1,5 @@
 // Attention to int8 K and V in exact integers (scalar::kTileAttention), all but the products:
-// included by attention_int8_amx.cc and attention_int8_avx512.cc after attention_steps-inl.h. No
-// include guard.
+// included by those of AMX and of AVX-512 after attention_steps-inl.h. No include guard.
 
 constexpr int kUnit = 4;  // tiles of 16 tokens in a product of weights and values
 

@@ -30,7 +30,10 @@ constexpr int64_t kRowsOfAPart = 128;
 /// it, otherwise what stays in a second level cache (64 KiB and 256 take as long: SmolLM2, prompts
 /// of 512, 2 threads, EPYC with AVX2, 2026-11-28, runs in turn).
 constexpr size_t kGatedBytes = 128 << 10;
-constexpr size_t kGatedBytesOfTiles = kMostTileRows * kTilePanels * kPanel * sizeof(float);
+constexpr size_t GatedBytesOfTiles(int32_t max_rows) {
+  const size_t rows = std::min<size_t>(RoundUp(max_rows, 2 * kTileRows), kMostTileRows);
+  return std::max(rows * kTilePanels * kPanel * sizeof(float), kGatedBytes);
+}
 
 /// Where activations as int8 lie in their memory, with scales and sums.
 struct Scratch {
@@ -231,7 +234,7 @@ struct CpuMatMul::Layout {
     const size_t floats = RoundUp(static_cast<size_t>(max_rows) * max_cols * sizeof(float), 64);
     threads = inner + std::max(second, floats);
     const bool tiles = m.kernels_->to_tiles != nullptr;
-    gated = tiles ? kGatedBytesOfTiles : kGatedBytes;
+    gated = tiles ? GatedBytesOfTiles(max_rows) : kGatedBytes;
     each = 2 * gated + (tiles ? TileScratchBytes(max_rows) : 0);
     end = threads + static_cast<size_t>(m.pool_->size()) * each;
   }
@@ -271,7 +274,8 @@ CpuMatMul::Input CpuMatMul::InputOf(const Matrix& m) const {
 }
 
 /// A part of `rows` rows of x, of which the first is row `row0` of `to` (in tiles the first of a
-/// block), in its form. x begins with the part's first input.
+/// block), in its form. x begins with the part's first input. Parts are whole groups of what shares
+/// a scale or a tile, and pairs, but for a row's last.
 void CpuMatMul::Convert(const Prepared& to, const float* x, int64_t x_stride, int64_t row0,
                         int64_t rows, InputPart part) const {
   const int64_t count = part.end - part.begin;
@@ -461,16 +465,25 @@ void CpuMatMul::FeedForward(const FeedForwardArgs& args, Activate activate, OpCo
   const Prepared up_in = InputOf(up) == in.input ? in
                                                  : Prepare(InputOf(up), args.x, args.x_stride,
                                                            args.rows, up.cols, layout.second);
-  uint8_t* const inner = scratch_.data() + layout.inner;
-  const Prepared to{InputOf(down), inner,     reinterpret_cast<const float*>(inner),
-                    down.cols,     down.cols, args.rows};
-
   Work w = WorkOf(in, PanelsOf(gate));
   const Work of_up = WorkOf(up_in, PanelsOf(up));
   const auto half = static_cast<int64_t>(layout.gated / sizeof(float));
-  w.unit = to.input == Input::kByteBlocks ? kBlock / kPanel : kGroup / kPanel;
   w.parts = std::min(w.parts, of_up.parts);
-  w.row_block = std::min({w.row_block, of_up.row_block, half / (w.unit * kPanel)});
+  w.row_block = std::min(w.row_block, of_up.row_block);
+  // A block of the faster mode is as wide as some threads' shares: then all is converted at the
+  // end.
+  constexpr int64_t kFairItems = 8;  // of each thread
+  const int64_t wide_items = w.panels * kPanel / kBlock * (w.rows / w.row_block + 1);
+  const bool apart = InputOf(down) == Input::kByteBlocks && wide_items < kFairItems * pool_->size();
+  uint8_t* const inner = scratch_.data() + layout.inner;
+  const Prepared to{apart ? Input::kFloats : InputOf(down),
+                    inner,
+                    reinterpret_cast<const float*>(inner),
+                    down.cols,
+                    down.cols,
+                    args.rows};
+  w.unit = to.input == Input::kByteBlocks ? kBlock / kPanel : kGroup / kPanel;
+  w.row_block = std::min(w.row_block, half / (w.unit * kPanel) / kTileRows * kTileRows);
   const int64_t most_rows = std::min(w.row_block, w.rows);
   w.most = std::max(w.unit,
                     std::min({w.most, of_up.most, half / (most_rows * kPanel)}) / w.unit * w.unit);
@@ -491,7 +504,8 @@ void CpuMatMul::FeedForward(const FeedForwardArgs& args, Activate activate, OpCo
     for (int64_t r = 0; r < rows; ++r) activate(gates + r * stride, ups + r * stride, columns);
     Convert(to, gates, stride, row0, rows, {down.cols, begin, begin + columns});
   });
-  Multiply(to, {&args.down, 1});
+  Multiply(apart ? Prepare(InputOf(down), to.x, to.x_stride, to.rows, to.k, 0) : to,
+           {&args.down, 1});
 }
 
 void CpuMatMul::Count(const Matrix& m, int32_t rows, OpCounters& counters) {

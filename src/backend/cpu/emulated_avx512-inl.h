@@ -128,15 +128,12 @@ KV_WIDE __m512i _mm512_setr_epi32(int a, int b, int c, int d, int e, int f, int 
                                   int j, int k, int l, int m, int n, int o, int p) {
   return As<__m512i>(Ints16{{a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p}});
 }
-KV_WIDE __m512i _mm512_set_epi32(int p, int o, int n, int m, int l, int k, int j, int i, int h,
-                                 int g, int f, int e, int d, int c, int b, int a) {
-  return _mm512_setr_epi32(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p);
-}
 KV_WIDE __m512 _mm512_setzero_ps() { return As<__m512>(Floats16{}); }
 KV_WIDE __m512i _mm512_setzero_si512() { return As<__m512i>(Ints16{}); }
 KV_WIDE __m512 _mm512_castsi512_ps(__m512i v) { return As<__m512>(v); }
-KV_WIDE __m512i _mm512_castps_si512(__m512 v) { return As<__m512i>(v); }
-KV_WIDE __m512i _mm512_castsi256_si512(__m256i v) { return As<__m512i>(Halves{v, v}); }
+KV_WIDE __m512i _mm512_castsi256_si512(__m256i v) {  // the upper half is anything
+  return As<__m512i>(Halves{v, _mm256_set1_epi8(static_cast<char>(0xa5))});
+}
 KV_WIDE __m256 _mm512_castps512_ps256(__m512 v) { return As<FloatHalves>(v).low; }
 KV_WIDE __m256 _mm512_extractf32x8_ps(__m512 v, int half) {
   return half == 0 ? As<FloatHalves>(v).low : As<FloatHalves>(v).high;
@@ -162,7 +159,8 @@ KV_WIDE float _mm512_reduce_max_ps(__m512 v) {
   for (const float y : x.of) most = most > y ? most : y;
   return most;
 }
-/// VREDUCEPS with M = 0 and rounding down: v - floor(v), rounded down, too; 0 of infinities.
+/// VREDUCEPS with M = 0 and rounding down: v - floor(v), rounded down, too; 0 of infinities
+/// (and +0, not -0, of whole numbers).
 KV_WIDE __m512 _mm512_reduce_ps(__m512 v, int how) {
   if (how != 0x09) __builtin_trap();
   const auto x = As<Floats16>(v);
@@ -174,7 +172,7 @@ KV_WIDE __m512 _mm512_reduce_ps(__m512 v, int how) {
     return above ? As<float>(As<uint32_t>(nearest) - 1) : nearest;
   });
 }
-/// VSCALEFPS: a 2^floor(b), rounded once.
+/// VSCALEFPS: a 2^floor(b), rounded once; not for 0 times 2^inf nor inf times 2^-inf.
 KV_WIDE __m512 _mm512_scalef_ps(__m512 a, __m512 b) {
   const auto x = As<Floats16>(a), y = As<Floats16>(b);
   return ByFloats([&](int i) {

@@ -16,7 +16,17 @@ struct TileConfig {
     __builtin_memset(registers, 0xa5, sizeof(registers));
   }
 };
-void ReleaseTiles() {}
+void ReleaseTiles() {
+  __builtin_memset(rows_of, 0, sizeof(rows_of));
+  __builtin_memset(bytes_of, 0, sizeof(bytes_of));
+}
+/// What a product faults for.
+template <int C, int A, int B>
+void CheckShapes() {
+  if (rows_of[C] == 0 || rows_of[C] != rows_of[A] || bytes_of[C] != bytes_of[B] ||
+      bytes_of[A] != 4 * rows_of[B])
+    __builtin_trap();
+}
 void SetTile(TileConfig& config, int tile, int rows, int row_bytes) {
   config.rows[tile] = static_cast<uint8_t>(rows);
   config.row_bytes[tile] = static_cast<uint16_t>(row_bytes);
@@ -54,6 +64,7 @@ void ZeroTile() {
 /// [fours][16][4].
 template <int C, int A, int B, typename Left>
 void ByteProduct() {
+  CheckShapes<C, A, B>();
   for (int m = 0; m < rows_of[C]; ++m) {
     for (int n = 0; n < 16; ++n) {
       int32_t sum = 0;
@@ -84,6 +95,7 @@ float Bf16At(const uint8_t* p) {
 /// in one chain of the even and one of the odd columns of A.
 template <int C, int A, int B>
 void Bf16Product() {
+  CheckShapes<C, A, B>();
   for (int m = 0; m < rows_of[C]; ++m) {
     for (int n = 0; n < 16; ++n) {
       float sum = 0, even = 0, odd = 0;

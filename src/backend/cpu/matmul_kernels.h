@@ -121,8 +121,8 @@ struct MatMulKernels {
   /// rows of this block that exist, from input `begin` on.
   using ToTiles = void (*)(const float* x, int64_t x_stride, int64_t rows, InputPart part,
                            TileOrder order, int64_t block, int64_t blocks, uint8_t* out);
-  /// One row of k inputs (a multiple of 32) to int8 with a scale for each group of 32:
-  /// d = max|x| / 127, q = x * (127 / max|x|) rounded to nearest even; sums of q for each half.
+  /// A row, or part of one, of k inputs (a multiple of 32) to int8 with a scale for each group of
+  /// 32: d = max|x| / 127, q = x * (127 / max|x|) rounded to nearest even; sums of q for each half.
   /// A group with a NaN or an infinity gets d = NaN, so that it shows in every product.
   Quantize quantize = nullptr;
   /// nullptr: the arithmetic is not that of tiles.
@@ -139,7 +139,8 @@ struct MatMulKernels {
   using QuantizeBlocks = void (*)(const float* x, InputPart part, int64_t row,
                                   const ByteBlocks& out);
   QuantizeBlocks quantize_blocks = nullptr;
-  /// One row of k inputs as PairBytes; nullptr: the arithmetic is not that of pairs.
+  /// A row of k inputs, or part of one (its last one, or k is even), as PairBytes; nullptr: the
+  /// arithmetic is not that of pairs.
   using ToPairs = void (*)(const float* x, int64_t k, uint8_t* out);
   ToPairs to_pairs = nullptr;
 };

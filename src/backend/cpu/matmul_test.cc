@@ -108,6 +108,17 @@ std::vector<NamedKernels> AllKernels() {
   return out;
 }
 
+/// With plain C++ of every arithmetic, whatever this machine has.
+std::vector<NamedKernels> KernelsAndTwins() {
+  std::vector<NamedKernels> all = AllKernels();
+  all.push_back({"pairs", &scalar::kMatMulPairs, &scalar::kMatMulPairs});
+  all.push_back({"tiles", &scalar::kMatMulTiles, &scalar::kMatMulTiles});
+  return all;
+}
+
+/// More rows than one block of a tile kernel has (kMostTileRows), and than two.
+constexpr int32_t kRowsBeyondABlock[] = {513, 1040};
+
 struct Problem {
   DType dtype;
   int64_t n, k;
@@ -228,14 +239,8 @@ TEST(MatMul, RowsThatThreadsTakeForThemselvesKeepTheirBits) {
   }
 }
 
-/// More rows than one block of a tile kernel has (kMostTileRows), and than two.
-constexpr int32_t kRowsBeyondABlock[] = {513, 1040};
-
 TEST(MatMul, RowsOfEveryBlockHaveTheBitsTheyHaveInSmallCalls) {
-  std::vector<NamedKernels> all = AllKernels();
-  // Plain C++ of every arithmetic, whatever this machine has.
-  all.push_back({"pairs", &scalar::kMatMulPairs, &scalar::kMatMulPairs});
-  all.push_back({"tiles", &scalar::kMatMulTiles, &scalar::kMatMulTiles});
+  const std::vector<NamedKernels> all = KernelsAndTwins();
   for (const DType dtype : {DType::kBF16, DType::kQ4_0, DType::kQ6_K}) {
     const Problem p = MakeProblem(dtype, 18, 256, 29);
     for (const int32_t rows : kRowsBeyondABlock) {
@@ -323,13 +328,14 @@ void ExpectFeedForwardInSteps(const NamedKernels& kernels, const FeedForwardForm
                 up = MakeProblem(formats.up, wide, dim, 42),
                 down = MakeProblem(formats.down, dim, wide, 43);
   const auto x = RandomRows(rows, dim + 5, 44), gate_bias = RandomRows(1, wide, 45),
-             down_bias = RandomRows(1, dim, 46), residual = RandomRows(rows, dim, 47);
+             up_bias = RandomRows(1, wide, 48), down_bias = RandomRows(1, dim, 46),
+             residual = RandomRows(rows, dim, 47);
   const auto by = [&](const Problem& p, const std::vector<float>& in, int64_t stride,
                       const float* bias, const std::vector<float>* add) {
     return Multiply(*kernels.kernels, 1, p, in, stride, rows, 1 << 20, bias, add, fast);
   };
   std::vector<float> inner = by(gate, x, dim + 5, gate_bias.data(), nullptr);
-  const std::vector<float> ups = by(up, x, dim + 5, nullptr, nullptr);
+  const std::vector<float> ups = by(up, x, dim + 5, up_bias.data(), nullptr);
   MultiplyUp(inner.data(), ups.data(), static_cast<int64_t>(inner.size()));
   const std::vector<float> expected = by(down, inner, wide, down_bias.data(), &residual);
 
@@ -347,6 +353,7 @@ void ExpectFeedForwardInSteps(const NamedKernels& kernels, const FeedForwardForm
   args.gate = &*g;
   args.up = &*u;
   args.gate_bias = gate_bias.data();
+  args.up_bias = up_bias.data();
   args.down = {&*d, down_bias.data(), got.data(), dim, true};
   mm.FeedForward(args, MultiplyUp, counters);
   ExpectSameBits(got, expected,
@@ -360,7 +367,7 @@ void ExpectFeedForwardInSteps(const NamedKernels& kernels, const FeedForwardForm
 
 TEST(MatMul, AFeedForwardNetworkHasTheBitsOfItsProductsOneAfterAnother) {
   constexpr DType kQ = DType::kQ4_0, kB = DType::kBF16, kF = DType::kF32;
-  for (const NamedKernels& kernels : AllKernels()) {
+  for (const NamedKernels& kernels : KernelsAndTwins()) {
     for (const bool fast : {false, true}) {
       if (fast && kernels.kernels->quantize_blocks == nullptr) continue;
       for (const int32_t rows : {1, 17, 70, 300}) {
@@ -368,6 +375,10 @@ TEST(MatMul, AFeedForwardNetworkHasTheBitsOfItsProductsOneAfterAnother) {
         ExpectFeedForwardInSteps(kernels, {kQ, kQ, DType::kQ4_K}, 64, 768, rows, threads, fast);
       }
       ExpectFeedForwardInSteps(kernels, {DType::kQ4_K, DType::kQ6_K, kQ}, 256, 320, 5, 1, fast);
+      // More blocks than threads, and more rows than one block of them.
+      ExpectFeedForwardInSteps(kernels, {kQ, kQ, kQ}, 32, 4384, 3, kernels.one_thread ? 1 : 2,
+                               fast);
+      ExpectFeedForwardInSteps(kernels, {kQ, kQ, kB}, 32, 288, kRowsBeyondABlock[0], 1, fast);
       // Gate and up that take other inputs than each other, or than down.
       for (const DType gate : {kQ, kB, kF}) {
         for (const DType up : {kQ, kB, kF}) {
@@ -504,7 +515,8 @@ TEST(MatMul, Bf16WeightsOfAnyBitsGiveThoseOfTheScalarKernels) {
 TEST(MatMul, WeightsOfAnySizeKeepTheirBitsAndTheirAccuracy) {
   for (const NamedKernels& kernels : AllKernels()) {
     for (const float size : {1e-5f, 1.0f, 2000.0f}) {
-      for (const DType dtype : {DType::kQ4_0, DType::kQ4_K, DType::kQ6_K, DType::kQ8_0}) {
+      for (const DType dtype :
+           {DType::kQ4_0, DType::kQ4_1, DType::kQ5_1, DType::kQ4_K, DType::kQ6_K, DType::kQ8_0}) {
         Problem p = MakeProblem(dtype, 32, 512, 18);
         for (size_t block = 0; block < p.data.size(); block += InfoOf(dtype).block_bytes) {
           for (const size_t at : HalfOffsets(dtype)) {
