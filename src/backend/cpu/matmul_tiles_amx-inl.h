@@ -83,34 +83,55 @@ struct TileScales {
   __m512i d[2], m[2];
 };
 
-/// 2^e as the operand of vscalefph that multiplies by it.
+/// What brings the scales of a panel into the range of f16: in registers, where what tiles do to
+/// memory makes nobody read or compute it again.
+struct TileFactors {
+  __m512i d_power, m_power;  ///< kHalfScales: exponents, as vscalefph takes them
+  __m512 d, m;               ///< others: factors
+};
+
+/// e of 2^e in f16.
 KV_INLINE __m512i Exponent(float power) {
   uint32_t bits = 0;
   __builtin_memcpy(&bits, &power, sizeof(bits));
   return F16OfWords(_mm512_set1_epi16(static_cast<int16_t>(static_cast<int>(bits >> 23) - 127)));
 }
 
+/// `in` of the panel's TileScale.
+template <PackFormat F>
+KV_INLINE TileFactors FactorsOf(float in) {
+  TileFactors factors;
+  if constexpr (kHalfScales<F>) {
+    factors.d_power = Exponent(in / kTileUnit<F>);
+    factors.m_power = Exponent(in);
+  } else {
+    factors.d = _mm512_set1_ps(in / kTileUnit<F>);
+    factors.m = _mm512_set1_ps(in);
+  }
+  return factors;
+}
+
 /// The scales of group g and where its weights are.
 template <PackFormat F>
-KV_INLINE const uint8_t* TileScalesOf(const uint8_t* panel, int64_t g, float in, TileScales* s) {
+KV_INLINE const uint8_t* TileScalesOf(const uint8_t* panel, int64_t g, const TileFactors& in,
+                                      TileScales* s) {
   const uint8_t* group = nullptr;
   if constexpr (kHalfScales<F>) {
     static_assert(kHalves<F> == 1);
     group = panel + static_cast<size_t>(g) * kGroupStep<F>;
     // 64 bytes, half of them of the next group or the end of the panel.
-    const auto at = [&](int part, float power) KV_LAMBDA {
+    const auto at = [&](int part, __m512i power) KV_LAMBDA {
       const __m512i v = _mm512_loadu_si512(group + kWeightBytes<F> + part * 32);
-      return ScaleF16(Twice(v), Exponent(power));
+      return ScaleF16(Twice(v), power);
     };
-    s->d[0] = at(0, in / kTileUnit<F>);
-    if constexpr (kHasMin<F>) s->m[0] = at(1, in);
+    s->d[0] = at(0, in.d_power);
+    if constexpr (kHasMin<F>) s->m[0] = at(1, in.m_power);
   } else {
     Scales f32;
     group = GroupOf<F>(panel, g, &f32);
-    const __m512 factor = _mm512_set1_ps(in / kTileUnit<F>), to_f16 = _mm512_set1_ps(in);
     for (int h = 0; h < kHalves<F>; ++h) {
-      s->d[h] = TwiceAsF16(_mm512_mul_ps(f32.d[h], factor));
-      if constexpr (kHasMin<F>) s->m[h] = TwiceAsF16(_mm512_mul_ps(f32.m[h], to_f16));
+      s->d[h] = TwiceAsF16(_mm512_mul_ps(f32.d[h], in.d));
+      if constexpr (kHasMin<F>) s->m[h] = TwiceAsF16(_mm512_mul_ps(f32.m[h], in.m));
     }
   }
   if constexpr (kBits<F> == 4 && kHasMin<F>) {
@@ -133,7 +154,7 @@ KV_INLINE __m512i TileWeights(__m512i q, const TileScales& s, int h) {
 /// vpermb and vscalefph they are 76, by llvm-mca of LLVM 19 for Sapphire Rapids 46.6 cycles instead
 /// of 60.2; Q4_1 48.3 instead of 64.2, Q4_K 57.3 instead of 69.2 (2026-11-28, not measured yet).
 template <PackFormat F>
-KV_INLINE void UnpackTile(const uint8_t* panel, int64_t g, float in, uint8_t* tile) {
+KV_INLINE void UnpackTile(const uint8_t* panel, int64_t g, const TileFactors& in, uint8_t* tile) {
   TileScales s;
   const uint8_t* group = TileScalesOf<F>(panel, g, in, &s);
   const auto put = [&](int row, __m512i q, int h)
@@ -264,9 +285,13 @@ void StreamPanels(const PanelArgs& a, const uint8_t* panel, int64_t first) {
   alignas(64) uint8_t unpacked[4][kTileBytes];
   alignas(64) float sums[16 * 16];
   const int64_t groups = (a.k + 31) / 32;
-  TileScale scale[PN];
+  float out[PN];
+  TileFactors in[PN];
   for (int n = 0; n < PN; ++n) {
-    scale[n] = ScaleOf<F>(panel + static_cast<size_t>(n) * a.panel_bytes, a.panel_bytes);
+    const TileScale scale =
+        ScaleOf<F>(panel + static_cast<size_t>(n) * a.panel_bytes, a.panel_bytes);
+    out[n] = scale.out;
+    in[n] = FactorsOf<F>(scale.in);
   }
   ZeroTile<0>();
   ZeroTile<1>();
@@ -285,7 +310,7 @@ void StreamPanels(const PanelArgs& a, const uint8_t* panel, int64_t first) {
         else
           CopyTail(from, g, a.k, to);
       } else {
-        UnpackTile<F>(from, g, scale[n].in, to);
+        UnpackTile<F>(from, g, in[n], to);
       }
     }
   };
@@ -306,7 +331,7 @@ void StreamPanels(const PanelArgs& a, const uint8_t* panel, int64_t first) {
     if constexpr (r < RB && n < PN) {
       StoreTile<T>(sums, 64);
       const int64_t rows = a.rows - r * kTileRows;
-      StoreSums(a, sums, scale[n].out, r * kTileRows, rows < kTileRows ? rows : kTileRows,
+      StoreSums(a, sums, out[n], r * kTileRows, rows < kTileRows ? rows : kTileRows,
                 first + n * 16);
     }
   };
@@ -394,7 +419,7 @@ void SlabOfPanels(const PanelArgs& a, const uint8_t* panel, int64_t slab, uint8_
   } else {
     for (int n = 0; n < PN; ++n) {
       const uint8_t* from = panel + static_cast<size_t>(n) * a.panel_bytes;
-      const float in = ScaleOf<F>(from, a.panel_bytes).in;
+      const TileFactors in = FactorsOf<F>(ScaleOf<F>(from, a.panel_bytes).in);
       for (int64_t g = 0; g < width; ++g) {
         uint8_t* to = a.scratch + (g * PN + n) * kTileBytes;
         if constexpr (F == PackFormat::kBF16)
