@@ -223,36 +223,30 @@ size_t CpuMatMul::ActivationBytes(int32_t max_rows, int64_t max_cols) const {
   return std::max({blocks, usual, pairs});
 }
 
-/// The inputs of a product, those of its second half where they differ, and what is between the
-/// products of a feed-forward network, in any form; then what each thread has of its own.
-struct CpuMatMul::Layout {
-  size_t second, inner, threads, gated, each, end;
-
-  Layout(const CpuMatMul& m, int32_t max_rows, int64_t max_cols) {
-    second = m.ActivationBytes(max_rows, max_cols);
-    inner = 2 * second;
-    const size_t floats = RoundUp(static_cast<size_t>(max_rows) * max_cols * sizeof(float), 64);
-    threads = inner + std::max(second, floats);
-    const bool tiles = m.kernels_->to_tiles != nullptr;
-    gated = tiles ? GatedBytesOfTiles(max_rows) : kGatedBytes;
-    each = 2 * gated + (tiles ? TileScratchBytes(max_rows) : 0);
-    end = threads + static_cast<size_t>(m.pool_->size()) * each;
-  }
-  /// Of each thread: both halves of the gated part, then what a tile kernel needs.
-  size_t OwnOf(int worker) const { return threads + static_cast<size_t>(worker) * each; }
-};
+CpuMatMul::Layout CpuMatMul::LayoutFor(int32_t max_rows, int64_t max_cols) const {
+  const bool tiles = kernels_->to_tiles != nullptr;
+  const size_t floats = RoundUp(static_cast<size_t>(max_rows) * max_cols * sizeof(float), 64);
+  Layout layout;
+  layout.second = ActivationBytes(max_rows, max_cols);
+  layout.inner = 2 * layout.second;
+  layout.threads = layout.inner + std::max(layout.second, floats);
+  layout.gated = tiles ? GatedBytesOfTiles(max_rows) : kGatedBytes;
+  layout.each = 2 * layout.gated + (tiles ? TileScratchBytes(max_rows) : 0);
+  layout.end = layout.OwnOf(pool_->size());
+  return layout;
+}
 
 size_t CpuMatMul::ScratchBytes(int32_t max_rows, int64_t max_cols) const {
-  return Layout(*this, max_rows, max_cols).end;
+  return LayoutFor(max_rows, max_cols).end;
 }
 
 Status CpuMatMul::ReserveScratch(int32_t max_rows, int64_t max_cols) {
   if (max_rows <= max_rows_ && max_cols <= max_cols_) return {};
   max_rows_ = std::max(max_rows, max_rows_);
   max_cols_ = std::max(max_cols, max_cols_);
-  KV_ASSIGN(scratch_,
-            AlignedBuffer::Allocate(ScratchBytes(max_rows_, max_cols_), MemoryOwner::kScratch,
-                                    "the activations of products"));
+  layout_ = LayoutFor(max_rows_, max_cols_);
+  KV_ASSIGN(scratch_, AlignedBuffer::Allocate(layout_.end, MemoryOwner::kScratch,
+                                              "the activations of products"));
   return {};
 }
 
@@ -279,7 +273,7 @@ CpuMatMul::Input CpuMatMul::InputOf(const Matrix& m) const {
 void CpuMatMul::Convert(const Prepared& to, const float* x, int64_t x_stride, int64_t row0,
                         int64_t rows, InputPart part) const {
   const int64_t count = part.end - part.begin;
-  if (to.input == Input::kPackedTiles || to.input == Input::kAscendingTiles) {
+  if (InTiles(to.input)) {
     const TileOrder order =
         to.input == Input::kPackedTiles ? TileOrder::kPacked : TileOrder::kAscending;
     for (int64_t r = 0; r < rows; r += kTileRows) {
@@ -316,8 +310,7 @@ CpuMatMul::Prepared CpuMatMul::Prepare(Input input, const float* x, int64_t x_st
   if (input == Input::kFloats) return prepared;
   CHECK_LE(rows, max_rows_);
   CHECK_LE(k, max_cols_);
-  const bool tiles = input == Input::kPackedTiles || input == Input::kAscendingTiles;
-  const int64_t together = tiles ? kTileRows : 1;
+  const int64_t together = InTiles(input) ? kTileRows : 1;
   const auto convert = [&](size_t i) {
     const int64_t row = static_cast<int64_t>(i) * together;
     Convert(prepared, x + row * x_stride, x_stride, row, std::min(together, rows - row), {k, 0, k});
@@ -366,10 +359,8 @@ PanelArgs CpuMatMul::ArgsOf(const Prepared& in, const Matrix& weight, int64_t fr
     a.tiles = in.at;
     a.tile_blocks = static_cast<int64_t>(DivUp(static_cast<size_t>(in.rows), kTileRows));
   }
-  if (kernels_->to_tiles != nullptr) {
-    const Layout layout(*this, max_rows_, max_cols_);
-    a.scratch = scratch_.data() + layout.OwnOf(worker) + 2 * layout.gated;
-  }
+  if (kernels_->to_tiles != nullptr)
+    a.scratch = scratch_.data() + layout_.OwnOf(worker) + 2 * layout_.gated;
   return a;
 }
 
@@ -460,14 +451,13 @@ void CpuMatMul::FeedForward(const FeedForwardArgs& args, Activate activate, OpCo
   CHECK_LE(args.rows, max_rows_);
   CHECK_LE(down.cols, max_cols_);
   for (const Matrix* m : {&gate, &up, &down}) Count(*m, args.rows, counters);
-  const Layout layout(*this, max_rows_, max_cols_);
   const Prepared in = Prepare(InputOf(gate), args.x, args.x_stride, args.rows, gate.cols, 0);
   const Prepared up_in = InputOf(up) == in.input ? in
                                                  : Prepare(InputOf(up), args.x, args.x_stride,
-                                                           args.rows, up.cols, layout.second);
+                                                           args.rows, up.cols, layout_.second);
   Work w = WorkOf(in, PanelsOf(gate));
   const Work of_up = WorkOf(up_in, PanelsOf(up));
-  const auto half = static_cast<int64_t>(layout.gated / sizeof(float));
+  const auto half = static_cast<int64_t>(layout_.gated / sizeof(float));
   w.parts = std::min(w.parts, of_up.parts);
   w.row_block = std::min(w.row_block, of_up.row_block);
   // A block of the faster mode is as wide as some threads' shares: then all is converted at the
@@ -475,7 +465,7 @@ void CpuMatMul::FeedForward(const FeedForwardArgs& args, Activate activate, OpCo
   constexpr int64_t kFairItems = 8;  // of each thread
   const int64_t wide_items = w.panels * kPanel / kBlock * (w.rows / w.row_block + 1);
   const bool apart = InputOf(down) == Input::kByteBlocks && wide_items < kFairItems * pool_->size();
-  uint8_t* const inner = scratch_.data() + layout.inner;
+  uint8_t* const inner = scratch_.data() + layout_.inner;
   const Prepared to{apart ? Input::kFloats : InputOf(down),
                     inner,
                     reinterpret_cast<const float*>(inner),
@@ -488,7 +478,7 @@ void CpuMatMul::FeedForward(const FeedForwardArgs& args, Activate activate, OpCo
   w.most = std::max(w.unit,
                     std::min({w.most, of_up.most, half / (most_rows * kPanel)}) / w.unit * w.unit);
   Share(w, [&](int64_t row0, int64_t rows, int64_t first, int64_t count, int worker) {
-    auto* const gates = reinterpret_cast<float*>(scratch_.data() + layout.OwnOf(worker));
+    auto* const gates = reinterpret_cast<float*>(scratch_.data() + layout_.OwnOf(worker));
     float* const ups = gates + half;
     const int64_t stride = count * kPanel, begin = first * kPanel;
     const int64_t columns = std::min(stride, gate.rows - begin);

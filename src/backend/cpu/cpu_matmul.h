@@ -46,7 +46,15 @@ class CpuMatMul {
   enum class Input { kFloats, kInt8, kPairs, kAscendingTiles, kPackedTiles, kByteBlocks };
   struct Prepared;
   struct Work;
-  struct Layout;
+  /// Where things lie in the scratch: the inputs of a product, those of its second half where they
+  /// differ, and what is between the products of a feed-forward network, in any form; then what
+  /// each thread has of its own.
+  struct Layout {
+    size_t second = 0, inner = 0, threads = 0;  ///< offsets
+    size_t gated = 0, each = 0, end = 0;        ///< bytes: of half a gated part, a thread, all
+    /// Of each thread: both halves of the gated part, then what a tile kernel needs.
+    size_t OwnOf(int worker) const { return threads + static_cast<size_t>(worker) * each; }
+  };
   struct alignas(64) Next {
     std::atomic<int64_t> at{0};
   };
@@ -55,7 +63,11 @@ class CpuMatMul {
   /// What the kernels of a packed format take.
   Input InputOf(const Matrix& m) const;
   static void Count(const Matrix& m, int32_t rows, OpCounters& counters);
+  static bool InTiles(Input input) {
+    return input == Input::kPackedTiles || input == Input::kAscendingTiles;
+  }
   size_t ActivationBytes(int32_t max_rows, int64_t max_cols) const;
+  Layout LayoutFor(int32_t max_rows, int64_t max_cols) const;
   void Convert(const Prepared& to, const float* x, int64_t x_stride, int64_t row0, int64_t rows,
                InputPart part) const;
   /// All rows of x in that form, `offset` bytes into the scratch.
@@ -75,6 +87,7 @@ class CpuMatMul {
   std::vector<Next> next_;  // work items of each thread's rows, from which others take the rest
   AlignedBuffer reserved_;  // for weights
   AlignedBuffer scratch_;
+  Layout layout_;  // of scratch_
   int32_t max_rows_ = 0;
   int64_t max_cols_ = 0;
 };

@@ -3,6 +3,8 @@
 // an inner namespace hide the global ones of immintrin.h, so that kernels are compiled as they are.
 // What they compute: Intel SDM vol. 2, by instruction. No include guard.
 
+#include "backend/cpu/emulated_dpbusd-inl.h"
+
 // immintrin.h has macros for these: most of what takes constants, without optimization.
 #undef _mm512_cmp_ps_mask
 #undef _mm512_cvtps_ph
@@ -196,7 +198,15 @@ KV_WIDE __m512 _mm512_maskz_mov_ps(__mmask16 mask, __m512 v) {
 }
 KV_WIDE __mmask16 _knot_mask16(__mmask16 mask) { return static_cast<__mmask16>(~mask); }
 
-// Integers.
+// Integers. What AVX2 has for half as many of them:
+#define KV_BOTH_HALVES(op)                                                         \
+  KV_WIDE __m512i _mm512_##op(__m512i a, __m512i b) {                              \
+    return ByHalves([](__m256i x, __m256i y) { return _mm256_##op(x, y); }, a, b); \
+  }
+#define KV_SHIFT_HALVES(op)                                                              \
+  KV_WIDE __m512i _mm512_##op(__m512i v, unsigned by) {                                  \
+    return ByHalves([&](__m256i x) { return _mm256_##op(x, static_cast<int>(by)); }, v); \
+  }
 KV_WIDE __m512i _mm512_and_si512(__m512i a, __m512i b) { return a & b; }
 KV_WIDE __m512i _mm512_or_si512(__m512i a, __m512i b) { return a | b; }
 KV_WIDE __m512i _mm512_xor_si512(__m512i a, __m512i b) { return a ^ b; }
@@ -204,27 +214,13 @@ KV_WIDE __m512i _mm512_ternarylogic_epi32(__m512i a, __m512i b, __m512i c, int h
   if (how != 0xf8) __builtin_trap();
   return a | (b & c);
 }
-KV_WIDE __m512i _mm512_add_epi8(__m512i a, __m512i b) {
-  return ByHalves([](__m256i x, __m256i y) { return _mm256_add_epi8(x, y); }, a, b);
-}
-KV_WIDE __m512i _mm512_add_epi32(__m512i a, __m512i b) {
-  return ByHalves([](__m256i x, __m256i y) { return _mm256_add_epi32(x, y); }, a, b);
-}
-KV_WIDE __m512i _mm512_sub_epi32(__m512i a, __m512i b) {
-  return ByHalves([](__m256i x, __m256i y) { return _mm256_sub_epi32(x, y); }, a, b);
-}
-KV_WIDE __m512i _mm512_mullo_epi16(__m512i a, __m512i b) {
-  return ByHalves([](__m256i x, __m256i y) { return _mm256_mullo_epi16(x, y); }, a, b);
-}
-KV_WIDE __m512i _mm512_mullo_epi32(__m512i a, __m512i b) {
-  return ByHalves([](__m256i x, __m256i y) { return _mm256_mullo_epi32(x, y); }, a, b);
-}
-KV_WIDE __m512i _mm512_mulhrs_epi16(__m512i a, __m512i b) {
-  return ByHalves([](__m256i x, __m256i y) { return _mm256_mulhrs_epi16(x, y); }, a, b);
-}
-KV_WIDE __m512i _mm512_max_epu32(__m512i a, __m512i b) {
-  return ByHalves([](__m256i x, __m256i y) { return _mm256_max_epu32(x, y); }, a, b);
-}
+KV_BOTH_HALVES(add_epi8)
+KV_BOTH_HALVES(add_epi32)
+KV_BOTH_HALVES(sub_epi32)
+KV_BOTH_HALVES(mullo_epi16)
+KV_BOTH_HALVES(mullo_epi32)
+KV_BOTH_HALVES(mulhrs_epi16)
+KV_BOTH_HALVES(max_epu32)
 KV_WIDE __m512i _mm512_mask_max_epu32(__m512i other, __mmask16 mask, __m512i a, __m512i b) {
   const auto x = As<Ints16>(other), y = As<Ints16>(_mm512_max_epu32(a, b));
   return ByInts([&](int i) { return (mask >> i & 1) != 0 ? y.of[i] : x.of[i]; });
@@ -241,24 +237,12 @@ KV_WIDE int _mm512_reduce_add_epi32(__m512i v) {
   for (const int32_t x : As<Ints16>(v).of) sum += static_cast<unsigned>(x);
   return static_cast<int>(sum);
 }
-KV_WIDE __m512i _mm512_slli_epi16(__m512i v, unsigned by) {
-  return ByHalves([&](__m256i x) { return _mm256_slli_epi16(x, static_cast<int>(by)); }, v);
-}
-KV_WIDE __m512i _mm512_srli_epi16(__m512i v, unsigned by) {
-  return ByHalves([&](__m256i x) { return _mm256_srli_epi16(x, static_cast<int>(by)); }, v);
-}
-KV_WIDE __m512i _mm512_slli_epi32(__m512i v, unsigned by) {
-  return ByHalves([&](__m256i x) { return _mm256_slli_epi32(x, static_cast<int>(by)); }, v);
-}
-KV_WIDE __m512i _mm512_srai_epi32(__m512i v, unsigned by) {
-  return ByHalves([&](__m256i x) { return _mm256_srai_epi32(x, static_cast<int>(by)); }, v);
-}
-KV_WIDE __m512i _mm512_packus_epi32(__m512i a, __m512i b) {
-  return ByHalves([](__m256i x, __m256i y) { return _mm256_packus_epi32(x, y); }, a, b);
-}
-KV_WIDE __m512i _mm512_packus_epi16(__m512i a, __m512i b) {
-  return ByHalves([](__m256i x, __m256i y) { return _mm256_packus_epi16(x, y); }, a, b);
-}
+KV_SHIFT_HALVES(slli_epi16)
+KV_SHIFT_HALVES(srli_epi16)
+KV_SHIFT_HALVES(slli_epi32)
+KV_SHIFT_HALVES(srai_epi32)
+KV_BOTH_HALVES(packus_epi32)
+KV_BOTH_HALVES(packus_epi16)
 KV_WIDE __m512i _mm512_permutexvar_epi32(__m512i index, __m512i v) {
   const auto at = As<Ints16>(index), x = As<Ints16>(v);
   return ByInts([&](int i) { return x.of[at.of[i] & 15]; });
@@ -288,16 +272,8 @@ KV_WIDE __mmask32 _mm512_mask_cmpeq_epi16_mask(__mmask32 mask, __m512i a, __m512
   return static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_permute4x64_epi64(bytes, kInOrder))) &
          mask;
 }
-/// VPDPBUSD: even and odd bytes apart, in words, whose products do not saturate.
 KV_WIDE __m512i _mm512_dpbusd_epi32(__m512i sum, __m512i u, __m512i s) {
-  return ByHalves(
-      [](__m256i c, __m256i a, __m256i b) {
-        const __m256i even = _mm256_madd_epi16(_mm256_and_si256(a, _mm256_set1_epi16(0xff)),
-                                               _mm256_srai_epi16(_mm256_slli_epi16(b, 8), 8));
-        const __m256i odd = _mm256_madd_epi16(_mm256_srli_epi16(a, 8), _mm256_srai_epi16(b, 8));
-        return _mm256_add_epi32(c, _mm256_add_epi32(even, odd));
-      },
-      sum, u, s);
+  return ByHalves([](__m256i c, __m256i a, __m256i b) { return Dpbusd(c, a, b); }, sum, u, s);
 }
 KV_WIDE __m512i _mm512_dpwssd_epi32(__m512i sum, __m512i a, __m512i b) {
   return ByHalves(
