@@ -333,7 +333,9 @@ void PrefixIndex::MarkBranch(PrefixNode* node) {
 void PrefixIndex::GiveUpFallen(const BlockPool& pool, PrefixNode* node, int32_t group) {
   node->fell_out[group] = false;
   BlockRef& block = node->blocks[group];
-  if (!block || pool.refs(block.id()) != 1 || node->children.empty()) return;
+  // An end that nobody uses goes as a whole.
+  const bool end = node->users == 0 && node->children.empty();
+  if (!block || pool.refs(block.id()) != 1 || end) return;
   if (node->users == 0) --idle_blocks_;
   block.Reset();
   ++evicted_blocks_;

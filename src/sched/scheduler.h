@@ -138,8 +138,8 @@ class Scheduler {
  private:
   struct Tenant {
     TenantOptions options;
-    double served = 0;  // tokens divided by weight
-    int32_t sequences = 0;
+    double served = 0;           // tokens divided by weight
+    uint64_t last_admitted = 0;  // which admission of all was its last
     // Blocks that its running sequences hold, as of the manager's change `counted`: a bound, or
     // with `exact` what they share counted once.
     int64_t held = 0;
@@ -160,12 +160,17 @@ class Scheduler {
 
   enum class Admission { kAdmitted, kWaitsForPrefix, kNoRoom, kOverQuota };
   void Admit();
+  Admission AdmitNext(Queue& queue, Queue::iterator* at);
+  double Beginning(const Tenant& tenant) const;
+  void Dequeued(uint64_t tenant);
   void RaiseOld();
   void GetUnstuck();
   bool PlanOldestAlone();
   Admission TryAdmit(Sequence* sequence);
   bool WaitsForPrefix(Sequence* sequence, const PrefixMatch& match);
   bool StillWaits(Sequence* sequence);
+  bool Refused(const Sequence& sequence) const;
+  bool HeldUp(const Sequence& writer, const Sequence& waiting) const;
   bool PlanSlice(Sequence* sequence, int32_t count, int32_t layers = 0);
   int32_t PlanDecoding();
   void PlanPrompts(int32_t decoding);
@@ -205,13 +210,16 @@ class Scheduler {
   int64_t now_ns_ = 0;       // of the last call that told
   int32_t logit_rows_ = 0;   // wanted rows of plan_
   std::map<uint64_t, Tenant> tenants_;
+  double last_served_ = 0;      // of the tenant of which last nobody waited any more
+  uint64_t admissions_ = 0;     // also again after a preemption
   std::vector<uint64_t> seen_;  // [block] the last count that met it
   uint64_t count_ = 0;
   uint64_t arrivals_ = 0;
   SchedulerCounters counters_;
   StepPlan plan_;
-  std::vector<Sequence*> planned_;  // of plan_.slices
-  std::vector<Progress> progress_;  // of the last Commit
+  std::vector<Sequence*> planned_;     // of plan_.slices
+  std::vector<Sequence*> candidates_;  // for it, while it is made
+  std::vector<Progress> progress_;     // of the last Commit
 };
 
 }  // namespace kvasir

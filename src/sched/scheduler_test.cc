@@ -344,6 +344,158 @@ TEST(Scheduler, AFloodDoesNotTakeTheOthersShare) {
   EXPECT_LT(steps, 25);  // one or two of the flood are before it, not forty
 }
 
+/// Steps that a small request of tenant 1 takes beside a flood of tenant 2, whose queue is never
+/// empty, after `alone` requests that it had computed before.
+struct Flood {
+  explicit Flood(SchedulerOptions options) : rig(false, 4000, options) {}
+  SequenceId Ask(uint64_t tenant, int32_t output) {
+    return rig.Add(RandomPrompt(random, 60), output, {.tenant = tenant, .salt = tenant});
+  }
+  void Alone(int requests) {
+    for (int i = 0; i < requests; ++i) {
+      const SequenceId id = Ask(1, 20);
+      while (rig.outputs.count(id) == 0) rig.Step();
+    }
+  }
+  int StepsBesideTheFlood() {
+    const auto keep = [&] {
+      while (rig.scheduler.waiting(2) < 8) Ask(2, 20);
+    };
+    keep();
+    rig.Step();
+    const SequenceId quiet = Ask(1, 20);
+    int steps = 0;
+    for (; rig.outputs.count(quiet) == 0 && steps < 2000; ++steps) {
+      keep();
+      rig.Step();
+    }
+    return steps;
+  }
+
+  std::mt19937 random{10};
+  Rig rig;
+};
+
+TEST(Scheduler, WhoHadTheMachineAloneOwesNothingForIt) {
+  constexpr SchedulerOptions kOptions{.max_step_tokens = 32, .max_sequences = 2};
+  Flood fresh(kOptions), before(kOptions);
+  before.Alone(100);
+  EXPECT_LE(before.StepsBesideTheFlood(), fresh.StepsBesideTheFlood() + 5);
+}
+
+TEST(Scheduler, WhoWantedLessThanItsShareHasNoCreditForIt) {
+  constexpr SchedulerOptions kOptions{.max_step_tokens = 64, .max_sequences = 4};
+  const auto steps = [&](int requests) {
+    Flood flood(kOptions);
+    flood.Ask(2, 100'000);  // one long answer, and nothing that waits
+    flood.Alone(requests);
+    return flood.StepsBesideTheFlood();
+  };
+  EXPECT_LE(steps(100), steps(0) + 20);
+}
+
+TEST(Scheduler, WhoComputesAPrefixGoesAsEarlyAsTheMostUrgentThatWaitsForIt) {
+  Rig rig(false, 4000, {.max_step_tokens = 64, .max_sequences = 16});
+  std::mt19937 random(23);
+  std::vector<int32_t> prompt = RandomPrompt(random, 320);
+  rig.Add(prompt, 2, {.priority = 0});
+  rig.Step();
+  const auto keep = [&] {
+    while (rig.scheduler.running() + rig.scheduler.waiting() < 8)
+      rig.Add(RandomPrompt(random, 100), 2, {.priority = 5});
+  };
+  keep();
+  prompt.push_back(3);
+  const SequenceId urgent = rig.Add(prompt, 1, {.priority = 9});
+  int steps = 0;
+  for (; rig.outputs.count(urgent) == 0 && steps < 2000; ++steps) {
+    keep();
+    rig.Step();
+  }
+  EXPECT_LT(steps, 20);
+  EXPECT_GE(rig.cached[urgent], 304) << "and it was not computed twice";
+}
+
+TEST(Scheduler, NobodyWaitsForAPrefixThatAnotherTenantsQuotaHoldsUp) {
+  Rig rig(false, 400, {.max_step_tokens = 17, .max_sequences = 8});
+  rig.scheduler.SetTenant(1, {.kv_blocks = 12});
+  std::mt19937 random(29);
+  const std::vector<int32_t> prompt = RandomPrompt(random, 150);
+  // While a prompt that goes first takes the rows, one of tenant 1 comes to hold its whole quota.
+  const SequenceId urgent = rig.Add(RandomPrompt(random, 3200), 1, {.tenant = 3, .priority = 5});
+  rig.Add(RandomPrompt(random, 1), 800, {.tenant = 1, .priority = 6});
+  rig.Step();
+  const SequenceId held_up = rig.Add(prompt, 1, {.tenant = 1});
+  while (rig.outputs.count(urgent) == 0) ASSERT_TRUE(rig.Step());
+  ASSERT_NE(rig.scheduler.Find(held_up)->kv.id, 0u);
+  ASSERT_EQ(rig.scheduler.Find(held_up)->kv.computed, 0);
+  const SequenceId other = rig.Add(prompt, 1, {.tenant = 2});
+  int steps = 0;
+  for (; rig.outputs.count(other) == 0 && steps < 2000; ++steps) ASSERT_TRUE(rig.Step());
+  EXPECT_LT(steps, 20);
+}
+
+TEST(Scheduler, SeveralTenantsFillTheMachineAsFastAsOne) {
+  for (const uint64_t tenants : {1, 2, 5}) {
+    Rig rig(false, 4000, {.max_step_tokens = 512, .max_sequences = 60});
+    std::mt19937 random(3);
+    for (uint64_t i = 0; i < 60; ++i) rig.Add(RandomPrompt(random, 8), 4, {.tenant = i % tenants});
+    rig.Step();
+    EXPECT_EQ(rig.scheduler.waiting(), 0u) << tenants << " tenants";
+  }
+}
+
+TEST(Scheduler, PlacesAreGivenToTenantsInTurn) {
+  Rig rig(false, 4000, {.max_step_tokens = 512, .max_sequences = 6});
+  std::mt19937 random(3);
+  for (int i = 0; i < 20; ++i) rig.Add(RandomPrompt(random, 8), 4, {.tenant = 1});
+  for (int i = 0; i < 20; ++i) rig.Add(RandomPrompt(random, 8), 4, {.tenant = 2});
+  rig.Step();
+  EXPECT_EQ(rig.scheduler.waiting(1), 17u);
+  EXPECT_EQ(rig.scheduler.waiting(2), 17u);
+}
+
+TEST(Scheduler, WhoDecodesIsNotLeftOutWhereOneBeforeItIsPreempted) {
+  int preempted = 0;
+  for (const int32_t blocks : {18, 19, 21, 22, 24, 25}) {
+    Rig rig(false, blocks, {.max_step_tokens = 3, .max_sequences = 3});
+    std::mt19937 random(31);
+    rig.Add(RandomPrompt(random, 200), 5, {.priority = 0});
+    rig.Step();
+    const SequenceId first = rig.Add(RandomPrompt(random, 1), 300, {.priority = 5});
+    const SequenceId second = rig.Add(RandomPrompt(random, 1), 300, {.priority = 5});
+    for (int i = 0; i < 150; ++i) {
+      const uint64_t preemptions = rig.scheduler.counters().preemptions;
+      const Sequence* a = rig.scheduler.Find(first);
+      const Sequence* b = rig.scheduler.Find(second);
+      const int32_t had_a = a->total(), had_b = b->total();
+      const bool decoded = a->pending() == 1 && b->pending() == 1 && had_a > 1 && had_b > 1;
+      ASSERT_TRUE(rig.Step());
+      if (!decoded || rig.scheduler.counters().preemptions == preemptions || b->kv.id == 0)
+        continue;
+      ++preempted;
+      EXPECT_EQ(a->total() - had_a, 1) << blocks;
+      EXPECT_EQ(b->total() - had_b, 1) << blocks;
+    }
+  }
+  EXPECT_GT(preempted, 0);
+}
+
+TEST(Scheduler, WhereThereAreNoPromptsNoTimeIsTheirs) {
+  Rig rig(false, 4000, {.max_step_tokens = 4, .max_sequences = 16});
+  std::mt19937 random(3);
+  for (int i = 0; i < 16; ++i) rig.Add(RandomPrompt(random, 1), 1000);
+  int64_t now = 0;
+  for (int i = 0; i < 40; ++i) {
+    rig.executor.Submit(rig.scheduler.Plan(now));
+    now += 1'000'000;
+    rig.scheduler.Commit(rig.executor.Collect(), now);
+  }
+  const SequenceTimes& t = rig.scheduler.TimesUntil(1, now);
+  EXPECT_EQ(t.others, 0);
+  EXPECT_NEAR(t.total(), 40e-3, 1e-9);
+}
+
 TEST(Scheduler, SamplesOfOnePromptShareItsBlocksAndCopyWhatTheyWrite) {
   for (const bool windows : {false, true}) {
     for (const size_t length : {40, 48}) {  // the second ends with a block
