@@ -62,17 +62,23 @@ uint64_t Ledger::total() const {
   return sum;
 }
 
-Ledger ReadLedger(const LoadedModel& model, const Engine& engine) {
-  Ledger out;
-  const Mapped mapped = ReadMapped(model.file());
-  const uint64_t kv = ResidentOf(MemoryOwner::kKv);
+EngineBytes ReadEngineBytes(const Engine& engine) {
   const KvManager& manager = engine.kv();
   const uint64_t block = manager.layout().block_bytes;
   const auto blocks = [block](int64_t count) { return static_cast<uint64_t>(count) * block; };
-  const int64_t used = manager.pool().total() - manager.pool().free();
-  const uint64_t cached = blocks(manager.index().idle_blocks());
-  const uint64_t running = blocks(used - manager.index().idle_blocks());
-  const uint64_t index = manager.index().bytes(), queues = engine.queue_bytes();
+  const int64_t idle = manager.index().idle_blocks();
+  return {.kv_running = blocks(manager.pool().total() - manager.pool().free() - idle),
+          .kv_cached = blocks(idle),
+          .index = manager.index().bytes(),
+          .queues = engine.queue_bytes()};
+}
+
+Ledger ReadLedger(const LoadedModel& model, const EngineBytes& engine) {
+  Ledger out;
+  const Mapped mapped = ReadMapped(model.file());
+  const uint64_t kv = ResidentOf(MemoryOwner::kKv);
+  const uint64_t cached = engine.kv_cached, running = engine.kv_running;
+  const uint64_t index = engine.index, queues = engine.queues;
   const uint64_t known = model.text_bytes() + index + queues, heap = HeapInUse();
   out.entries = {
       {"weights", ResidentOf(MemoryOwner::kWeights), "packed matrices"},

@@ -22,8 +22,18 @@ struct Ledger {
   uint64_t total() const;
 };
 
-/// Between steps only. Linux: reads /proc/self.
-Ledger ReadLedger(const LoadedModel& model, const Engine& engine);
+/// What only the engine can tell of its bytes.
+struct EngineBytes {
+  uint64_t kv_running = 0,
+           kv_cached = 0;  ///< of blocks that sequences hold, that only the cache holds
+  uint64_t index = 0, queues = 0;
+};
+/// Between steps only; plain sums.
+EngineBytes ReadEngineBytes(const Engine& engine);
+
+/// On any thread, and not on the engine's: Linux counts resident pages one by one, a tenth of a
+/// second for each GiB in small ones. Reads /proc/self.
+Ledger ReadLedger(const LoadedModel& model, const EngineBytes& engine);
 
 /// A line for each owner, with its share.
 std::string LedgerText(const Ledger& ledger);

@@ -156,7 +156,7 @@ class Talk {
     return true;
   }
   bool Memory(const std::string&) {
-    WriteErr(LedgerText(ReadLedger(*model_, *engine_)));
+    WriteErr(LedgerText(ReadLedger(*model_, ReadEngineBytes(*engine_))));
     return true;
   }
   bool Exit(const std::string&) { return false; }

@@ -23,20 +23,26 @@ constexpr size_t kBehindBytes = 512 << 10;
 
 }  // namespace
 
-/// The engine's thread reads, and hands over to the I/O thread.
-void KvFeed::Ask(std::function<void(const Look&)> then) {
+/// The engine's thread reads what only it can, and hands over to the I/O thread. Pages are counted
+/// one by one: not for every look, and by a text worker, for streams would wait for it.
+void KvFeed::Ask(KvSnapshot (*read)(const Engine&), std::function<void(const Look&)> then) {
   const int64_t now = SteadyClock().NowNs();
-  // Pages are counted one by one: not for every look.
   const bool count_bytes = ledger_ == nullptr || now - ledger_ns_ > kLedgerNs;
   if (count_bytes) ledger_ns_ = now;
-  state_->loop->Call([this, count_bytes, then = std::move(then)](Engine& engine) {
-    auto snapshot = std::make_shared<const KvSnapshot>(ReadKv(engine));
-    std::shared_ptr<const Ledger> ledger;
-    if (count_bytes) ledger = std::make_shared<const Ledger>(ReadLedger(*state_->model, engine));
-    state_->http->Post([this, then, snapshot, ledger] {
+  state_->loop->Call([this, read, count_bytes, then = std::move(then)](Engine& engine) {
+    auto snapshot = std::make_shared<const KvSnapshot>(read(engine));
+    const EngineBytes bytes = count_bytes ? ReadEngineBytes(engine) : EngineBytes{};
+    auto tell = [this, then, snapshot](const std::shared_ptr<const Ledger>& ledger) {
       if (ledger != nullptr) ledger_ = ledger;
       then({snapshot, ledger_ != nullptr ? ledger_ : std::make_shared<const Ledger>()});
-    });
+    };
+    auto count = [state = state_, bytes, tell] {
+      auto ledger = std::make_shared<const Ledger>(ReadLedger(*state->model, bytes));
+      state->http->Post([tell, ledger] { tell(ledger); });
+    };
+    // Without room among the workers the last ledger is told.
+    if (!count_bytes || !state_->workers->Run(kViewBytes, std::move(count)))
+      state_->http->Post([tell] { tell(nullptr); });
   });
 }
 
@@ -53,7 +59,7 @@ KvView KvFeed::ViewOf(const Look& look, uint64_t after_step) const {
 }
 
 void KvFeed::Once(const std::shared_ptr<ApiReply>& reply) {
-  Ask([this, reply](const Look& look) {
+  Ask(ReadKv, [this, reply](const Look& look) {
     const auto job = [state = state_, reply, look, view = ViewOf(look, 0)] {
       std::string body = JsonLine(ToJson(*look.snapshot, view));
       state->http->Post([reply, body = std::move(body)]() mutable {
@@ -65,7 +71,7 @@ void KvFeed::Once(const std::shared_ptr<ApiReply>& reply) {
 }
 
 void KvFeed::Metrics(const std::shared_ptr<ApiReply>& reply) {
-  Ask([this, reply](const Look& look) {
+  Ask(ReadKvTotals, [this, reply](const Look& look) {
     MetricGauges gauges = GaugesOf(*look.snapshot, *look.ledger);
     const HttpCounters& http = state_->http->counters();
     gauges.http_connections = http.connections;
@@ -125,7 +131,7 @@ void KvFeed::Tick() {
                                [now](const Viewer& v) { return v.due_ns <= now; });
   if (!due || asked_) return;
   asked_ = true;
-  Ask([this](const Look& look) {
+  Ask(ReadKv, [this](const Look& look) {
     asked_ = false;
     Send(look);
   });

@@ -44,7 +44,7 @@ class KvFeed {
     std::shared_ptr<const KvSnapshot> snapshot;
     std::shared_ptr<const Ledger> ledger;  // of a few seconds ago, at most
   };
-  void Ask(std::function<void(const Look&)> then);
+  void Ask(KvSnapshot (*read)(const Engine&), std::function<void(const Look&)> then);
   KvView ViewOf(const Look& look, uint64_t after_step) const;
   void Tick();
   void TickSoon();

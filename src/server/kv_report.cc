@@ -291,7 +291,7 @@ Json StepsJson(const KvSnapshot& s, const KvView& view) {
 
 }  // namespace
 
-KvSnapshot ReadKv(const Engine& engine) {
+KvSnapshot ReadKvTotals(const Engine& engine) {
   const KvManager& kv = engine.kv();
   const BlockPool& pool = kv.pool();
   KvSnapshot out;
@@ -306,8 +306,19 @@ KvSnapshot ReadKv(const Engine& engine) {
   out.block_tokens = kv.layout().block_tokens;
   out.block_bytes = kv.layout().block_bytes;
   out.bytes_per_token = kv.layout().bytes_per_token();
-  out.cells.assign(static_cast<size_t>(pool.total()), '.');
-  out.owners.assign(static_cast<size_t>(pool.total()), 0);
+  out.decode = engine.step_log().decode();
+  out.prefill = engine.step_log().prefill();
+  out.mixed = engine.step_log().mixed();
+  out.running = engine.scheduler().running();
+  out.waiting = engine.scheduler().waiting();
+  out.counters = engine.scheduler().counters();
+  return out;
+}
+
+KvSnapshot ReadKv(const Engine& engine) {
+  KvSnapshot out = ReadKvTotals(engine);
+  out.cells.assign(static_cast<size_t>(out.blocks), '.');
+  out.owners.assign(static_cast<size_t>(out.blocks), 0);
   TenantRows rows(&out);
   engine.scheduler().VisitTenants([&](uint64_t id, const TenantOptions& options, double served) {
     KvSnapshot::TenantRow& row = out.tenants[rows.PlaceOf(id)];
@@ -318,12 +329,6 @@ KvSnapshot ReadKv(const Engine& engine) {
   ReadSequences(engine, &out, &rows);
   ReadNodes(engine, &out, &rows);
   out.steps = engine.step_log().Kept();
-  out.decode = engine.step_log().decode();
-  out.prefill = engine.step_log().prefill();
-  out.mixed = engine.step_log().mixed();
-  out.running = engine.scheduler().running();
-  out.waiting = engine.scheduler().waiting();
-  out.counters = engine.scheduler().counters();
   return out;
 }
 

@@ -53,6 +53,8 @@ struct KvSnapshot {
 /// Reads all of it. On the engine's thread, between steps: plain copies, some numbers for each
 /// block, node and sequence.
 KvSnapshot ReadKv(const Engine& engine);
+/// Only what is one number for all: no map, owners, sequences, nodes, tenants or single steps.
+KvSnapshot ReadKvTotals(const Engine& engine);
 
 /// What a look at the cache shows beside the snapshot.
 struct KvView {
@@ -67,7 +69,7 @@ struct KvView {
 /// cells.
 nlohmann::ordered_json ToJson(const KvSnapshot& snapshot, const KvView& view);
 
-/// What /metrics tells of the snapshot.
+/// What /metrics tells of the snapshot; its totals are enough.
 MetricGauges GaugesOf(const KvSnapshot& snapshot, const Ledger& ledger);
 
 }  // namespace kvasir
