@@ -159,6 +159,46 @@ TEST_F(Bodies, ContentPartsAndNullsAndDevelopersAreUnderstood) {
   EXPECT_NE(plain.requests[0].sampling.seed, parts.requests[0].sampling.seed);
 }
 
+TEST_F(Bodies, WhatWouldBindTheAnswerIsRefusedAndNotIgnored) {
+  const std::pair<const char*, Json> fields[] = {
+      {"guided_json", Json::object()},
+      {"guided_regex", "a+"},
+      {"guided_choice", {"a", "b"}},
+      {"guided_grammar", "root ::= a"},
+      {"structured_outputs", {{"choice", {"a", "b"}}}},
+      {"grammar", "root ::= a"},
+      {"json_schema", Json::object()},
+      {"continue_final_message", true},
+      {"allowed_token_ids", {5}},
+      {"bad_words", {"a"}},
+      {"chat_template", "{{ messages }}"},
+      {"function_call", "auto"},
+      {"functions", Json::array()},
+  };
+  for (const Endpoint endpoint : {Endpoint::kChat, Endpoint::kCompletions}) {
+    for (const auto& [field, value] : fields) {
+      Json body = endpoint == Endpoint::kChat ? Chat() : Plain();
+      body[field] = value;
+      const ParsedCompletion parsed = Parse(endpoint, body);
+      const auto* error = std::get_if<ApiError>(&parsed);
+      ASSERT_NE(error, nullptr) << field;
+      EXPECT_EQ(error->status, 400);
+      EXPECT_EQ(error->param, field);
+      EXPECT_NE(error->message.find("leave"), std::string::npos) << error->message;
+      body[field] = nullptr;
+      EXPECT_TRUE(Taken(endpoint, body).unknown_fields.empty());
+    }
+  }
+  Taken(Endpoint::kChat, Chat(R"("continue_final_message":false,"function_call":"none",
+                                 "bad_words":[],"grammar":"")"));
+}
+
+TEST_F(Bodies, LlamaServersNameOfARepetitionPenaltyIsKnown) {
+  const CompletionRequest r = Taken(Endpoint::kChat, Chat(R"("repeat_penalty":1.25)"));
+  EXPECT_FLOAT_EQ(r.requests.at(0).sampling.repetition_penalty, 1.25f);
+  EXPECT_TRUE(r.unknown_fields.empty());
+}
+
 TEST_F(Bodies, AWrongFieldIsNamed) {
   const std::pair<const char*, const char*> common[] = {
       {R"("n":0)", "n"},

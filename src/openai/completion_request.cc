@@ -102,6 +102,7 @@ void ReadCommon(FieldReader* f, int32_t vocab, CompletionRequest* out, Request* 
   p.top_k = std::max(p.top_k, 0);
   f->Number("min_p", &p.min_p, 0, 1);
   f->Number("typical_p", &p.typical_p, 0, 1);
+  f->Number("repeat_penalty", &p.repetition_penalty, 0.01, 100);
   f->Number("repetition_penalty", &p.repetition_penalty, 0.01, 100);
   f->Int("min_tokens", &p.min_tokens, 0, INT32_MAX);
   f->Bool("ignore_eos", &p.ignore_eos);
@@ -144,7 +145,36 @@ void ReadCommon(FieldReader* f, int32_t vocab, CompletionRequest* out, Request* 
   }
 }
 
-/// Things that would change the answer and that Kvasir does not have.
+/// What would change or bind the answer and Kvasir does not have: ignored, the answer would be
+/// taken for one that keeps to it.
+struct Unsupported {
+  const char* field;
+  const char* what;
+  const char* harmless = "null";  // JSON: a value that asks for nothing
+};
+constexpr const char* kNoForm =
+    "is not supported: answers cannot be held to a form; leave it out, and check the answer";
+constexpr const char* kNoWords = "is not supported; leave it out, or use logit_bias";
+constexpr Unsupported kUnsupported[] = {
+    {"tools", "are not supported yet; leave them out", "[]"},
+    {"tool_choice", "is not supported yet; leave it out, or use \"none\"", "\"none\""},
+    {"functions", "are not supported; leave them out"},
+    {"function_call", "is not supported; leave it out, or use \"none\"", "\"none\""},
+    {"cache_salt", "is not taken from clients: an API key decides what is shared"},
+    {"guided_json", kNoForm},
+    {"guided_regex", kNoForm},
+    {"guided_choice", kNoForm},
+    {"guided_grammar", kNoForm},
+    {"structured_outputs", kNoForm},
+    {"grammar", kNoForm, "\"\""},
+    {"json_schema", kNoForm},
+    {"allowed_token_ids", kNoWords},
+    {"bad_words", kNoWords, "[]"},
+    {"chat_template", "is not taken from clients: the model's own is used; leave it out"},
+    {"continue_final_message",
+     "is not supported; leave it out, or send the rendered text to /v1/completions", "false"},
+};
+
 void RefuseUnsupported(FieldReader* f) {
   if (const Json* format = f->Get("response_format"); format != nullptr) {
     if (!format->is_object() || !format->contains("type") || !(*format)["type"].is_string())
@@ -153,15 +183,10 @@ void RefuseUnsupported(FieldReader* f) {
       return f->Fail("response_format", "of type " + (*format)["type"].dump() +
                                             " is not supported yet; only \"text\" is");
   }
-  if (const Json* tools = f->Get("tools");
-      tools != nullptr && !(tools->is_array() && tools->empty()))
-    return f->Fail("tools", "are not supported yet; leave them out");
-  if (const Json* choice = f->Get("tool_choice"); choice != nullptr && *choice != "none")
-    return f->Fail("tool_choice", "is not supported yet; leave it out, or use \"none\"");
-  if (f->Get("functions") != nullptr)
-    return f->Fail("functions", "are not supported; leave them out");
-  if (f->Get("cache_salt") != nullptr)
-    return f->Fail("cache_salt", "is not taken from clients: an API key decides what is shared");
+  for (const Unsupported& row : kUnsupported) {
+    const Json* value = f->Get(row.field);
+    if (value != nullptr && *value != Json::parse(row.harmless)) f->Fail(row.field, row.what);
+  }
 }
 
 /// The tokens of a prompt's text. One that is longer than any text of the context is refused
