@@ -6,6 +6,7 @@
 #include <string_view>
 #include <utility>
 
+#include "base/clock.h"
 #include "text/utf8.h"
 
 namespace kvasir {
@@ -49,14 +50,16 @@ std::string FinishReasonOf(FinishReason reason) {
   return reason == FinishReason::kStop || reason == FinishReason::kCancelled ? "stop" : "length";
 }
 
-void UsageCount::Add(const RequestStats& s, bool first_choice) {
+void UsageCount::Add(const RequestStats& s, size_t prompt, int32_t choice) {
   output_tokens += s.output_tokens;
-  if (!first_choice) return;
-  prompt_s += s.times.prefill;
-  if (prompt_tokens == 0) {
-    ttft_s = s.ttft_seconds();
-    decode_s = s.output_tokens > 1 ? SecondsBetween(s.first_token_ns, s.last_token_ns) : 0;
+  if (s.output_tokens > 0) {
+    first_token_ns = begun == 0 ? s.first_token_ns : std::min(first_token_ns, s.first_token_ns);
+    last_token_ns = std::max(last_token_ns, s.last_token_ns);
+    ++begun;
   }
+  if (choice != 0) return;
+  if (prompt == 0) ttft_s = s.ttft_seconds();
+  prompt_s += s.times.prefill;
   prompt_tokens += s.prompt_tokens;
   cached_tokens += s.cached_tokens;
 }
@@ -70,8 +73,9 @@ Json UsageJson(const UsageCount& u) {
 
 Json TimingsJson(const UsageCount& u) {
   const auto computed = static_cast<double>(u.prompt_tokens - u.cached_tokens);
-  // The first token comes with the prompt: its time is not among those of decoding.
-  const auto decoded = static_cast<double>(std::max<int64_t>(0, u.output_tokens - 1));
+  // A choice's first token comes with the prompt: its time is not among those of decoding.
+  const auto decoded = static_cast<double>(u.output_tokens - u.begun);
+  const double decode_s = SecondsBetween(u.first_token_ns, u.last_token_ns);
   const auto ratio = [](double of, double to) { return to > 0 ? of / to : 0; };
   return {{"cache_n", u.cached_tokens},
           {"prompt_n", u.prompt_tokens - u.cached_tokens},
@@ -80,9 +84,9 @@ Json TimingsJson(const UsageCount& u) {
           {"prompt_per_token_ms", ratio(u.prompt_s * 1e3, computed)},
           {"prompt_per_second", ratio(computed, u.prompt_s)},
           {"predicted_n", u.output_tokens},
-          {"predicted_ms", u.decode_s * 1e3},
-          {"predicted_per_token_ms", ratio(u.decode_s * 1e3, decoded)},
-          {"predicted_per_second", ratio(decoded, u.decode_s)}};
+          {"predicted_ms", decode_s * 1e3},
+          {"predicted_per_token_ms", ratio(decode_s * 1e3, decoded)},
+          {"predicted_per_second", ratio(decoded, decode_s)}};
 }
 
 std::string TenantName(uint64_t tenant, const TenantNames& names) {
@@ -249,7 +253,7 @@ void AnswerBuilder::Add(size_t prompt, Event&& e) {
       c.reason = e.reason;
       c.stats = e.stats;
       c.finished = true;
-      usage_.Add(e.stats, e.choice == 0);
+      usage_.Add(e.stats, prompt, e.choice);
       if (e.reason == FinishReason::kError && error_.empty()) error_ = e.error;
       if (e.last) --open_;
   }

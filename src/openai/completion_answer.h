@@ -25,9 +25,12 @@ std::string FinishReasonOf(FinishReason reason);
 /// Sums over the choices of one request, or of several.
 struct UsageCount {
   int64_t prompt_tokens = 0, cached_tokens = 0, output_tokens = 0;
-  double ttft_s = 0, decode_s = 0;  ///< of the first choice
-  double prompt_s = 0;              ///< prompts were computed, without waiting for it
-  void Add(const RequestStats& stats, bool first_choice);
+  int64_t begun = 0;                              ///< choices that have tokens
+  int64_t first_token_ns = 0, last_token_ns = 0;  ///< of them all
+  double ttft_s = 0;                              ///< of the first prompt
+  double prompt_s = 0;                            ///< prompts were computed, without waiting for it
+  /// A choice that ended. `prompt`: the index of its prompt.
+  void Add(const RequestStats& stats, size_t prompt, int32_t choice);
 };
 nlohmann::ordered_json UsageJson(const UsageCount& usage);
 /// The fields of llama-server's `timings`, and `ttft_ms`: the wait before the prompt was computed

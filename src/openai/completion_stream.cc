@@ -197,7 +197,7 @@ std::string CompletionStream::Add(size_t prompt, Event&& e, int64_t now_ns) {
       return out + Text(index, e.text, false);
     case Event::Kind::kFinished:
       out += Text(index, e.text, true);
-      usage_.Add(e.stats, e.choice == 0);
+      usage_.Add(e.stats, prompt, e.choice);
       if (index == 0) first_ = e.stats;
       if (e.reason == FinishReason::kError && error_.empty()) error_ = e.error;
       if (e.last) --open_;

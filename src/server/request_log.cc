@@ -82,8 +82,8 @@ void LogLeftOut(LineLimit* limit) {
 void LogRequest(const OpenCompletion& c, const UsageCount& usage, double seconds,
                 const TenantNames& names) {
   if (!spdlog::should_log(spdlog::level::info)) return;
-  const double mean_itl =
-      c.first.output_tokens > 1 ? usage.decode_s / (c.first.output_tokens - 1) : 0;
+  const double rate = c.first.decode_tokens_per_second();
+  const double mean_itl = rate > 0 ? 1 / rate : 0;
   const SequenceTimes& t = c.first.times;
   std::string line = fmt::format(
       "event=request id={} tenant={} endpoint={} stream={} prompts={} prompt_tokens={} "
