@@ -197,9 +197,9 @@ std::vector<int32_t> EncodePrompt(const LoadedModel& model, FieldReader* f, cons
   const auto longest = static_cast<int64_t>(model.tokenizer().longest_token());
   if (static_cast<int64_t>(text.size()) > context * longest) {
     f->Refuse(field,
-              fmt::format("the maximum context length is {} tokens, of {} bytes at most, and the "
-                          "prompt has {} bytes; shorten it",
-                          context, longest, text.size()),
+              fmt::format("This model's maximum context length is {} tokens, of {} bytes at most, "
+                          "and there are {} bytes in the {}; send fewer",
+                          context, longest, text.size(), field),
               "context_length_exceeded");
     return {};
   }

@@ -35,12 +35,14 @@ ParsedCompletion ParseBody(const LoadedModel& model, Endpoint endpoint, std::str
   }
 }
 
-ApiError TooLong(int64_t context, size_t tokens) {
-  return {.message = fmt::format("the maximum context length is {} tokens, and the prompt has {}; "
-                                 "shorten it, or leave room for at least one token of output",
-                                 context, tokens),
-          .param = {},
-          .code = "context_length_exceeded"};
+/// With the phrase by which clients of OpenAI's API know it.
+ApiError TooLong(int64_t context, size_t tokens, const char* field) {
+  return {
+      .message = fmt::format("This model's maximum context length is {} tokens, and there are "
+                             "{} in the {}; send fewer: at least one token of output needs room",
+                             context, tokens, field),
+      .param = field,
+      .code = "context_length_exceeded"};
 }
 
 /// Choices run at once: no request may have more than the server has places for.
@@ -149,8 +151,10 @@ std::optional<ApiError> Completions::Fit(const Tenant& caller, CompletionRequest
   const int32_t whole = state_->model->plan().context;
   const int32_t most = caller.limits.max_context;
   const int32_t context = most > 0 ? std::min(whole, most) : whole;
+  const char* prompt = request->endpoint == Endpoint::kChat ? "messages" : "prompt";
   for (Request& r : request->requests) {
-    if (static_cast<int64_t>(r.prompt.size()) >= context) return TooLong(context, r.prompt.size());
+    if (static_cast<int64_t>(r.prompt.size()) >= context)
+      return TooLong(context, r.prompt.size(), prompt);
     const auto room = static_cast<int32_t>(context - static_cast<int64_t>(r.prompt.size()));
     if (context < whole && (r.max_tokens < 0 || r.max_tokens > room)) r.max_tokens = room;
     r.tenant = caller.id;

@@ -151,10 +151,13 @@ class Api(unittest.TestCase):
             twice = self.refused(path, None, raw=b'{"prompt":"a","temperature":0,"max_tokens":1,"max_tokens":2}')
             self.assertIn('"max_tokens" twice', twice.error["message"])
 
-    def test_a_prompt_that_does_not_fit_is_refused_with_the_numbers(self):
-        answer = self.refused(PLAIN, {"prompt": "abc " * 5000})
-        self.assertEqual(answer.error["code"], "context_length_exceeded")
-        self.assertIn("4096", answer.error["message"])
+    def test_a_prompt_that_does_not_fit_is_refused_with_the_numbers_in_the_words_that_clients_look_for(self):
+        # By its tokens, and unread for its bytes.
+        for text in ("abc " * 5000, "abc " * 100000):
+            for path, body, field in ((PLAIN, {"prompt": text}, "prompt"), (CHAT, chat(text), "messages")):
+                error = self.refused(path, body, field).error
+                self.assertEqual(error["code"], "context_length_exceeded")
+                self.assertTrue(error["message"].startswith("This model's maximum context length is 4096 tokens"), error)
 
     def test_paths_and_methods_that_are_none(self):
         self.assertEqual(self.server.get("/nope").status, 404)

@@ -92,7 +92,7 @@ class Clients(unittest.TestCase):
                                ("/v1/chat/completions", {"messages": [{"role": "user", "content": "a" * 5_000_000}]})):
                 answer = server.post(path, body)
                 self.assertEqual((answer.status, answer.error["code"]), (400, "context_length_exceeded"))
-                self.assertRegex(answer.error["message"], "the prompt has 5[0-9]{6} bytes")
+                self.assertRegex(answer.error["message"], "there are 5[0-9]{6} bytes")
 
     def test_garbage_half_requests_and_floods_leave_the_server_well(self):
         with Server() as server:
