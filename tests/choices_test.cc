@@ -659,7 +659,7 @@ TEST_F(EngineLimits, WhatCanNeverFitIsRefusedWithNumbers) {
   EXPECT_EQ(message([](Request& b) { b.beam_width = 9; }), "beam_width is 9; use 1 to 2");
   EXPECT_EQ(message([](Request& b) { b.priority = 101; }), "priority is 101; use -100 to 100");
   EXPECT_NE(message([](Request& b) { b.deadline_s = -1; }).find("deadline"), std::string::npos);
-  EXPECT_NE(message([](Request& b) { b.beam_width = 2; }).find("sampling"), std::string::npos);
+  EXPECT_NE(message([](Request& b) { b.beam_width = 2; }).find("temperature"), std::string::npos);
   EXPECT_NE(message([](Request& b) { b.prompt_logprobs = -2; }).find("prompt_logprobs"),
             std::string::npos);
 }

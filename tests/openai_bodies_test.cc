@@ -193,6 +193,44 @@ TEST_F(Bodies, WhatWouldBindTheAnswerIsRefusedAndNotIgnored) {
                                  "bad_words":[],"grammar":"")"));
 }
 
+TEST_F(Bodies, BeamSearchIsAskedForInOneWayAndWhatItForbidsIsNamed) {
+  const auto refused = [&](Endpoint endpoint, const std::string& more, const std::string& param) {
+    const Json body = endpoint == Endpoint::kChat ? Chat(more) : Plain(more);
+    const ParsedCompletion parsed = Parse(endpoint, body);
+    const auto* error = std::get_if<ApiError>(&parsed);
+    ASSERT_NE(error, nullptr) << more;
+    EXPECT_EQ(error->param, param) << error->message;
+    EXPECT_NE(error->message.find(param), std::string::npos) << error->message;
+  };
+  for (const Endpoint endpoint : {Endpoint::kChat, Endpoint::kCompletions}) {
+    refused(endpoint, R"("use_beam_search":false,"beam_width":2)", "beam_width");
+    for (const auto& [field, value] : {std::pair{"temperature", "0.7"},
+                                       {"top_k", "5"},
+                                       {"top_p", "0.9"},
+                                       {"min_p", "0.1"},
+                                       {"typical_p", "0.9"},
+                                       {"repetition_penalty", "1.1"},
+                                       {"frequency_penalty", "1"},
+                                       {"presence_penalty", "1"},
+                                       {"logit_bias", R"({"5":1})"},
+                                       {"min_tokens", "1"},
+                                       {"stop", R"("a")"}})
+      refused(endpoint, fmt::format(R"("beam_width":2,"{}":{})", field, value), field);
+    for (const char* temperature : {"0", "1", "null"}) {
+      const auto more = fmt::format(R"("beam_width":2,"temperature":{})", temperature);
+      const CompletionRequest r =
+          Taken(endpoint, endpoint == Endpoint::kChat ? Chat(more) : Plain(more));
+      EXPECT_EQ(r.requests.at(0).sampling.temperature, 0);
+    }
+  }
+  refused(Endpoint::kChat, R"("beam_width":2,"logprobs":true,"top_logprobs":1)", "top_logprobs");
+  refused(Endpoint::kCompletions, R"("beam_width":2,"logprobs":1)", "logprobs");
+  refused(Endpoint::kCompletions, R"("beam_width":4,"n":2,"best_of":3)", "best_of");
+  for (const char* best_of : {"2", "4", "null"})
+    Taken(Endpoint::kCompletions,
+          Plain(fmt::format(R"("beam_width":4,"n":2,"best_of":{})", best_of)));
+}
+
 TEST_F(Bodies, LlamaServersNameOfARepetitionPenaltyIsKnown) {
   const CompletionRequest r = Taken(Endpoint::kChat, Chat(R"("repeat_penalty":1.25)"));
   EXPECT_FLOAT_EQ(r.requests.at(0).sampling.repetition_penalty, 1.25f);

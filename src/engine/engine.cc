@@ -61,17 +61,11 @@ Status ValidateChoices(const Request& r, int32_t max_sequences, int32_t vocab, i
   }
   if (!(r.length_penalty >= -10 && r.length_penalty <= 10))
     return out_of_range("length_penalty", r.length_penalty, -10, 10);
-  SamplingParams plain;
-  const SamplingParams& p = r.sampling;
-  const bool sampled = !p.logit_bias.empty() || p.repetition_penalty != plain.repetition_penalty ||
-                       p.frequency_penalty != plain.frequency_penalty ||
-                       p.presence_penalty != plain.presence_penalty || p.min_tokens != 0 ||
-                       p.temperature != 0 || p.top_k != 0 || p.typical_p != 1 || p.top_p != 1 ||
-                       p.min_p != 0;
-  if (sampled || p.logprobs > 0 || !r.stop.strings.empty()) {
+  if (const char* name = ForbiddenWithBeams(r); name != nullptr) {
     return MakeError(ErrorCode::kUnsupported,
-                     "beam search takes the model's own distribution: leave out the sampling "
-                     "parameters, top logprobs and stop strings, or beam_width");
+                     "beam search keeps to the model's own distribution: leave out {}, or "
+                     "beam_width",
+                     name);
   }
   return {};
 }

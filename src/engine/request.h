@@ -25,7 +25,7 @@ struct Request {
   /// sampling.stream + i; or the so many best of beam search.
   int32_t n = 1;
   /// > 0: beam search with so many beams on the model's own distribution. No sampling parameter but
-  /// ignore_eos may be set, and no stop string.
+  /// ignore_eos may be set, and no stop string: see ForbiddenWithBeams.
   int32_t beam_width = 0;
   /// Hypotheses are ranked by their log probability divided by (output tokens without an end
   /// token) to this power (Wu et al. 2016, without the constant).
@@ -39,6 +39,10 @@ struct Request {
   int32_t priority = 0;   ///< higher goes first; in the API's bodies lower does
   double deadline_s = 0;  ///< from submission; then it ends, wherever it is. 0: none
 };
+
+/// The first parameter of a request, by its name in the API, that beam search does not take;
+/// nullptr: none.
+const char* ForbiddenWithBeams(const Request& request);
 
 enum class FinishReason {
   kStop,      ///< a stop string, stop token or end-of-generation token

@@ -122,6 +122,9 @@ void ReadCommon(FieldReader* f, int32_t vocab, CompletionRequest* out, Request* 
   f->Bool("use_beam_search", &beams);
   f->Int("beam_width", &r->beam_width, 1, 128);
   f->Number("length_penalty", &r->length_penalty, -10, 10);
+  if (f->Get("use_beam_search") != nullptr && !beams && r->beam_width > 0)
+    f->Fail("beam_width", fmt::format("is {}, and use_beam_search is false; leave one of them out",
+                                      r->beam_width));
   f->Number("timeout_s", &r->deadline_s, 0, 1e6);
   f->Bool("return_progress", &out->return_progress);
   f->Bool("kvasir_report", &out->report);
@@ -131,7 +134,8 @@ void ReadCommon(FieldReader* f, int32_t vocab, CompletionRequest* out, Request* 
   f->Get("service_tier");
   CheckRules(f, *r, vocab);
   if (beams && r->beam_width == 0) r->beam_width = r->n;
-  if (r->beam_width > 0) p.temperature = 0;
+  // As it is, which is what the API's default stands for.
+  if (r->beam_width > 0 && p.temperature == 1) p.temperature = 0;
   if (r->beam_width > 0 && r->n > r->beam_width) {
     f->Fail("n", fmt::format("is {}, and beam search keeps only {} (beam_width); ask for fewer",
                              r->n, r->beam_width));
@@ -297,7 +301,7 @@ void ReadPlain(const LoadedModel& model, FieldReader* f, CompletionRequest* out,
   if (out->echo && out->logprobs)
     common.prompt_logprobs = std::max(common.prompt_logprobs, logprobs);
   f->Int("best_of", &best_of, 1, 128);
-  if (best_of != common.n && common.beam_width == 0)
+  if (best_of != common.n && best_of != common.beam_width)
     f->Fail("best_of",
             fmt::format(
                 "is {}, and n is {}: choosing among more than n is not supported; use beam_width",
@@ -321,6 +325,18 @@ void ReadPlain(const LoadedModel& model, FieldReader* f, CompletionRequest* out,
     out->requests.push_back(common);
     out->requests.back().prompt = std::move(tokens);
   }
+}
+
+/// Beam search on another distribution than the model's, or what it does not know.
+void RefuseWithBeams(FieldReader* f, const CompletionRequest& r) {
+  if (r.requests.empty() || r.requests[0].beam_width == 0) return;
+  const char* name = ForbiddenWithBeams(r.requests[0]);
+  if (name == nullptr) return;
+  const bool plain = r.endpoint == Endpoint::kCompletions;
+  if (plain && std::string_view(name) == "top_logprobs") name = "logprobs";
+  f->Fail(name,
+          "is not possible with beam search, which keeps to the model's own distribution; "
+          "leave it out, or use_beam_search and beam_width");
 }
 
 }  // namespace
@@ -347,6 +363,7 @@ ParsedCompletion ParseCompletion(const LoadedModel& model, Endpoint endpoint, co
   } else {
     ReadPlain(model, &f, &out, std::move(common));
   }
+  RefuseWithBeams(&f, out);
   if (f.error()) return *f.error();
   out.unknown_fields = f.Unknown();
   return out;
