@@ -194,6 +194,18 @@ TEST_F(EngineTest, ThePromptsProgressIsTold) {
   EXPECT_EQ(events[0].prefill_total, 50);
 }
 
+/// Without the beginning of a character at its end.
+std::string WithoutUnfinished(std::string text) {
+  for (size_t bytes = 1; bytes <= 3 && bytes <= text.size(); ++bytes) {
+    const std::string_view end = std::string_view(text).substr(text.size() - bytes);
+    const Utf8Char c = DecodeUtf8(end);
+    if (!c.truncated) continue;
+    text.resize(text.size() - bytes);
+    break;
+  }
+  return text;
+}
+
 TEST(Detokenizer, NeverShowsHalfACharacter) {
   for (const char* name : {"llama", "gemma3"}) {
     const auto model =
@@ -217,7 +229,7 @@ TEST(Detokenizer, NeverShowsHalfACharacter) {
         shown += part;
       }
       shown += detokenizer.Finish();
-      EXPECT_EQ(shown, ReplaceInvalidUtf8(t.Decode(ids, true)));
+      EXPECT_EQ(shown, ReplaceInvalidUtf8(WithoutUnfinished(t.Decode(ids, true))));
     }
   }
 }

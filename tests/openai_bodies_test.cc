@@ -496,11 +496,12 @@ TEST_F(Bodies, AnOffsetIsThatOfTheCharacterInWhichTheTokenBegins) {
     ADD_FAILURE() << "there is no token " << bytes;
     return 0;
   };
-  // "a", "€" in three parts, a part that is followed by another character, and one at the end.
+  // "a", "€" in three parts, two of them that another character follows, and one at the end, which
+  // is not in the text.
   std::vector<int32_t> prompt;
   for (const char* b : {"a", "\xe2", "\x82", "\xac", "b", "\xe2", "\x82", "c", "\xe2"})
     prompt.push_back(byte(b));
-  const std::vector<size_t> offsets = {0, 1, 1, 1, 2, 3, 3, 5, 6};
+  const std::vector<size_t> offsets = {0, 1, 1, 1, 2, 3, 3, 4, 5};
   CompletionRequest request = Taken(Endpoint::kCompletions, Json{{"prompt", prompt},
                                                                  {"echo", true},
                                                                  {"logprobs", 0},
@@ -529,6 +530,28 @@ TEST_F(Bodies, AnOffsetIsThatOfTheCharacterInWhichTheTokenBegins) {
       there += text[j];
     EXPECT_EQ(there, name) << i;
   }
+}
+
+TEST_F(Bodies, ACharacterThatTheLengthCutsIsNotInTheTextAndItsTokensKeepTheirLogProbabilities) {
+  const Tokenizer& tokenizer = model_->tokenizer();
+  const auto wanted = [&](const std::string& bytes) {
+    for (int32_t id = 0; id < tokenizer.vocab_size(); ++id) {
+      if (tokenizer.TokenBytes(id, true) == bytes) return std::to_string(id);
+    }
+    return std::string();
+  };
+  // Nothing but the first byte of a character comes: a new one after each.
+  const Json choice =
+      FirstChoice(Taken(Endpoint::kCompletions, Json{{"prompt", "a"},
+                                                     {"logit_bias", {{wanted("\xf0"), 100}}},
+                                                     {"logprobs", 0},
+                                                     {"max_tokens", 3},
+                                                     {"temperature", 0}}));
+  EXPECT_EQ(choice["text"], "\uFFFD\uFFFD");
+  EXPECT_EQ(choice["logprobs"]["tokens"].size(), 3u);
+  EXPECT_EQ(choice["logprobs"]["text_offset"], Json({0, 1, 2}));
+  // So it is in a prompt that is told again.
+  EXPECT_EQ(EchoText(tokenizer, {std::stoi(wanted("b")), std::stoi(wanted("\xf0"))}, true), "b");
 }
 
 TEST_F(Bodies, LogProbabilitiesOfAPromptAreInTheAnswerOrRefused) {

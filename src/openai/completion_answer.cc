@@ -185,7 +185,6 @@ void PlainLogprobs::AddPrompt(int32_t first, const std::vector<SampledToken>& re
   tops_.push_back(nullptr);
   for (const SampledToken& t : rest) Add(t);
   // The answer's text begins anew, also amid a character.
-  offset_ += Characters(text_.Finish());
   text_ = Detokenizer(*tokenizer_, special_);
 }
 

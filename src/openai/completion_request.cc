@@ -345,7 +345,7 @@ std::string EchoText(const Tokenizer& tokenizer, const std::vector<int32_t>& pro
   Detokenizer text(tokenizer, special, true);
   std::string out;
   for (const int32_t token : prompt) out += text.Push(token);
-  return out + text.Finish();
+  return out;  // without what the end cuts, as in an answer
 }
 
 ParsedCompletion ParseCompletion(const LoadedModel& model, Endpoint endpoint, const Json& body,

@@ -76,7 +76,7 @@ Status BpeModel::AddMerges(const std::vector<std::string>& merges) {
 void BpeModel::Encode(std::string_view text, std::vector<TokenId>* out) const {
   std::string repaired, composed;
   if (!IsValidUtf8(text)) {
-    repaired = ReplaceInvalidUtf8(text);
+    repaired = ReplaceInvalidBytes(text);
     text = repaired;
   }
   if (nfc_ && !IsPlainNfc(text)) {

@@ -24,7 +24,7 @@ std::string Detokenizer::Push(TokenId id) {
     const Utf8Char c = DecodeUtf8(std::string_view(pending_).substr(at));
     if (c.truncated) break;
     AppendUtf8(c.code, &out);
-    at += static_cast<size_t>(c.bytes);
+    at += static_cast<size_t>(c.valid ? c.bytes : c.subpart);
     if (at <= held) ++before_token_;
   }
   pending_.erase(0, at);
@@ -32,9 +32,8 @@ std::string Detokenizer::Push(TokenId id) {
 }
 
 std::string Detokenizer::Finish() {
-  std::string out = ReplaceInvalidUtf8(pending_);
   pending_.clear();
-  return out;
+  return {};
 }
 
 }  // namespace kvasir

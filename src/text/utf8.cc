@@ -26,6 +26,20 @@ LeadByte ClassifyLead(uint8_t b) {
   return {0};
 }
 
+/// `bytes_of`: how many bytes of an invalid one U+FFFD stands for.
+template <typename BytesOf>
+std::string Replaced(std::string_view text, BytesOf bytes_of) {
+  std::string out;
+  out.reserve(text.size());
+  for (size_t i = 0; i < text.size();) {
+    const Utf8Char c = DecodeUtf8(text.substr(i));
+    const auto bytes = static_cast<size_t>(c.valid ? c.bytes : bytes_of(c));
+    out += c.valid ? text.substr(i, bytes) : kReplacement;
+    i += bytes;
+  }
+  return out;
+}
+
 }  // namespace
 
 Utf8Char DecodeUtf8(std::string_view text) {
@@ -38,10 +52,11 @@ Utf8Char DecodeUtf8(std::string_view text) {
   uint32_t code = byte(0) & (0xFFu >> (lead.bytes + 1));
   for (size_t i = 1; i < have; ++i) {
     const uint8_t min = i == 1 ? lead.second_min : 0x80, max = i == 1 ? lead.second_max : 0xBF;
-    if (byte(i) < min || byte(i) > max) return invalid;
+    if (byte(i) < min || byte(i) > max) return {.code = 0xFFFD, .subpart = static_cast<int>(i)};
     code = code << 6 | (byte(i) & 0x3Fu);
   }
-  if (have < static_cast<size_t>(lead.bytes)) return {.code = 0xFFFD, .truncated = true};
+  if (have < static_cast<size_t>(lead.bytes))
+    return {.code = 0xFFFD, .truncated = true, .subpart = static_cast<int>(have)};
   return {.code = code, .bytes = lead.bytes, .valid = true};
 }
 
@@ -74,14 +89,11 @@ bool IsValidUtf8(std::string_view text) {
 }
 
 std::string ReplaceInvalidUtf8(std::string_view text) {
-  std::string out;
-  out.reserve(text.size());
-  for (size_t i = 0; i < text.size();) {
-    const Utf8Char c = DecodeUtf8(text.substr(i));
-    out += c.valid ? text.substr(i, static_cast<size_t>(c.bytes)) : kReplacement;
-    i += static_cast<size_t>(c.bytes);
-  }
-  return out;
+  return Replaced(text, [](const Utf8Char& c) { return c.subpart; });
+}
+
+std::string ReplaceInvalidBytes(std::string_view text) {
+  return Replaced(text, [](const Utf8Char&) { return 1; });
 }
 
 }  // namespace kvasir

@@ -13,6 +13,9 @@ struct Utf8Char {
   bool valid = false;
   /// The text ends inside of what could still become a valid character.
   bool truncated = false;
+  /// Where the bytes are invalid: how many of them one U+FFFD stands for, the maximal subpart of
+  /// what is ill-formed (Unicode, section 3.9; so do Python and WHATWG's decoders).
+  int subpart = 1;
 };
 
 /// The first character of `text`, which must not be empty. Strict (RFC 3629): no overlong forms,
@@ -24,7 +27,11 @@ void AppendUtf8(uint32_t code, std::string* out);
 
 bool IsValidUtf8(std::string_view text);
 
-/// `text` with U+FFFD in place of each byte that is not part of a valid character.
+/// `text` with U+FFFD in place of each maximal subpart of what is ill-formed.
 std::string ReplaceInvalidUtf8(std::string_view text);
+
+/// `text` with U+FFFD in place of each byte that is not part of a valid character: so do tokenizers
+/// read it.
+std::string ReplaceInvalidBytes(std::string_view text);
 
 }  // namespace kvasir
