@@ -41,7 +41,8 @@ Json ReadTemplateArguments(FieldReader* f) {
   }
   bool generation = true;
   f->Bool("add_generation_prompt", &generation);
-  out["add_generation_prompt"] = generation;
+  if (f->Get("add_generation_prompt") != nullptr || !out.contains("add_generation_prompt"))
+    out["add_generation_prompt"] = generation;
   return out;
 }
 

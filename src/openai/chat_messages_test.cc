@@ -36,6 +36,11 @@ TEST(ChatMessages, ATemplateHasItsArgumentsAndNoOtherMessages) {
   EXPECT_EQ(arguments(R"({"add_generation_prompt":false,
                           "chat_template_kwargs":{"enable_thinking":false,"messages":[1]}})"),
             Json({{"enable_thinking", false}, {"add_generation_prompt", false}}));
+  EXPECT_EQ(arguments(R"({"chat_template_kwargs":{"add_generation_prompt":false}})"),
+            Json({{"add_generation_prompt", false}}));
+  EXPECT_EQ(arguments(R"({"add_generation_prompt":true,
+                          "chat_template_kwargs":{"add_generation_prompt":false}})"),
+            Json({{"add_generation_prompt", true}}));
   EXPECT_EQ(arguments(R"({"chat_template_kwargs":5})"), "chat_template_kwargs");
 }
 
