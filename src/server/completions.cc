@@ -57,11 +57,10 @@ std::optional<ApiError> WithinSequences(const Request& r, int32_t most) {
                   .code = {}};
 }
 
-double NowSeconds() { return static_cast<double>(SteadyClock().NowNs()) * 1e-9; }
-
-std::string LimitMessage(const RateLimiter::Refusal& limit) {
-  return fmt::format("your limit of {} is reached; try again in {:.0f} s", limit.limit,
-                     limit.retry_after_s);
+/// So many more of the completions that a tenant has, until this is let go of.
+std::shared_ptr<void> Hold(const std::shared_ptr<std::atomic<int32_t>>& count, int32_t places) {
+  *count += places;
+  return {count.get(), [count, places](void*) { *count -= places; }};
 }
 
 /// The server's fault and not the request's: the same would be taken later.
@@ -86,14 +85,6 @@ std::vector<Request> ForEngine(CompletionRequest* request) {
 
 }  // namespace
 
-/// 429, with when to come again.
-void Completions::Refuse(ApiReply* reply, const char* code, const std::string& message,
-                         double seconds) {
-  reply->SendError(
-      {.status = 429, .message = message, .type = "rate_limit_error", .param = {}, .code = code},
-      {}, seconds);
-}
-
 /// Whether the tenant may have one more completion now. Before anything is read: reading is work
 /// that others wait for.
 bool Completions::Admit(Body* body) {
@@ -101,17 +92,45 @@ bool Completions::Admit(Body* body) {
   std::shared_ptr<std::atomic<int32_t>>& open = open_of_[caller.id];
   if (open == nullptr) open = std::make_shared<std::atomic<int32_t>>(0);
   if (caller.limits.max_running > 0 && *open >= caller.limits.max_running) {
-    Refuse(body->reply.get(), "too_many_running",
-           fmt::format("{} of your requests are running, the most that may at once", open->load()),
-           mean_seconds_);
+    body->reply->SendBusy(
+        "too_many_running",
+        fmt::format("{} of your completions are running, the most that may at once", open->load()),
+        mean_seconds_);
     return false;
   }
-  if (const auto limit = state_->limiter.TakeRequest(caller, NowSeconds()); limit) {
-    Refuse(body->reply.get(), "rate_limit_exceeded", LimitMessage(*limit), limit->retry_after_s);
+  if (!body->reply->TakeRequest(caller)) return false;
+  body->place = Hold(open, 1);
+  return true;
+}
+
+/// Places for all choices of a body that was read, or says why there are none.
+bool Completions::TakePlaces(Body* body, const CompletionRequest& request) {
+  const int32_t most = body->caller.limits.max_running;
+  const std::shared_ptr<std::atomic<int32_t>>& open = open_of_.at(body->caller.id);
+  int32_t choices = 0;
+  for (const Request& r : request.requests) choices += std::max(r.n, r.beam_width);
+  if (most > 0 && choices > most) {
+    const Request& first = request.requests[0];
+    const char* field = request.requests.size() > 1 ? "prompt"
+                        : first.beam_width > 0      ? "beam_width"
+                                                    : "n";
+    body->reply->SendError({.message = fmt::format("{} asks for {} completions at once; your limit "
+                                                   "is {} (max_running): ask for fewer",
+                                                   field, choices, most),
+                            .param = field,
+                            .code = {}});
     return false;
   }
-  ++*open;
-  body->place = std::shared_ptr<void>(open.get(), [count = open](void*) { --*count; });
+  const int32_t others = *open - 1;
+  if (most > 0 && choices > most - others) {
+    body->reply->SendBusy("too_many_running",
+                          fmt::format("{} of your completions are running, and {} may at once: "
+                                      "there is no room for {} more",
+                                      others, most, choices),
+                          mean_seconds_);
+    return false;
+  }
+  body->place = Hold(open, choices);
   return true;
 }
 
@@ -138,8 +157,8 @@ void Completions::Begin(Endpoint endpoint, const Tenant& caller, HttpRequest&& r
   };
   if (!state_->workers->Run(bytes, std::move(job), caller.id)) {
     state_->limiter.GiveBack(caller.id, 1, 0, NowSeconds());
-    Refuse(reply.get(), "queue_full", "too many requests wait to be read; try again later",
-           mean_seconds_);
+    reply->SendBusy("queue_full", "too many requests wait to be read; try again later",
+                    mean_seconds_);
   }
 }
 
@@ -198,10 +217,11 @@ void Completions::Parsed(Body&& body, ParsedCompletion parsed) {
     return reply->SendError(*error);
   }
   CompletionRequest& request = *taken;
+  if (!TakePlaces(&body, request)) return;
   int64_t tokens = 0;
   for (const Request& r : request.requests) tokens += static_cast<int64_t>(r.prompt.size());
   if (const auto limit = state_->limiter.TakeTokens(tenant, tokens, NowSeconds()); limit)
-    return Refuse(reply, "rate_limit_exceeded", LimitMessage(*limit), limit->retry_after_s);
+    return reply->SendLimit(*limit);
   Start(std::move(body), std::move(request), tokens);
 }
 

@@ -36,7 +36,7 @@ struct OpenCompletion {
   size_t open = 0;              ///< requests in the engine
   size_t room = 0;              ///< bytes reserved for its answer
   int64_t charged_tokens = 0;   ///< of the prompts, taken from the tenant's limit
-  std::shared_ptr<void> place;  ///< among those that its tenant may have at once
+  std::shared_ptr<void> place;  ///< of its choices among those that its tenant may have at once
 };
 
 /// The completions of the server: from a body to the last byte of its answer. On the I/O thread,
@@ -62,10 +62,10 @@ class Completions {
     Tenant caller;
     int64_t received_ns;
     std::shared_ptr<ApiReply> reply;
-    std::shared_ptr<void> place;
+    std::shared_ptr<void> place;  ///< of one completion until it is read, then of all
   };
   bool Admit(Body* body);
-  void Refuse(ApiReply* reply, const char* code, const std::string& message, double seconds);
+  bool TakePlaces(Body* body, const CompletionRequest& request);
   void Parsed(Body&& body, ParsedCompletion parsed);
   std::string NewId(Endpoint endpoint);
   void Start(Body&& body, CompletionRequest&& request, int64_t tokens);
@@ -82,7 +82,7 @@ class Completions {
 
   ServerState* state_;
   OpenOnes open_;
-  /// By tenant: completions from their bodies to their ends. Let go of on any thread.
+  /// By tenant: choices of completions, from their bodies to their ends. Let go of on any thread.
   std::unordered_map<uint64_t, std::shared_ptr<std::atomic<int32_t>>> open_of_;
   uint64_t next_ticket_ = 1;
   double mean_seconds_ = 1;  // of completions that ended lately: what Retry-After tells

@@ -89,6 +89,27 @@ void ApiReply::SendError(const ApiError& error, HttpHeaders headers,
        JsonLine(ToJson(error)));
 }
 
+void ApiReply::SendBusy(const char* code, const std::string& message, double retry_after_s) {
+  SendError(
+      {.status = 429, .message = message, .type = "rate_limit_error", .param = {}, .code = code},
+      {}, retry_after_s);
+}
+
+void ApiReply::SendLimit(const RateLimiter::Refusal& limit) {
+  SendBusy("rate_limit_exceeded",
+           fmt::format("your limit of {} is reached; try again in {:.0f} s", limit.limit,
+                       limit.retry_after_s),
+           limit.retry_after_s);
+}
+
+bool ApiReply::TakeRequest(const Tenant& tenant) {
+  const auto limit = state_->limiter.TakeRequest(tenant, NowSeconds());
+  if (limit) SendLimit(*limit);
+  return !limit;
+}
+
+double NowSeconds() { return static_cast<double>(SteadyClock().NowNs()) * 1e-9; }
+
 ApiError LoadingError() {
   return {.status = 503,
           .message = "the model is being loaded; try again in a moment",

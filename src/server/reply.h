@@ -10,6 +10,7 @@
 
 #include "http/http_server.h"
 #include "openai/api_error.h"
+#include "tenant/rate_limiter.h"
 
 namespace kvasir {
 
@@ -52,6 +53,13 @@ class ApiReply {
   void SendError(const ApiError& error, HttpHeaders headers = {},
                  std::optional<double> retry_after_s = {});
 
+  /// 429, with when to come again.
+  void SendBusy(const char* code, const std::string& message, double retry_after_s);
+  void SendLimit(const RateLimiter::Refusal& limit);
+  /// Takes one of the requests that the tenant may have in a minute. Where there is none this is
+  /// answered, and false.
+  bool TakeRequest(const Tenant& tenant);
+
   const std::string& tenant() const { return tenant_; }
   const std::string& path() const { return path_; }
   const std::string& client_id() const { return client_id_; }
@@ -63,6 +71,9 @@ class ApiReply {
   std::shared_ptr<HttpReply> reply_;
   std::string path_, client_id_, tenant_;
 };
+
+/// The time in which limits count.
+double NowSeconds();
 
 // Errors that several places give.
 ApiError LoadingError();

@@ -70,8 +70,8 @@ void ChatCompletions(Call&& c) {
 void PlainCompletions(Call&& c) {
   c.state->completions->Begin(Endpoint::kCompletions, c.caller, std::move(c.request), c.reply);
 }
-void Tokenize(Call&& c) { AnswerTokenize(c.state, std::move(c.request), c.reply, c.caller.id); }
-void Detokenize(Call&& c) { AnswerDetokenize(c.state, std::move(c.request), c.reply, c.caller.id); }
+void Tokenize(Call&& c) { AnswerTokenize(c.state, std::move(c.request), c.reply, c.caller); }
+void Detokenize(Call&& c) { AnswerDetokenize(c.state, std::move(c.request), c.reply, c.caller); }
 void Kv(Call&& c) { c.state->kv_feed->Once(c.reply); }
 void KvStream(Call&& c) { c.state->kv_feed->Watch(c.request, std::move(c.reply)); }
 void Metrics(Call&& c) { c.state->kv_feed->Metrics(c.reply); }

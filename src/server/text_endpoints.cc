@@ -127,7 +127,9 @@ TextResult DetokenizeBody(const LoadedModel& model, const Json& body) {
 
 /// Has a text worker answer.
 void OnWorker(ServerState* state, HttpRequest&& request, const std::shared_ptr<ApiReply>& reply,
-              uint64_t tenant, TextResult (*answer)(const LoadedModel& model, const Json& body)) {
+              const Tenant& caller,
+              TextResult (*answer)(const LoadedModel& model, const Json& body)) {
+  if (!reply->TakeRequest(caller)) return;
   const size_t bytes = request.body.size();
   if (bytes > kMostTextBody) {
     return reply->SendError(
@@ -135,7 +137,12 @@ void OnWorker(ServerState* state, HttpRequest&& request, const std::shared_ptr<A
                             bytes, kMostTextBody),
                 ""));
   }
-  const auto job = [state, answer, reply, body = std::move(request.body)] {
+  // What there is no room for is not counted.
+  const auto no_memory = [state, reply, tenant = caller.id] {
+    state->limiter.GiveBack(tenant, 1, 0, NowSeconds());
+    reply->SendError(NoMemoryError());
+  };
+  const auto job = [state, answer, reply, no_memory, body = std::move(request.body)] {
     std::optional<ApiError> refusal;
     HttpHeaders headers = {{"Content-Type", "application/json"}};
     std::string text;
@@ -156,7 +163,7 @@ void OnWorker(ServerState* state, HttpRequest&& request, const std::shared_ptr<A
         NameIgnored(answered.ignored, &headers);
       }
     } catch (const std::bad_alloc&) {
-      refusal = NoMemoryError();
+      return state->http->Post(no_memory);
     }
     state->http->Post(
         [reply, refusal, headers = std::move(headers), text = std::move(text)]() mutable {
@@ -164,19 +171,19 @@ void OnWorker(ServerState* state, HttpRequest&& request, const std::shared_ptr<A
           reply->Send(200, std::move(headers), std::move(text));
         });
   };
-  if (!state->workers->Run(bytes, job, tenant)) reply->SendError(NoMemoryError());
+  if (!state->workers->Run(bytes, job, caller.id)) no_memory();
 }
 
 }  // namespace
 
 void AnswerTokenize(ServerState* state, HttpRequest&& request,
-                    const std::shared_ptr<ApiReply>& reply, uint64_t tenant) {
-  OnWorker(state, std::move(request), reply, tenant, TokenizeBody);
+                    const std::shared_ptr<ApiReply>& reply, const Tenant& caller) {
+  OnWorker(state, std::move(request), reply, caller, TokenizeBody);
 }
 
 void AnswerDetokenize(ServerState* state, HttpRequest&& request,
-                      const std::shared_ptr<ApiReply>& reply, uint64_t tenant) {
-  OnWorker(state, std::move(request), reply, tenant, DetokenizeBody);
+                      const std::shared_ptr<ApiReply>& reply, const Tenant& caller) {
+  OnWorker(state, std::move(request), reply, caller, DetokenizeBody);
 }
 
 }  // namespace kvasir

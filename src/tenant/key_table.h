@@ -15,12 +15,12 @@ namespace kvasir {
 /// What a tenant may take. 0 means no limit, where nothing else is said.
 struct TenantLimits {
   double weight = 1;                ///< share of the machine, relative to others'
-  int64_t requests_per_minute = 0;  ///< completions begun
+  int64_t requests_per_minute = 0;  ///< bodies of completions
   int64_t tokens_per_minute = 0;    ///< prompt and output
   double kv_share = 0;              ///< of the KV pool's blocks, held by running sequences
   int32_t max_context = 0;          ///< tokens of one sequence, prompt and output
   int32_t priority = 0;             ///< most urgent, as Request::priority: 10 allows -10 in a body
-  int32_t max_running = 0;          ///< completions open at once
+  int32_t max_running = 0;          ///< completions open at once: prompts times choices
 };
 
 /// Somebody with API keys.

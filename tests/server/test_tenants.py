@@ -120,6 +120,36 @@ class Tenants(unittest.TestCase):
             stream.close()
             wait_until("room for another", lambda: bad(one).status == 400)
 
+    def test_max_running_counts_the_choices_of_all_prompts(self):
+        root, four = self.add("root", "--role", "operator"), self.add("four", "--max-running", "4")
+        with self.server(key=root) as server:
+            ask = lambda **more: server.post(PLAIN, {"prompt": "a", "max_tokens": 1, **more}, key=four)
+            for more, field in (({"n": 5}, "n"), ({"beam_width": 5}, "beam_width"), ({"prompt": ["a"] * 3, "n": 2}, "prompt")):
+                answer = ask(**more)
+                self.assertEqual((answer.status, answer.error["param"]), (400, field))
+                self.assertIn("max_running", answer.error["message"])
+            for more in ({"n": 4}, {"n": 1, "beam_width": 4}, {"prompt": ["a"] * 2, "n": 2}):
+                self.assertEqual(ask(**more).status, 200, more)
+            streams = [server.stream(PLAIN, {"prompt": "x", "max_tokens": 3900, "ignore_eos": True, "n": 3}, key=four)]
+            next(iter(streams[0]))
+            self.assertEqual(ask(n=2).error["code"], "too_many_running")
+            self.assertEqual(ask(n=1).status, 200)
+            streams[0].close()
+            wait_until("room for four", lambda: ask(n=4).status == 200)
+
+    def test_tokenizing_takes_of_the_requests_a_minute(self):
+        root = self.add("root", "--role", "operator")
+        with self.server(key=root) as server:
+            for i, (path, body) in enumerate((("/tokenize", {"prompt": "a"}), ("/detokenize", {"tokens": [20]}))):
+                few = self.add(f"few{i}", "--requests-per-minute", "2")
+                server.process.send_signal(signal.SIGHUP)
+                wait_until("the key", lambda: server.get("/v1/models", key=few).status == 200)
+                answers = [server.post(path, body, key=few) for _ in range(4)]
+                self.assertEqual([a.status for a in answers[:2]], [200] * 2)
+                self.assertEqual(answers[-1].error["code"], "rate_limit_exceeded")
+                self.assertGreaterEqual(int(answers[-1].headers["Retry-After"]), 1)
+                self.assertEqual(server.post(path, body).status, 200)
+
     def test_what_the_server_has_no_room_for_is_not_charged(self):
         root = self.add("root", "--role", "operator")
         few, other = self.add("few", "--requests-per-minute", "2", "--tokens-per-minute", "200"), self.add("other")
