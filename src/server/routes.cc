@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <ctime>
 #include <utility>
 
@@ -211,10 +212,13 @@ Decision Decide(const ServerState& state, const HttpRequest& request) {
 
 std::string_view KeyOf(const HttpRequest& request) {
   std::string_view value = request.Header("Authorization");
-  constexpr std::string_view kBearer = "Bearer ";
-  if (value.size() > kBearer.size() &&
-      (value.substr(0, kBearer.size()) == kBearer || value.substr(0, kBearer.size()) == "bearer "))
-    return value.substr(kBearer.size());
+  // RFC 9110, 11.1 and 11.4: the scheme in any case, then spaces.
+  constexpr std::string_view kBearer = "Bearer";
+  const size_t space = value.find(' ');
+  if (space != std::string_view::npos && EqualIgnoringCase(value.substr(0, space), kBearer)) {
+    value.remove_prefix(std::min(value.find_first_not_of(' ', space), value.size()));
+    if (!value.empty()) return value;
+  }
   return request.Header("X-Api-Key");
 }
 

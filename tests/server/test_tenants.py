@@ -46,6 +46,15 @@ class Tenants(unittest.TestCase):
                          "/v1/kv?x=/health", "/web/../v1/kv"):
                 self.assertIn(server.get(path, key="").status, (400, 401, 404), path)
 
+    def test_a_key_is_found_whatever_the_case_of_its_scheme_and_the_spaces_before_it(self):
+        user = self.add("user")
+        with self.server(key=self.add("root", "--role", "operator")) as server:
+            ask = lambda value: server.get("/v1/models", headers={"Authorization": value}).status
+            for scheme in ("Bearer ", "bearer ", "BEARER ", "Bearer   "):
+                self.assertEqual(ask(scheme + user), 200, scheme)
+            for value in ("Bearer", "Bearer ", "Bearer" + user, "Basic " + user, user):
+                self.assertEqual(ask(value), 401, value)
+
     def test_ids_of_answers_do_not_tell_how_many_others_had(self):
         with Server() as server:
             ids = [server.post(PLAIN, {"prompt": "a", "max_tokens": 1}).json["id"] for _ in range(6)]
