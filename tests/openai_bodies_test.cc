@@ -231,6 +231,22 @@ TEST_F(Bodies, BeamSearchIsAskedForInOneWayAndWhatItForbidsIsNamed) {
           Plain(fmt::format(R"("beam_width":4,"n":2,"best_of":{})", best_of)));
 }
 
+TEST_F(Bodies, MinusOneTokensAreNoLimit) {
+  for (const Endpoint endpoint : {Endpoint::kChat, Endpoint::kCompletions}) {
+    const auto limit = [&](const std::string& more) {
+      return Taken(endpoint, endpoint == Endpoint::kChat ? Chat(more) : Plain(more))
+          .requests.at(0)
+          .max_tokens;
+    };
+    EXPECT_EQ(limit(R"("max_tokens":-1)"), -1);
+    EXPECT_EQ(limit(R"("max_tokens":null)"), endpoint == Endpoint::kChat ? -1 : 16);
+    const Json body =
+        endpoint == Endpoint::kChat ? Chat(R"("max_tokens":-2)") : Plain(R"("max_tokens":-2)");
+    const ParsedCompletion parsed = Parse(endpoint, body);
+    EXPECT_TRUE(std::holds_alternative<ApiError>(parsed));
+  }
+}
+
 TEST_F(Bodies, LlamaServersNameOfARepetitionPenaltyIsKnown) {
   const CompletionRequest r = Taken(Endpoint::kChat, Chat(R"("repeat_penalty":1.25)"));
   EXPECT_FLOAT_EQ(r.requests.at(0).sampling.repetition_penalty, 1.25f);

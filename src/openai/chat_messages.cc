@@ -7,8 +7,22 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-/// A message's content: a string, or a list of text parts, which are lines of their own (as in
-/// vLLM).
+/// The text of a part of a content: a string, or an object of type "text", or "refusal", which
+/// answers of OpenAI's models have. nullptr: it has none, and `wrong` may say why.
+const std::string* TextOfPart(const Json& part, std::string* wrong) {
+  if (part.is_string()) return &part.get_ref<const std::string&>();
+  if (!part.is_object() || !part.contains("type")) return nullptr;
+  const Json& type = part["type"];
+  if (type != "text" && type != "refusal") {
+    *wrong = "has a part of type " + type.dump() + "; only \"text\" is supported";
+    return nullptr;
+  }
+  const auto text = part.find(type.get_ref<const std::string&>());
+  if (text == part.end() || !text->is_string()) return nullptr;
+  return &text->get_ref<const std::string&>();
+}
+
+/// A message's content: a string, or a list of parts, which are lines of their own (as in vLLM).
 bool ReadContent(const Json& content, std::string* out, std::string* wrong) {
   if (content.is_string()) {
     *out = content.get<std::string>();
@@ -18,14 +32,10 @@ bool ReadContent(const Json& content, std::string* out, std::string* wrong) {
   *wrong = "must be a string or a list of {\"type\": \"text\", \"text\": ...}";
   if (!content.is_array()) return false;
   for (const Json& part : content) {
-    if (!part.is_object() || !part.contains("type")) return false;
-    if (part["type"] != "text") {
-      *wrong = "has a part of type " + part["type"].dump() + "; only \"text\" is supported";
-      return false;
-    }
-    if (!part.contains("text") || !part["text"].is_string()) return false;
+    const std::string* text = TextOfPart(part, wrong);
+    if (text == nullptr) return false;
     if (&part != &content.front()) *out += '\n';
-    *out += part["text"].get<std::string>();
+    *out += *text;
   }
   return true;
 }

@@ -24,6 +24,20 @@ TEST(ChatMessages, PartsOfAContentAreLinesOfTheirOwn) {
   EXPECT_EQ(ContentOf("[]"), "");
 }
 
+TEST(ChatMessages, PartsMayBeStringsAndRefusals) {
+  EXPECT_EQ(ContentOf(R"(["alpha",{"type":"refusal","refusal":"beta"},"gamma"])"),
+            "alpha\nbeta\ngamma");
+  for (const char* content :
+       {R"([5])", R"([{"type":"refusal","text":"a"}])", R"([{"type":5,"5":"a"}])",
+        R"([{"type":"image_url","image_url":"a"}])", R"({"type":"text","text":"a"})"}) {
+    const Json body = {{"messages", {{{"role", "user"}, {"content", Json::parse(content)}}}}};
+    FieldReader fields(body);
+    ReadMessages(&fields);
+    ASSERT_TRUE(fields.error()) << content;
+    EXPECT_EQ(fields.error()->param, "messages[0].content");
+  }
+}
+
 TEST(ChatMessages, ATemplateHasItsArgumentsAndNoOtherMessages) {
   const auto arguments = [](const char* text) {
     const Json body = Json::parse(text);

@@ -70,6 +70,16 @@ void ReadLogitBias(FieldReader* f, SamplingParams* out) {
   }
 }
 
+/// -1 is no limit, as llama-server and LM Studio have it.
+void ReadMaxTokens(FieldReader* f, const char* name, int32_t least, int32_t* out) {
+  const Json* value = f->Get(name);
+  if (value != nullptr && value->is_number_integer() && *value == -1) {
+    *out = -1;
+  } else {
+    f->Int(name, out, least, INT32_MAX);
+  }
+}
+
 /// The engine's own checks of what is copied for each prompt, before it is.
 void CheckRules(FieldReader* f, const Request& r, int32_t vocab) {
   // All else that is checked of the sampling was read within its range.
@@ -213,8 +223,8 @@ std::vector<int32_t> EncodePrompt(const LoadedModel& model, FieldReader* f, cons
 void ReadChat(const LoadedModel& model, FieldReader* f, CompletionRequest* out, Request r,
               int64_t now) {
   const Json messages = ReadMessages(f);
-  f->Int("max_tokens", &r.max_tokens, 1, INT32_MAX);
-  f->Int("max_completion_tokens", &r.max_tokens, 1, INT32_MAX);
+  ReadMaxTokens(f, "max_tokens", 1, &r.max_tokens);
+  ReadMaxTokens(f, "max_completion_tokens", 1, &r.max_tokens);
   int32_t top = 0;
   f->Bool("logprobs", &out->logprobs);
   f->Int("top_logprobs", &top, 0, kMostTopLogprobs);
@@ -292,7 +302,7 @@ std::vector<std::vector<int32_t>> ReadPrompts(const LoadedModel& model, FieldRea
 void ReadPlain(const LoadedModel& model, FieldReader* f, CompletionRequest* out, Request r) {
   Request common = std::move(r);
   common.max_tokens = 16;  // the API's default
-  f->Int("max_tokens", &common.max_tokens, 0, INT32_MAX);
+  ReadMaxTokens(f, "max_tokens", 0, &common.max_tokens);
   f->Bool("echo", &out->echo);
   int32_t logprobs = -1, best_of = common.n;
   f->Int("logprobs", &logprobs, 0, kMostTopLogprobs);

@@ -134,7 +134,7 @@ class Api(unittest.TestCase):
         self.refused(CHAT, chat("a", model="gpt-4"), "model", status=404)
 
     def test_extremes_are_refused_with_the_range(self):
-        for field, value in (("n", 10**6), ("max_tokens", 2**31), ("max_tokens", -1), ("logprobs", 10**9),
+        for field, value in (("n", 10**6), ("max_tokens", 2**31), ("max_tokens", -2), ("logprobs", 10**9),
                              ("temperature", 1e300), ("top_p", -0.1), ("priority", 10**9),
                              ("n", 33), ("beam_width", 33)):  # of 32 sequences at once
             answer = self.refused(PLAIN, {"prompt": "a", field: value}, field)
