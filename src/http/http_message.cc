@@ -47,7 +47,7 @@ std::string_view HttpRequest::Header(std::string_view name) const {
   return {};
 }
 
-std::string HttpRequest::QueryParam(std::string_view name) const {
+std::optional<std::string> HttpRequest::QueryParam(std::string_view name) const {
   for (std::string_view rest = query; !rest.empty();) {
     const size_t end = std::min(rest.find('&'), rest.size());
     const std::string_view pair = rest.substr(0, end);

@@ -21,8 +21,9 @@ struct HttpRequest {
 
   /// The first header of a name, in any case; empty if there is none.
   std::string_view Header(std::string_view name) const;
-  /// The first query parameter of a name, decoded; empty if there is none.
-  std::string QueryParam(std::string_view name) const;
+  /// The first query parameter of a name, decoded: empty if that is malformed. Nothing if there is
+  /// none.
+  std::optional<std::string> QueryParam(std::string_view name) const;
 };
 
 /// Undoes percent encoding. Nothing if it is malformed.

@@ -308,7 +308,8 @@ TEST_F(Http, PathsAreDecodedAndTheAbsoluteFormIsTaken) {
   HttpRequest request;
   request.query = "a=1%202&b=&c&a=3";
   EXPECT_EQ(request.QueryParam("a"), "1 2");
-  EXPECT_EQ(request.QueryParam("b") + request.QueryParam("c") + request.QueryParam("d"), "");
+  for (const char* name : {"b", "c"}) EXPECT_EQ(request.QueryParam(name), "") << name;
+  EXPECT_FALSE(request.QueryParam("d"));
 }
 
 TEST_F(Http, SlowRequestsAreCutOffWithAStatus) {

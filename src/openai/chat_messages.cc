@@ -44,9 +44,9 @@ bool ReadContent(const Json& content, std::string* out, std::string* wrong) {
 
 Json ReadTemplateArguments(FieldReader* f) {
   Json out = Json::object();
+  f->Object("chat_template_kwargs");
   if (const Json* kwargs = f->Get("chat_template_kwargs"); kwargs != nullptr) {
-    if (kwargs->is_object()) out = *kwargs;
-    if (!kwargs->is_object()) f->Fail("chat_template_kwargs", "must be an object");
+    out = *kwargs;
     out.erase("messages");
   }
   bool generation = true;

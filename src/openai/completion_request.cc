@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <charconv>
+#include <set>
 
 #include "api/chat_prompt.h"
 #include "base/rng.h"
@@ -61,11 +62,14 @@ void ReadLogitBias(FieldReader* f, SamplingParams* out) {
   if (bias == nullptr) return;
   if (!bias->is_object())
     return f->Fail("logit_bias", "must be an object of token ids and numbers");
+  std::set<int32_t> seen;
   for (const auto& [key, value] : bias->items()) {
     int32_t token = 0;
     const auto parsed = std::from_chars(key.data(), key.data() + key.size(), token);
     if (parsed.ec != std::errc() || parsed.ptr != key.data() + key.size() || !value.is_number())
       return f->Fail("logit_bias", "must be an object of token ids and numbers");
+    if (!seen.insert(token).second)
+      return f->Fail("logit_bias", fmt::format("has the token {} twice; leave one out", token));
     out->logit_bias.emplace_back(token, value.get<float>());
   }
 }
@@ -86,6 +90,16 @@ void CheckRules(FieldReader* f, const Request& r, int32_t vocab) {
   if (const Status s = Validate(r.sampling, vocab); !s.ok())
     f->Refuse("logit_bias", s.error().message);
   if (const Status s = Validate(r.stop, vocab); !s.ok()) f->Refuse("stop", s.error().message);
+}
+
+/// OpenAI's fields that change no answer here.
+void ReadForOthers(FieldReader* f) {
+  std::string text;
+  bool store = false;
+  f->String("user", &text);
+  f->Object("metadata");
+  f->Bool("store", &store);
+  f->String("service_tier", &text);
 }
 
 /// What both endpoints have.
@@ -138,10 +152,7 @@ void ReadCommon(FieldReader* f, int32_t vocab, CompletionRequest* out, Request* 
   f->Number("timeout_s", &r->deadline_s, 0, 1e6);
   f->Bool("return_progress", &out->return_progress);
   f->Bool("kvasir_report", &out->report);
-  f->Get("user");
-  f->Get("metadata");
-  f->Get("store");
-  f->Get("service_tier");
+  ReadForOthers(f);
   CheckRules(f, *r, vocab);
   if (beams && r->beam_width == 0) r->beam_width = r->n;
   // As it is, which is what the API's default stands for.

@@ -56,6 +56,11 @@ class FieldReader {
     *out = value->get<std::string>();
   }
 
+  void Object(const std::string& name) {
+    const auto* value = Get(name);
+    if (value != nullptr && !value->is_object()) Fail(name, "must be an object");
+  }
+
   template <typename T>
   void Int(const std::string& name, T* out, int64_t least, int64_t most) {
     const auto* value = Get(name);

@@ -88,11 +88,10 @@ void KvFeed::Metrics(const std::shared_ptr<ApiReply>& reply) {
 }
 
 void KvFeed::Watch(const HttpRequest& request, std::shared_ptr<ApiReply> reply) {
-  const std::string text = request.QueryParam("interval_ms");
-  int64_t ms = kUsualMs;
+  const std::string text = request.QueryParam("interval_ms").value_or(std::to_string(kUsualMs));
+  int64_t ms = 0;
   const auto parsed = std::from_chars(text.data(), text.data() + text.size(), ms);
-  const bool number =
-      text.empty() || (parsed.ec == std::errc() && parsed.ptr == text.data() + text.size());
+  const bool number = parsed.ec == std::errc() && parsed.ptr == text.data() + text.size();
   if (!number || ms < kLeastMs || ms > kMostMs) {
     return reply->SendError(
         {.status = 400,

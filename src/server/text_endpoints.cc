@@ -31,8 +31,18 @@ ApiError TooMuch(const std::string& message, const char* param) {
   return {.status = 413, .message = message, .param = param, .code = "too_large"};
 }
 
-TextResult TokenizeBody(const LoadedModel& model, const Json& body) {
+/// The field `model`, as of completions: another than the served one is not there.
+std::optional<ApiError> WrongModel(FieldReader* f, const std::string& served) {
+  std::string model;
+  f->String("model", &model);
+  if (model.empty() || model == served) return {};
+  return ModelNotFound(model, served);
+}
+
+TextResult TokenizeBody(const ServerState& state, const Json& body) {
+  const LoadedModel& model = *state.model;
   FieldReader f(body);
+  if (const auto error = WrongModel(&f, state.options.model_name); error) return *error;
   std::string text;
   bool add_special = true, special = true, pieces = false;
   f.String("content", &text);  // llama.cpp
@@ -45,7 +55,6 @@ TextResult TokenizeBody(const LoadedModel& model, const Json& body) {
   bool strings = false;
   f.Bool("return_token_strs", &strings);
   const Json arguments = ReadTemplateArguments(&f);
-  f.Get("model");
   if (f.Get("messages") != nullptr) {
     const Json messages = ReadMessages(&f);
     if (!f.error()) {
@@ -98,9 +107,10 @@ TextResult TokenizeBody(const LoadedModel& model, const Json& body) {
   return TextAnswer{std::move(out), f.Unknown()};
 }
 
-TextResult DetokenizeBody(const LoadedModel& model, const Json& body) {
+TextResult DetokenizeBody(const ServerState& state, const Json& body) {
+  const LoadedModel& model = *state.model;
   FieldReader f(body);
-  f.Get("model");
+  if (const auto error = WrongModel(&f, state.options.model_name); error) return *error;
   const Json* tokens = f.Get("tokens");
   std::vector<int32_t> ids;
   const int32_t vocab = model.tokenizer().vocab_size();
@@ -128,7 +138,7 @@ TextResult DetokenizeBody(const LoadedModel& model, const Json& body) {
 /// Has a text worker answer.
 void OnWorker(ServerState* state, HttpRequest&& request, const std::shared_ptr<ApiReply>& reply,
               const Tenant& caller,
-              TextResult (*answer)(const LoadedModel& model, const Json& body)) {
+              TextResult (*answer)(const ServerState& state, const Json& body)) {
   if (!reply->TakeRequest(caller)) return;
   const size_t bytes = request.body.size();
   if (bytes > kMostTextBody) {
@@ -153,7 +163,7 @@ void OnWorker(ServerState* state, HttpRequest&& request, const std::shared_ptr<A
       if (!json.ok()) {
         result = ApiError{.message = json.error().message, .param = {}, .code = {}};
       } else if (json->is_object()) {
-        result = answer(*state->model, *json);
+        result = answer(*state, *json);
       }
       if (const auto* error = std::get_if<ApiError>(&result); error != nullptr) {
         refusal = *error;

@@ -227,15 +227,26 @@ class Api(unittest.TestCase):
         self.assertEqual(chat_tokens, used)
 
     def test_tokenizing_tells_what_it_does_not_know_and_has_a_templates_arguments(self):
-        answer = self.server.post("/tokenize", {"prompt": "a", "model": "x", "wat": 1, "bad\r\nname": 2})
+        answer = self.server.post("/tokenize", {"prompt": "a", "model": "llama", "wat": 1, "bad\r\nname": 2})
         self.assertEqual((answer.status, answer.headers["X-Kvasir-Ignored-Fields"]), (200, "wat, ?"))
-        answer = self.server.post("/detokenize", {"tokens": [20], "model": "x", "wat": 1})
+        answer = self.server.post("/detokenize", {"tokens": [20], "model": "llama", "wat": 1})
         self.assertEqual((answer.status, answer.headers["X-Kvasir-Ignored-Fields"]), (200, "wat"))
         self.assertIsNone(self.server.post("/detokenize", {"tokens": [20]}).headers["X-Kvasir-Ignored-Fields"])
         messages = chat("hi")["messages"]
         answer = self.server.post("/tokenize", {"messages": messages, "chat_template_kwargs": {"enable_thinking": False}})
         self.assertEqual((answer.status, answer.headers["X-Kvasir-Ignored-Fields"]), (200, None))
         self.refused("/tokenize", {"messages": messages, "chat_template_kwargs": 5}, "chat_template_kwargs")
+
+    def test_tokens_are_of_the_model_that_is_asked_for(self):
+        for path, body in (("/tokenize", {"prompt": "a"}), ("/detokenize", {"tokens": [20]})):
+            self.assertEqual(self.refused(path, {**body, "model": "gpt-4"}, "model", status=404).error["code"], "model_not_found")
+            self.refused(path, {**body, "model": 5}, "model")
+            self.assertEqual(self.server.post(path, {**body, "model": ""}).status, 200)
+
+    def test_a_view_with_a_wrong_interval_is_refused(self):
+        for value in ("", "0", "99", "60001", "1e3", "x", "%"):
+            answer = self.server.get("/v1/kv/stream?interval_ms=" + value)
+            self.assertEqual((answer.status, answer.error["param"]), (400, "interval_ms"), value)
 
     def test_parts_of_a_message_are_lines_of_their_own(self):
         parts = [{"type": "text", "text": "alpha"}, {"type": "text", "text": "beta"}]
