@@ -48,17 +48,35 @@ bool IsOfListOfNames(char c) {
          c == '_' || c == ',' || c == ' ';
 }
 
+std::string BodyTooLarge(const HttpLimits& l) {
+  return fmt::format(
+      "the body has more than {} bytes, the most that are taken: send less, or raise --body-limit",
+      l.body_bytes);
+}
+
+std::string HeaderTooLarge(const HttpLimits& l) {
+  return fmt::format(
+      "the header, or that of a chunk, has more than {} bytes, the most that are taken: send fewer "
+      "or shorter fields",
+      l.header_bytes);
+}
+
 struct Refusal {
   int status;
-  std::string_view message;
+  std::string message;
 };
 
-Refusal RefusalOf(error_code error) {
-  if (error == http::error::header_limit) return {431, "the header is too large"};
+Refusal RefusalOf(error_code error, const HttpLimits& l) {
+  if (error == http::error::header_limit) return {431, HeaderTooLarge(l)};
   if (error == http::error::body_limit || error == http::error::buffer_overflow)
-    return {413, "the body is too large"};
+    return {413, BodyTooLarge(l)};
   if (error == http::error::bad_version) return {505, "only HTTP/1.0 and HTTP/1.1 are spoken"};
   return {400, "this is no HTTP request"};
+}
+
+std::string_view CodeOf(int status) {
+  if (status == 413) return "too_large";
+  return status == 431 ? "header_too_large" : "";
 }
 
 }  // namespace
@@ -165,11 +183,11 @@ void HttpConnection::Feed() {
     if (error == http::error::need_more) {
       // What is not taken yet is a line: of the header, of a chunk's size, or of the trailer.
       if (buffered_.size() > shared_->limits.header_bytes)
-        return Refuse(431, "the header, or that of a chunk, is too large");
+        return Refuse(431, HeaderTooLarge(shared_->limits));
       break;
     }
     if (error) {
-      const Refusal refusal = RefusalOf(error);
+      const Refusal refusal = RefusalOf(error, shared_->limits);
       return Refuse(refusal.status, refusal.message);
     }
     if (phase_ == Phase::kHeader && parser_->is_header_done()) {
@@ -206,7 +224,8 @@ bool HttpConnection::HeaderDone() {
   if (!TakeHead()) return refuse(400, "the path is malformed");
   origin_ = request_.Header("Origin");
   const auto length = parser_->content_length();
-  if (length && *length > shared_->limits.body_bytes) return refuse(413, "the body is too large");
+  if (length && *length > shared_->limits.body_bytes)
+    return refuse(413, BodyTooLarge(shared_->limits));
   if (length.value_or(1) > 0 && (length || parser_->chunked()) && shared_->admit) {
     const std::optional<uint64_t> owner = shared_->admit(request_);
     if (!owner) {
@@ -348,7 +367,7 @@ void HttpConnection::Refuse(int status, std::string_view message) {
   SetPhase(Phase::kAnswer, 0);
   keep_alive_ = false;
   const std::string body =
-      ErrorBody(message, status >= 500 ? "server_error" : "invalid_request_error");
+      ErrorBody(message, status >= 500 ? "server_error" : "invalid_request_error", CodeOf(status));
   HttpHeaders headers = {{"Content-Type", "application/json"},
                          {"Content-Length", std::to_string(body.size())},
                          {"Connection", "close"}};

@@ -96,10 +96,10 @@ std::string HeadText(int status, const HttpHeaders& headers) {
   return out;
 }
 
-std::string ErrorBody(std::string_view message, std::string_view type) {
+std::string ErrorBody(std::string_view message, std::string_view type, std::string_view code) {
   // All texts are our own: there is nothing to escape.
-  return fmt::format(R"({{"error":{{"message":"{}","type":"{}","param":null,"code":null}}}})",
-                     message, type);
+  return fmt::format(R"({{"error":{{"message":"{}","type":"{}","param":null,"code":{}}}}})",
+                     message, type, code.empty() ? "null" : fmt::format("\"{}\"", code));
 }
 
 void AppendChunk(std::string_view bytes, std::string* out) {

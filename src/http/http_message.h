@@ -43,8 +43,8 @@ bool IsLoopback(std::string_view host);
 /// The head of an answer: status line, headers, Date, Server and the empty line.
 std::string HeadText(int status, const HttpHeaders& headers);
 
-/// An error object as the body of an answer that no handler made.
-std::string ErrorBody(std::string_view message, std::string_view type);
+/// An error object as the body of an answer that no handler made. `code`: empty for null.
+std::string ErrorBody(std::string_view message, std::string_view type, std::string_view code = {});
 
 /// One chunk of the chunked transfer encoding (RFC 9112, 7.1).
 void AppendChunk(std::string_view bytes, std::string* out);

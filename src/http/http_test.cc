@@ -298,6 +298,29 @@ TEST_F(Http, WhatIsNoRequestIsRefusedWithAStatusAndTheEnd) {
   EXPECT_EQ(handled_, 0);
 }
 
+TEST_F(Http, WhatIsTooLargeIsToldItsLimitAndACode) {
+  HttpOptions options;
+  options.limits.header_bytes = 1000;
+  options.limits.body_bytes = 100;
+  Start(options);
+  const std::string host = " HTTP/1.1\r\nHost: x\r\n";
+  const std::tuple<std::string, std::string, std::string> cases[] = {
+      {"POST /a" + host + "Content-Length: 101\r\n\r\n", "100 bytes", "\"too_large\""},
+      {"POST /a" + host + "Transfer-Encoding: chunked\r\n\r\n80\r\n" + std::string(128, 'x'),
+       "100 bytes", "\"too_large\""},
+      {"GET /a" + host + "X: " + std::string(2000, 'x') + "\r\n\r\n", "1000 bytes",
+       "\"header_too_large\""},
+      {"GET /a HTTP/1.1\r\n\r\n", "Host", "null"},
+  };
+  for (const auto& [text, limit, code] : cases) {
+    Client client(server_->port());
+    client.Send(text);
+    const std::string all = client.ReadAll();
+    EXPECT_NE(all.find(limit), std::string::npos) << all;
+    EXPECT_NE(all.find("\"code\":" + code + "}}"), std::string::npos) << all;
+  }
+}
+
 TEST_F(Http, PathsAreDecodedAndTheAbsoluteFormIsTaken) {
   Start();
   Client client(server_->port());
