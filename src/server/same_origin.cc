@@ -17,11 +17,13 @@ std::string_view AuthorityOf(std::string_view origin) {
   return scheme == std::string_view::npos ? std::string_view() : origin.substr(scheme + 3);
 }
 
-/// Without the port, and without the brackets of an IPv6 address.
+/// Without the port, the brackets of an IPv6 address, and the dot of a full domain name.
 std::string_view NameOf(std::string_view authority) {
   if (authority.starts_with('['))
     return authority.substr(1, std::min(authority.find(']'), authority.size()) - 1);
-  return authority.substr(0, authority.rfind(':'));
+  std::string_view name = authority.substr(0, authority.rfind(':'));
+  if (name.ends_with('.')) name.remove_suffix(1);
+  return name;
 }
 
 bool IsAddress(std::string_view name) {

@@ -15,8 +15,8 @@ std::string CodeOf(const HttpOptions& options, HttpHeaders headers) {
 
 TEST(SameOrigin, ProgramsAndTheServersOwnPageAreAnswered) {
   const HttpOptions options;
-  for (const char* host :
-       {"localhost", "localhost:8000", "127.0.0.1:8000", "[::1]:8000", "LocalHost"})
+  for (const char* host : {"localhost", "localhost:8000", "127.0.0.1:8000", "[::1]:8000",
+                           "LocalHost", "localhost.", "localhost.:8000"})
     EXPECT_EQ(CodeOf(options, {{"Host", host}}), "") << host;
   EXPECT_EQ(CodeOf(options, {}), "");  // HTTP/1.0
   EXPECT_EQ(CodeOf(options, {{"Host", "localhost:8000"}, {"Origin", "http://localhost:8000"}}), "");
@@ -38,8 +38,8 @@ TEST(SameOrigin, APageOfAnotherOriginIsAnsweredOnlyWhereItIsAllowed) {
 
 TEST(SameOrigin, ANameThatWasMadeToPointHereIsNotAnswered) {
   HttpOptions options;
-  for (const char* host :
-       {"evil.example", "evil.example:8000", "localhost.evil.example", "127.0.0.1.evil.example"}) {
+  for (const char* host : {"evil.example", "evil.example:8000", "localhost.evil.example",
+                           "127.0.0.1.evil.example", "evil.example.", "localhost..", "."}) {
     EXPECT_EQ(CodeOf(options, {{"Host", host}, {"Origin", std::string("http://") + host}}),
               "host_not_allowed")
         << host;
