@@ -199,7 +199,15 @@ Decision Decide(const ServerState& state, const HttpRequest& request) {
       return d;
     }
   }
-  if (d.row->needs_model && state.model == nullptr) {
+  const std::string_view coding = request.Header("Content-Encoding");
+  if (d.row->method == "POST" && !coding.empty() && !EqualIgnoringCase(coding, "identity")) {
+    d.error = {.status = 415,
+               .message = fmt::format("Content-Encoding is {}; send the body as it is, without it",
+                                      coding.substr(0, 50)),
+               .param = {},
+               .code = "unsupported_encoding"};
+    d.headers = {{"Accept-Encoding", "identity"}};
+  } else if (d.row->needs_model && state.model == nullptr) {
     d.error = LoadingError();
   } else if (d.row->needs_model && state.draining) {
     d.error = DrainingError();

@@ -1,4 +1,5 @@
 """What the endpoints take, refuse and give; and that a text is the same whoever else is served."""
+import gzip
 import json
 import re
 import subprocess
@@ -150,6 +151,13 @@ class Api(unittest.TestCase):
         for path in (PLAIN, "/tokenize"):
             twice = self.refused(path, None, raw=b'{"prompt":"a","temperature":0,"max_tokens":1,"max_tokens":2}')
             self.assertIn('"max_tokens" twice', twice.error["message"])
+
+    def test_a_compressed_body_is_refused_for_what_it_is(self):
+        for path in (PLAIN, "/tokenize"):
+            answer = self.server.post(path, raw=gzip.compress(b'{"prompt": "a"}'), headers={"Content-Encoding": "gzip"})
+            self.assertEqual((answer.status, answer.error["code"]), (415, "unsupported_encoding"))
+            self.assertIn("gzip", answer.error["message"])
+            self.assertEqual(self.server.post(path, {"prompt": "a"}, headers={"Content-Encoding": "Identity"}).status, 200)
 
     def test_a_prompt_that_does_not_fit_is_refused_with_the_numbers_in_the_words_that_clients_look_for(self):
         # By its tokens, and unread for its bytes.
