@@ -24,6 +24,7 @@ function write(name, value) {
 export const settings = {
   all: read(SETTINGS, {system: "", temperature: 0.7}),
   set(name, value) {
+    this.all = read(SETTINGS, this.all);  // another tab may have changed others
     if (value === "" || Number.isNaN(value)) delete this.all[name];
     else this.all[name] = value;
     write(SETTINGS, this.all);

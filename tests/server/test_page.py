@@ -793,6 +793,20 @@ class Page(unittest.TestCase):
         self.open()
         self.assertEqual(b.eval(titles), "first,first")
 
+    def test_two_tabs_keep_each_others_settings(self):
+        b = self.browser
+        self.open()
+        one = b.new_tab()
+        self.open()
+        two, b.session = b.session, one
+        self.settings(top_k=5)
+        b.session = two
+        self.settings(max_tokens=7)
+        b.session = one
+        self.settings(top_p="")
+        kept = json.loads(b.eval("localStorage.getItem('kvasir.settings')"))
+        self.assertEqual((kept["top_k"], kept["max_tokens"], kept["temperature"]), (5, 7, 0.7))
+
     def test_conversations_of_an_older_page_are_taken_over(self):
         b = self.browser
         b.open(self.url)
