@@ -56,7 +56,9 @@ Json ReadTemplateArguments(FieldReader* f) {
   return out;
 }
 
-Json ReadMessages(FieldReader* f) {
+Json ReadMessages(FieldReader* f, std::string_view source) {
+  constexpr const char* kCalls = "tool_calls";
+  const bool knows_calls = source.find(kCalls) != std::string_view::npos;
   Json out = Json::array();
   const Json* messages = f->Get("messages");
   if (messages == nullptr || !messages->is_array() || messages->empty()) {
@@ -73,6 +75,11 @@ Json ReadMessages(FieldReader* f) {
     std::string text, wrong;
     if (!ReadContent(m.value("content", Json()), &text, &wrong)) {
       f->Fail(name + ".content", wrong);
+      return out;
+    }
+    const Json calls = m.value(kCalls, Json());
+    if (!knows_calls && !calls.empty()) {
+      f->Fail(name + "." + kCalls, "are not known to the model's chat template; leave them out");
       return out;
     }
     Json message = m;  // name, reasoning_content and the like are the template's

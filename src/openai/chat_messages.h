@@ -1,14 +1,16 @@
 #pragma once
 
 #include <nlohmann/json.hpp>
+#include <string_view>
 
 #include "openai/field_reader.h"
 
 namespace kvasir {
 
 /// The field `messages` of a chat, as templates take it: each an object with a role and a text for
-/// content, whatever form it came in. What is wrong is an error of the reader.
-nlohmann::ordered_json ReadMessages(FieldReader* fields);
+/// content, whatever form it came in. What is wrong is an error of the reader; so are calls of
+/// tools where `source`, the template's, knows none: they would be left out unseen.
+nlohmann::ordered_json ReadMessages(FieldReader* fields, std::string_view source);
 
 /// What a chat's template is rendered with beside the messages: the fields `chat_template_kwargs`
 /// and `add_generation_prompt`.

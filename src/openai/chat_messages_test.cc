@@ -12,7 +12,7 @@ using Json = nlohmann::ordered_json;
 std::string ContentOf(const std::string& content) {
   const Json body = Json::parse(R"({"messages":[{"role":"user","content":)" + content + "}]}");
   FieldReader fields(body);
-  const Json messages = ReadMessages(&fields);
+  const Json messages = ReadMessages(&fields, "");
   EXPECT_FALSE(fields.error()) << fields.error()->message;
   return messages[0]["content"];
 }
@@ -32,10 +32,27 @@ TEST(ChatMessages, PartsMayBeStringsAndRefusals) {
         R"([{"type":"image_url","image_url":"a"}])", R"({"type":"text","text":"a"})"}) {
     const Json body = {{"messages", {{{"role", "user"}, {"content", Json::parse(content)}}}}};
     FieldReader fields(body);
-    ReadMessages(&fields);
+    ReadMessages(&fields, "");
     ASSERT_TRUE(fields.error()) << content;
     EXPECT_EQ(fields.error()->param, "messages[0].content");
   }
+}
+
+TEST(ChatMessages, CallsOfToolsThatATemplateWouldLeaveOutAreRefused) {
+  const auto param = [](const char* calls, const char* source) {
+    const Json body = Json::parse(
+        std::string(
+            R"({"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b",)") +
+        R"("tool_calls":)" + calls + "}]}");
+    FieldReader fields(body);
+    ReadMessages(&fields, source);
+    return fields.error() ? fields.error()->param : "";
+  };
+  const char* call = R"([{"id":"1","type":"function","function":{"name":"f","arguments":"{}"}}])";
+  EXPECT_EQ(param(call, "{{ m.content }}"), "messages[1].tool_calls");
+  EXPECT_EQ(param(call, "{% for c in m.tool_calls %}"), "");
+  EXPECT_EQ(param("[]", "{{ m.content }}"), "");
+  EXPECT_EQ(param("null", "{{ m.content }}"), "");
 }
 
 TEST(ChatMessages, ATemplateHasItsArgumentsAndNoOtherMessages) {
