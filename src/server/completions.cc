@@ -429,6 +429,18 @@ std::unique_ptr<OpenCompletion> Completions::Forget(OpenOnes::iterator it) {
   return c;
 }
 
+void Completions::FailAll(const ApiError& error) {
+  for (const auto& [ticket, c] : std::exchange(open_, {})) {
+    state_->loop->Cancel(ticket);
+    if (c->written_ns == 0) {  // no stream that has begun
+      c->reply->SendError(error, HeadersOf(*c));
+      continue;
+    }
+    c->reply->Write(CompletionStream::Fail(error));
+    c->reply->End();
+  }
+}
+
 void Completions::Ping(int64_t now_ns) {
   for (auto& [ticket, c] : open_) {
     if (!c->stream || c->written_ns == 0 || now_ns - c->written_ns < kSilentNs) continue;

@@ -52,6 +52,8 @@ class Completions {
   void Deliver(std::vector<Delivery>&& deliveries, int64_t now_ns);
   /// Writes a comment to streams that were silent for a while, so that proxies keep them open.
   void Ping(int64_t now_ns);
+  /// Ends all that are open with an error: the status of an answer, the last event of a stream.
+  void FailAll(const ApiError& error);
   size_t open() const { return open_.size(); }
 
  private:

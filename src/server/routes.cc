@@ -211,7 +211,6 @@ Decision Decide(const ServerState& state, const HttpRequest& request) {
     d.error = LoadingError();
   } else if (d.row->needs_model && state.draining) {
     d.error = DrainingError();
-    d.headers = {{"Connection", "close"}};
   }
   return d;
 }

@@ -22,10 +22,22 @@ namespace {
 
 constexpr double kPingEvery = 5;         // seconds
 constexpr double kLookForTheEnd = 0.05;  // seconds between looks while draining
+constexpr double kLastWords = 1;         // seconds for errors to be sent after the deadline
 
 uint64_t RandomKey() {
   std::random_device random;
   return uint64_t{random()} << 32 | random();
+}
+
+/// Of answers that are not done when the deadline of the drain passes.
+ApiError TooLateError(double seconds) {
+  return {.status = 503,
+          .message = fmt::format("the server ends, and this was not done within {:g} s; send it "
+                                 "again",
+                                 seconds),
+          .type = "server_error",
+          .param = {},
+          .code = "draining"};
 }
 
 Result<std::optional<KeyTable>> LoadKeys(const std::string& path, const KeyTable* before) {
@@ -125,7 +137,8 @@ void Server::State::WatchDrain() {
     if (waited < options.drain_timeout_s) return WatchDrain();
     LogWarning(fmt::format("event=stop open={}: the deadline of the drain has passed",
                            completions->open()));
-    Stop();
+    http->After(kLastWords, [this] { Stop(); });
+    completions->FailAll(TooLateError(options.drain_timeout_s));
   });
 }
 

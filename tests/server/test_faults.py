@@ -282,12 +282,35 @@ class Ends(unittest.TestCase):
             with self.assertRaises((AssertionError, OSError, json.JSONDecodeError)):
                 stream.text()
 
-    def test_a_drain_has_a_deadline(self):
+    def test_a_drain_has_a_deadline_and_what_is_not_done_by_then_is_told(self):
         with Server("--ctx", "60000", "--drain-timeout", "0.2", ctx=None, check_idle=False) as server:
             stream = server.stream(PLAIN, {**LONG, "max_tokens": 59000})
             next(iter(stream))
+            whole = []
+            asking = threading.Thread(target=lambda: whole.append(server.post(PLAIN, {**LONG, "max_tokens": 59000})))
+            asking.start()
+            wait_until("both to run", lambda: server.kv()["sequences_total"] == 2)
+            began = time.monotonic()
             self.assertEqual(server.end(), 0)
+            self.assertLess(time.monotonic() - began, 30)
             self.assertIn("deadline", server.stderr())
+            self.assertEqual(list(stream)[-1]["error"]["code"], "draining")  # and [DONE]
+            asking.join()
+            self.assertEqual((whole[0].status, whole[0].error["code"]), (503, "draining"))
+
+    def test_a_body_that_was_under_way_when_the_server_began_to_end_is_answered(self):
+        with Server(check_idle=False) as server:
+            body = json.dumps({"prompt": "a" * 1000, "max_tokens": 3}).encode()
+            with socket.create_connection((server.host, server.port)) as s:
+                s.sendall(f"POST {PLAIN} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body[:500])
+                server.get("/health")  # what was sent before has come
+                server.process.send_signal(signal.SIGTERM)
+                wait_until("the drain", lambda: "event=drain" in server.stderr())
+                s.sendall(body[500:])
+                answer = s.makefile("rb").read()
+            self.assertTrue(answer.startswith(b"HTTP/1.1 503 "), answer)
+            self.assertIn(b'"code":"draining"', answer)
+            self.assertEqual(server.process.wait(60), 0)
 
     def test_killed_and_started_again_it_gives_the_same_text(self):
         texts = set()
