@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <iterator>
+
 namespace kvasir {
 namespace {
 
@@ -38,6 +40,16 @@ bool ReadContent(const Json& content, std::string* out, std::string* wrong) {
     *out += *text;
   }
   return true;
+}
+
+/// OpenAI's clients send an answer back with every field that it might have had, as null. Templates
+/// ask whether `tool_calls` is there: a null, or a list of none, must not be.
+void DropWhatSaysNothing(Json* message) {
+  for (auto it = message->begin(); it != message->end();) {
+    const bool nothing = it.key() != "content" && it->is_null();
+    const bool no_calls = it.key() == "tool_calls" && it->is_array() && it->empty();
+    it = nothing || no_calls ? message->erase(it) : std::next(it);
+  }
 }
 
 }  // namespace
@@ -83,6 +95,7 @@ Json ReadMessages(FieldReader* f, std::string_view source) {
       return out;
     }
     Json message = m;  // name, reasoning_content and the like are the template's
+    DropWhatSaysNothing(&message);
     // The API's newer name for it; templates know the old one.
     if (message["role"] == "developer") message["role"] = "system";
     message["content"] = text;

@@ -4,6 +4,8 @@
 
 #include <string>
 
+#include "text/chat_template.h"
+
 namespace kvasir {
 namespace {
 
@@ -53,6 +55,28 @@ TEST(ChatMessages, CallsOfToolsThatATemplateWouldLeaveOutAreRefused) {
   EXPECT_EQ(param(call, "{% for c in m.tool_calls %}"), "");
   EXPECT_EQ(param("[]", "{{ m.content }}"), "");
   EXPECT_EQ(param("null", "{{ m.content }}"), "");
+}
+
+TEST(ChatMessages, AnAnswerThatIsSentBackWithNullsIsTheOneWithoutThem) {
+  constexpr const char* kSource =
+      "{% for m in messages %}{% if 'tool_calls' in m %}call {% endif %}"
+      "{{ m | tojson }}{% endfor %}";
+  const auto of_template = ChatTemplate::Compile(kSource);
+  ASSERT_TRUE(of_template.ok());
+  const auto rendered = [&](const char* message) {
+    const Json body = Json::parse(std::string(R"({"messages":[)") + message + "]}");
+    FieldReader fields(body);
+    const auto text = of_template->Render({{"messages", ReadMessages(&fields, kSource)}}, 0);
+    EXPECT_TRUE(text.ok() && !fields.error());
+    return text.ok() ? *text : "";
+  };
+  const char* kPlain = R"({"role":"assistant","content":"Hi"})";
+  EXPECT_EQ(rendered(R"({"role":"assistant","refusal":null,"content":"Hi","audio":null,
+                         "function_call":null,"tool_calls":null})"),
+            rendered(kPlain));
+  EXPECT_EQ(rendered(R"({"role":"assistant","content":"Hi","tool_calls":[]})"), rendered(kPlain));
+  EXPECT_EQ(rendered(R"({"content":null,"role":"assistant","tool_calls":[{"id":"a"}]})"),
+            R"(call {"content": "", "role": "assistant", "tool_calls": [{"id": "a"}]})");
 }
 
 TEST(ChatMessages, ATemplateHasItsArgumentsAndNoOtherMessages) {
