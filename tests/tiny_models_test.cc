@@ -200,49 +200,77 @@ TEST_P(TinyModels, EveryInstructionSetOfOneArithmeticGivesTheSameBits) {
   }
 }
 
-/// GoogleTest takes no '-' in a name.
-/// The bytes of a model with one more entry of type uint32, before all others.
-std::string WithEntry(const std::string& path, const std::string& key, uint32_t value) {
-  std::ifstream in(path, std::ios::binary);
-  std::ostringstream all;
-  all << in.rdbuf();
-  std::string entries;
-  const auto add = [&entries](const std::string& name, uint32_t number) {
-    const uint64_t length = name.size();
-    const uint32_t type = 4;
-    entries.append(reinterpret_cast<const char*>(&length), 8);
-    entries += name;
-    entries.append(reinterpret_cast<const char*>(&type), 4);
-    entries.append(reinterpret_cast<const char*>(&number), 4);
-  };
-  add(key, value);
-  add(std::string(32 - (entries.size() + 16) % 32, 'x'), 0);  // what follows stays aligned
-  std::string file = all.str();
-  uint64_t count = 0;
-  std::memcpy(&count, file.data() + 16, 8);
-  count += 2;
-  std::memcpy(file.data() + 16, &count, 8);
-  return file.insert(24, entries);
+/// An entry of a GGUF file: the key, the type's number and the value's bytes.
+struct Entry {
+  std::string key;
+  uint32_t type;
+  std::string value;
+};
+
+template <typename T>
+std::string Bytes(T value) {
+  return {reinterpret_cast<const char*>(&value), sizeof(value)};
+}
+
+Entry Whole(const std::string& key, uint32_t value) { return {key, 4, Bytes(value)}; }
+Entry Real(const std::string& key, float value) { return {key, 6, Bytes(value)}; }
+
+/// A copy of a tiny model with these entries before all others, and without those of their names.
+class AlteredModel {
+ public:
+  AlteredModel(const std::string& name, const std::vector<Entry>& entries) {
+    std::ifstream in(TinyPath(name + ".gguf"), std::ios::binary);
+    std::ostringstream all;
+    all << in.rdbuf();
+    std::string file = all.str(), added;
+    const auto add = [&added](const Entry& e) {
+      added += Bytes(uint64_t{e.key.size()}) + e.key + Bytes(e.type) + e.value;
+    };
+    for (const Entry& e : entries) {
+      const std::string key = Bytes(uint64_t{e.key.size()}) + e.key;
+      if (const size_t old = file.find(key); old != std::string::npos) file[old + 8] = '-';
+      add(e);
+    }
+    add(Whole(std::string(64 - (added.size() + 16) % 32, 'x'), 0));  // what follows stays aligned
+    uint64_t count = 0;
+    std::memcpy(&count, file.data() + 16, 8);
+    file.replace(16, 8, Bytes(count + entries.size() + 1));
+    file.insert(24, added);
+    std::ofstream(path_, std::ios::binary) << file;
+  }
+  ~AlteredModel() { std::filesystem::remove(path_); }
+
+  /// The logits of all tokens of `golden`; none if the model is refused.
+  std::vector<float> Logits(const Golden& golden) const {
+    const auto model = LoadTestModel(path_, {.kv_dtype = KvDType::kF32});
+    const auto rows = static_cast<int32_t>(golden.tokens.size());
+    return model ? LogitsInChunks(model.get(), golden.tokens, rows, rows) : std::vector<float>();
+  }
+
+ private:
+  std::string path_ = std::filesystem::temp_directory_path() /
+                      ("kvasir-altered-" + std::to_string(getpid()) + ".gguf");
+};
+
+/// What a model gives with entries that change nothing, or with none.
+std::vector<float> LogitsWith(const std::string& name, const std::vector<Entry>& entries) {
+  return AlteredModel(name, entries).Logits(ReadGolden(name));
 }
 
 // Mistral's files are llama files with a window, and may be stretched as others are.
 TEST(TinyModelsAltered, LlamaLayersWithAWindowRotateAsThoseWithout) {
-  const auto path = std::filesystem::temp_directory_path() /
-                    ("kvasir-window-" + std::to_string(getpid()) + ".gguf");
   // As much as the context: nothing is out of it.
-  const std::string key = "llama.attention.sliding_window";
-  for (const char* name : {"llama-linear", "llama-llama3", "llama-yarn"}) {
-    const Golden golden = ReadGolden(name);
-    const auto rows = static_cast<int32_t>(golden.tokens.size());
-    const std::string file = TinyPath(name + std::string(".gguf"));
-    std::ofstream(path, std::ios::binary) << WithEntry(file, key, 64);
-    const auto plain = LoadTestModel(file, {}), windowed = LoadTestModel(path, {});
-    ASSERT_TRUE(plain && windowed);
-    EXPECT_EQ(LogitsInChunks(windowed.get(), golden.tokens, rows, rows),
-              LogitsInChunks(plain.get(), golden.tokens, rows, rows))
+  for (const char* name : {"llama-linear", "llama-llama3", "llama-yarn"})
+    EXPECT_EQ(LogitsWith(name, {Whole("llama.attention.sliding_window", 64)}), LogitsWith(name, {}))
         << name;
-  }
-  std::filesystem::remove(path);
+}
+
+// transformers' attention_factor, which is the whole magnitude: it may not count a second time.
+TEST(TinyModelsAltered, AYarnMagnitudeThatConvertersWriteDoesNotMultiplyTheOneOfTheFactor) {
+  EXPECT_EQ(LogitsWith("llama-yarn", {Real("llama.rope.scaling.yarn_attn_factor", 1.138629f)}),
+            LogitsWith("llama-yarn", {}));
+  EXPECT_NE(LogitsWith("llama-yarn", {Real("llama.rope.scaling.attn_factor", 1.138629f)}),
+            LogitsWith("llama-yarn", {}));
 }
 
 TEST(ChatPrompt, VariablesAreThoseThatTransformersGives) {
@@ -268,6 +296,7 @@ TEST(ChatPrompt, VariablesAreThoseThatTransformersGives) {
             "False True True " + bos + " " + unk + " True");
 }
 
+/// GoogleTest takes no '-' in a name.
 std::string TestName(const ::testing::TestParamInfo<std::string>& tested) {
   std::string name = tested.param;
   std::replace(name.begin(), name.end(), '-', '_');

@@ -220,9 +220,10 @@ class ConfigReader {
     KV_ASSIGN(const auto original,
               file_.Int(Key("rope.scaling.original_context_length"), 1, kMaxContext));
     r->original_context = original ? *original : c_.context;
+    // Not yarn_attn_factor: some converters write the whole magnitude there, some a multiplier of
+    // it. llama.cpp, for which the files are made, does not read it in these architectures.
     KV_RETURN_IF_ERROR(PositiveFloat("rope.scaling.attn_factor", &r->yarn_attn_factor));
     KV_RETURN_IF_ERROR(PositiveFloat("rope.scaling.yarn_ext_factor", &r->yarn_ext_factor));
-    KV_RETURN_IF_ERROR(PositiveFloat("rope.scaling.yarn_attn_factor", &r->yarn_attn_factor));
     KV_RETURN_IF_ERROR(PositiveFloat("rope.scaling.yarn_beta_fast", &r->yarn_beta_fast));
     return PositiveFloat("rope.scaling.yarn_beta_slow", &r->yarn_beta_slow);
   }
