@@ -18,6 +18,10 @@ namespace {
 constexpr std::array<std::string_view, 8> kEndNames = {
     "<|im_end|>",    "<|eot_id|>", "<|eom_id|>", "<end_of_turn>",
     "<|endoftext|>", "<|end|>",    "<EOT>",      "<|end_of_text|>"};
+/// Names that end a text only where the file says that they are control tokens: others write them
+/// as text.
+constexpr std::array<std::string_view, 5> kControlEndNames = {
+    "</s>", "<eos>", "[EOS]", "<end_of_utterance>", "<｜end▁of▁sentence｜>"};
 
 /// Released vocabularies have tokens of up to 256 bytes: 128 spaces, in GPT-2's alphabet.
 constexpr size_t kMaxTokenBytes = 4096;
@@ -174,6 +178,10 @@ void Tokenizer::Tables::FindEnds() {
   for (const std::string_view name : kEndNames) {
     const auto it = by_text.find(name);
     if (it != by_text.end()) end.insert(it->second);
+  }
+  for (const std::string_view name : kControlEndNames) {
+    const auto it = by_text.find(name);
+    if (it != by_text.end() && Type(it->second) == TokenType::kControl) end.insert(it->second);
   }
 }
 

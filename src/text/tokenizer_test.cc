@@ -52,6 +52,23 @@ TEST(Tokenizer, AnEndTokenThatAFileSaysIsTextEndsAndIsNotWrittenByUsers) {
   EXPECT_FALSE(t->IsEndOfGeneration(other));
 }
 
+TEST(Tokenizer, AControlTokenWithTheNameOfAnEndIsOneAlsoWhereEosIsAnother) {
+  const std::vector<std::string> names = {"</s>", "<eos>", "[EOS]", "<end_of_utterance>",
+                                          "<｜end▁of▁sentence｜>"};
+  VocabData data = ByteLevel(names);
+  data.eos = 0;
+  const auto text = Make(data);
+  for (const std::string& name : names)
+    data.types[*text->Find(name)] = static_cast<int32_t>(TokenType::kControl);
+  const auto control = Make(data);
+  for (const std::string& name : names) {
+    const TokenId id = *text->Find(name);
+    EXPECT_TRUE(control->IsEndOfGeneration(id)) << name;
+    EXPECT_FALSE(text->IsEndOfGeneration(id)) << name;
+    EXPECT_EQ(text->type(id), TokenType::kNormal) << name;
+  }
+}
+
 TEST(Tokenizer, WithoutTypesWhatIsNamedOrLooksLikeAControlTokenIsOne) {
   VocabData data = ByteLevel({"<s>", "</s>", "<|user|>", "<x>", "<|im_end|>"});
   data.types.clear();
