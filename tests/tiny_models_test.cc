@@ -215,6 +215,16 @@ std::string Bytes(T value) {
 Entry Whole(const std::string& key, uint32_t value) { return {key, 4, Bytes(value)}; }
 Entry Real(const std::string& key, float value) { return {key, 6, Bytes(value)}; }
 
+Entry Flag(const std::string& key, bool value) { return {key, 7, Bytes(value)}; }
+Entry Text(const std::string& key, const std::string& value) {
+  return {key, 8, Bytes(uint64_t{value.size()}) + value};
+}
+Entry Wholes(const std::string& key, const std::vector<uint32_t>& values) {
+  std::string bytes = Bytes(uint32_t{4}) + Bytes(uint64_t{values.size()});
+  for (const uint32_t v : values) bytes += Bytes(v);
+  return {key, 9, bytes};
+}
+
 /// A copy of a tiny model with these entries before all others, and without those of their names.
 class AlteredModel {
  public:
@@ -247,6 +257,14 @@ class AlteredModel {
     return model ? LogitsInChunks(model.get(), golden.tokens, rows, rows) : std::vector<float>();
   }
 
+  /// Why it is refused.
+  std::string Refusal() const {
+    const auto file = GgufFile::Open(path_);
+    EXPECT_TRUE(file.ok());
+    const auto config = ReadModelConfig(*file);
+    return config.ok() ? "" : config.error().message;
+  }
+
  private:
   std::string path_ = std::filesystem::temp_directory_path() /
                       ("kvasir-altered-" + std::to_string(getpid()) + ".gguf");
@@ -255,6 +273,10 @@ class AlteredModel {
 /// What a model gives with entries that change nothing, or with none.
 std::vector<float> LogitsWith(const std::string& name, const std::vector<Entry>& entries) {
   return AlteredModel(name, entries).Logits(ReadGolden(name));
+}
+
+std::string RefusalOf(const std::string& name, const std::vector<Entry>& entries) {
+  return AlteredModel(name, entries).Refusal();
 }
 
 // Mistral's files are llama files with a window, and may be stretched as others are.
@@ -271,6 +293,34 @@ TEST(TinyModelsAltered, AYarnMagnitudeThatConvertersWriteDoesNotMultiplyTheOneOf
             LogitsWith("llama-yarn", {}));
   EXPECT_NE(LogitsWith("llama-yarn", {Real("llama.rope.scaling.attn_factor", 1.138629f)}),
             LogitsWith("llama-yarn", {}));
+}
+
+// llama_model_save_to_file writes every hyperparameter that llama.cpp knows, set or not.
+TEST(TinyModelsAltered, WhatLlamaCppSavesThatIsNotSetChangesNothing) {
+  for (const std::string name : {"llama", "qwen2", "qwen3", "gemma3"}) {
+    std::vector<Entry> saved = {Real(name + ".attn_logit_softcapping", 50),
+                                Real(name + ".rope.scaling.yarn_ext_factor", -1),
+                                Flag(name + ".attention.causal", true)};
+    if (name == "gemma3") {
+      saved.push_back(Wholes("gemma3.attention.sliding_window_pattern", {1, 1, 0, 1}));
+      saved.push_back(Real("gemma3.final_logit_softcapping", 0));
+    } else {
+      saved.push_back(Text(name + ".rope.scaling.type", "linear"));
+      saved.push_back(Real(name + ".rope.scaling.factor", 0));
+      saved.push_back(Real(name + ".final_logit_softcapping", 30));
+    }
+    EXPECT_EQ(LogitsWith(name, saved), LogitsWith(name, {})) << name;
+  }
+  for (const float factor : {-1.0f, 0.0f}) {
+    EXPECT_EQ(LogitsWith("llama-yarn", {Real("llama.rope.scaling.yarn_ext_factor", factor)}),
+              LogitsWith("llama-yarn", {}));
+  }
+  EXPECT_NE(
+      RefusalOf("gemma3", {Real("gemma3.final_logit_softcapping", 30)}).find("softcapping is 30"),
+      std::string::npos);
+  EXPECT_NE(RefusalOf("gemma3", {Wholes("gemma3.attention.sliding_window_pattern", {1, 1, 0})})
+                .find("3 entries for 4 layers"),
+            std::string::npos);
 }
 
 TEST(ChatPrompt, VariablesAreThoseThatTransformersGives) {

@@ -34,6 +34,16 @@ constexpr int32_t kMaxHeads = 1 << 14;
 constexpr int32_t kMaxVocab = 1 << 24;
 constexpr int64_t kMaxContext = int64_t{1} << 30;
 
+/// The items of an array of whole numbers or booleans; nothing for any other value.
+std::optional<std::vector<int64_t>> WholeNumbers(const GgufValue& value) {
+  std::optional<std::vector<int64_t>> out;
+  const auto take = [&](const auto& items) { out.emplace(items.begin(), items.end()); };
+  if (const auto* u = std::get_if<std::vector<uint64_t>>(&value)) take(*u);
+  if (const auto* s = std::get_if<std::vector<int64_t>>(&value)) take(*s);
+  if (const auto* b = std::get_if<std::vector<bool>>(&value)) take(*b);
+  return out;
+}
+
 class ConfigReader {
  public:
   ConfigReader(const GgufFile& file, const Architecture& arch) : file_(file), arch_(arch) {}
@@ -57,6 +67,18 @@ class ConfigReader {
     if (!value) return MakeError(ErrorCode::kInvalid, "{}: {} is missing", file_.path(), Key(name));
     *out = static_cast<int32_t>(*value);
     return {};
+  }
+
+  /// An array with a whole number or a boolean for each layer; nothing where there is no array.
+  Result<std::optional<std::vector<int64_t>>> OfLayers(const std::string& key) {
+    const GgufValue* value = file_.FindValue(key);
+    std::optional<std::vector<int64_t>> items;
+    if (value != nullptr) items = WholeNumbers(*value);
+    if (items && items->size() != static_cast<size_t>(c_.layers)) {
+      return MakeError(ErrorCode::kInvalid, "{}: {} has {} entries for {} layers", file_.path(),
+                       key, items->size(), c_.layers);
+    }
+    return items;
   }
 
   Status PositiveFloat(std::string_view name, double* out) {
@@ -155,15 +177,10 @@ class ConfigReader {
                        Key("attention.sliding_window"), *window, arch_.name);
     }
     const std::string pattern_key = Key("attention.sliding_window_pattern");
-    const GgufValue* pattern = file_.FindValue(pattern_key);
-    if (pattern != nullptr && std::holds_alternative<std::vector<bool>>(*pattern)) {
-      const auto& local = std::get<std::vector<bool>>(*pattern);
-      if (local.size() != static_cast<size_t>(c_.layers)) {
-        return MakeError(ErrorCode::kInvalid, "{}: {} has {} entries for {} layers", file_.path(),
-                         pattern_key, local.size(), c_.layers);
-      }
+    KV_ASSIGN(const auto local, OfLayers(pattern_key));
+    if (local) {
       for (int32_t l = 0; l < c_.layers; ++l)
-        c_.window[l] = local[l] ? static_cast<int32_t>(*window) : 0;
+        c_.window[l] = (*local)[l] != 0 ? static_cast<int32_t>(*window) : 0;
       return {};
     }
     KV_ASSIGN(const auto every, file_.Int(pattern_key, 1, kMaxLayers));
@@ -200,9 +217,15 @@ class ConfigReader {
 
   Status ReadRopeScaling(RopeConfig* r) {
     KV_ASSIGN(const auto type, file_.String(Key("rope.scaling.type")));
-    KV_RETURN_IF_ERROR(
-        PositiveFloat("rope.scale_linear", &r->factor));  // before scaling.type existed
-    KV_RETURN_IF_ERROR(PositiveFloat("rope.scaling.factor", &r->factor));
+    // The first is from before scaling.type existed.
+    for (const char* name : {"rope.scale_linear", "rope.scaling.factor"}) {
+      KV_ASSIGN(const auto factor, file_.Float(Key(name)));
+      if (factor && *factor == 0) {  // llama.cpp saves that there is none so
+        r->factor = 1;
+      } else {
+        KV_RETURN_IF_ERROR(PositiveFloat(name, &r->factor));
+      }
+    }
     if (!type) {
       r->scaling = r->factor == 1.0 ? RopeScaling::kNone : RopeScaling::kLinear;
     } else if (*type == "none") {
@@ -221,9 +244,9 @@ class ConfigReader {
               file_.Int(Key("rope.scaling.original_context_length"), 1, kMaxContext));
     r->original_context = original ? *original : c_.context;
     // Not yarn_attn_factor: some converters write the whole magnitude there, some a multiplier of
-    // it. llama.cpp, for which the files are made, does not read it in these architectures.
+    // it. llama.cpp, for which the files are made, does not read it in these architectures. Nor
+    // yarn_ext_factor, which transformers does not know either.
     KV_RETURN_IF_ERROR(PositiveFloat("rope.scaling.attn_factor", &r->yarn_attn_factor));
-    KV_RETURN_IF_ERROR(PositiveFloat("rope.scaling.yarn_ext_factor", &r->yarn_ext_factor));
     KV_RETURN_IF_ERROR(PositiveFloat("rope.scaling.yarn_beta_fast", &r->yarn_beta_fast));
     return PositiveFloat("rope.scaling.yarn_beta_slow", &r->yarn_beta_slow);
   }
@@ -256,12 +279,14 @@ class ConfigReader {
                        "{}: {} is {}; mixtures of experts are not supported", file_.path(),
                        Key("expert_count"), *experts);
     }
-    for (const char* name : {"final_logit_softcapping", "attn_logit_softcapping"}) {
-      KV_ASSIGN(const auto cap, file_.Float(Key(name)));
+    // The other architectures, and attention in all of them, have no softcapping: files that
+    // llama.cpp saved say something nevertheless.
+    if (arch_.name == "gemma3") {
+      KV_ASSIGN(const auto cap, file_.Float(Key("final_logit_softcapping")));
       if (cap && *cap != 0) {
         return MakeError(ErrorCode::kUnsupported,
                          "{}: {} is {}; logit softcapping is not supported", file_.path(),
-                         Key(name), *cap);
+                         Key("final_logit_softcapping"), *cap);
       }
     }
     for (const GgufTensor& t : file_.tensors()) {

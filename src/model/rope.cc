@@ -26,7 +26,7 @@ RopeTable::RopeTable(const RopeConfig& c) {
   if (c.scaling == RopeScaling::kYarn) {
     low = std::max(0.0, std::floor(YarnCorrectionPair(c, c.yarn_beta_fast)));
     high = std::min(c.dims - 1.0, std::ceil(YarnCorrectionPair(c, c.yarn_beta_slow)));
-    magnitude_ = c.yarn_attn_factor * (1.0 + 0.1 * std::log(c.factor));
+    magnitude_ = c.yarn_attn_factor * (1.0 + 0.1 * std::log(std::max(1.0, c.factor)));
   }
   for (int32_t i = 0; i < pairs; ++i) {
     double f = std::pow(c.base, -2.0 * i / c.dims);
@@ -40,7 +40,7 @@ RopeTable::RopeTable(const RopeConfig& c) {
       case RopeScaling::kYarn: {
         // 1 where the wavelength is short and stays, 0 where it is long and is interpolated.
         const double ramp = (i - low) / std::max(0.001, high - low);
-        const double keep = (1.0 - std::clamp(ramp, 0.0, 1.0)) * c.yarn_ext_factor;
+        const double keep = 1.0 - std::clamp(ramp, 0.0, 1.0);
         f = f / c.factor * (1.0 - keep) + f * keep;
         break;
       }
