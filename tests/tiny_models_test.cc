@@ -323,6 +323,26 @@ TEST(TinyModelsAltered, WhatLlamaCppSavesThatIsNotSetChangesNothing) {
             std::string::npos);
 }
 
+TEST(TinyModelsAltered, AnArrayOfOneNumberForAllLayersIsThatNumber) {
+  const std::string heads = "llama.attention.head_count", kv = "llama.attention.head_count_kv",
+                    ffn = "llama.feed_forward_length";
+  EXPECT_EQ(LogitsWith("llama", {Wholes(heads, {4, 4}), Wholes(kv, {2, 2}), Wholes(ffn, {64, 64})}),
+            LogitsWith("llama", {}));
+  EXPECT_NE(RefusalOf("llama", {Wholes(kv, {2, 4})}).find(kv + " is 2 in one layer and 4 in"),
+            std::string::npos);
+  EXPECT_NE(RefusalOf("llama", {Wholes(ffn, {64, 32})}).find(ffn + " is 64 in one layer and 32 in"),
+            std::string::npos);
+  EXPECT_NE(RefusalOf("llama", {Wholes(kv, {2})}).find("1 entries for 2 layers"),
+            std::string::npos);
+  EXPECT_NE(RefusalOf("llama", {Wholes(kv, {8, 8})}).find("1 to 4 are allowed"), std::string::npos);
+}
+
+TEST(TinyModelsAltered, AttentionToWhatFollowsIsRefused) {
+  EXPECT_NE(RefusalOf("llama", {Flag("llama.attention.causal", false)})
+                .find("llama.attention.causal is false"),
+            std::string::npos);
+}
+
 TEST(ChatPrompt, VariablesAreThoseThatTransformersGives) {
   const auto opened = GgufFile::Open(TinyPath("gemma3.gguf"));
   ASSERT_TRUE(opened.ok());

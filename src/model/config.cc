@@ -61,14 +61,6 @@ class ConfigReader {
  private:
   std::string Key(std::string_view name) const { return fmt::format("{}.{}", arch_.name, name); }
 
-  /// A number that must be there.
-  Status Require(std::string_view name, int64_t min, int64_t max, int32_t* out) {
-    KV_ASSIGN(const auto value, file_.Int(Key(name), min, max));
-    if (!value) return MakeError(ErrorCode::kInvalid, "{}: {} is missing", file_.path(), Key(name));
-    *out = static_cast<int32_t>(*value);
-    return {};
-  }
-
   /// An array with a whole number or a boolean for each layer; nothing where there is no array.
   Result<std::optional<std::vector<int64_t>>> OfLayers(const std::string& key) {
     const GgufValue* value = file_.FindValue(key);
@@ -79,6 +71,35 @@ class ConfigReader {
                        key, items->size(), c_.layers);
     }
     return items;
+  }
+
+  /// A number, or an array that has the same one for each layer.
+  Result<std::optional<int64_t>> Alike(std::string_view name, int64_t min, int64_t max) {
+    const std::string key = Key(name);
+    if (c_.layers == 0) return file_.Int(key, min, max);  // block_count itself
+    KV_ASSIGN(const auto items, OfLayers(key));
+    if (!items) return file_.Int(key, min, max);
+    for (const int64_t item : *items) {
+      if (item != items->front()) {
+        return MakeError(ErrorCode::kUnsupported,
+                         "{}: {} is {} in one layer and {} in another; layers that differ are not "
+                         "supported",
+                         file_.path(), key, items->front(), item);
+      }
+    }
+    if (items->front() < min || items->front() > max) {
+      return MakeError(ErrorCode::kInvalid, "{}: {} is {}; {} to {} are allowed", file_.path(), key,
+                       items->front(), min, max);
+    }
+    return std::optional<int64_t>(items->front());
+  }
+
+  /// A number that must be there.
+  Status Require(std::string_view name, int64_t min, int64_t max, int32_t* out) {
+    KV_ASSIGN(const auto value, Alike(name, min, max));
+    if (!value) return MakeError(ErrorCode::kInvalid, "{}: {} is missing", file_.path(), Key(name));
+    *out = static_cast<int32_t>(*value);
+    return {};
   }
 
   Status PositiveFloat(std::string_view name, double* out) {
@@ -134,7 +155,7 @@ class ConfigReader {
 
   Status ReadHeads() {
     KV_RETURN_IF_ERROR(Require("attention.head_count", 1, kMaxHeads, &c_.heads));
-    KV_ASSIGN(const auto kv, file_.Int(Key("attention.head_count_kv"), 1, c_.heads));
+    KV_ASSIGN(const auto kv, Alike("attention.head_count_kv", 1, c_.heads));
     c_.kv_heads = kv ? static_cast<int32_t>(*kv) : c_.heads;
     if (c_.heads % c_.kv_heads != 0) {
       return MakeError(ErrorCode::kInvalid, "{}: {} {} is not a multiple of {} {}", file_.path(),
@@ -278,6 +299,12 @@ class ConfigReader {
       return MakeError(ErrorCode::kUnsupported,
                        "{}: {} is {}; mixtures of experts are not supported", file_.path(),
                        Key("expert_count"), *experts);
+    }
+    KV_ASSIGN(const auto causal, file_.Bool(Key("attention.causal")));
+    if (causal && !*causal) {
+      return MakeError(ErrorCode::kUnsupported,
+                       "{}: {} is false; attention to what follows is not supported", file_.path(),
+                       Key("attention.causal"));
     }
     // The other architectures, and attention in all of them, have no softcapping: files that
     // llama.cpp saved say something nevertheless.
