@@ -174,6 +174,14 @@ TEST(ChatTemplate, ErrorsNameTheLine) {
   EXPECT_NE(RenderError("{{ raise_exception('no tools') }}").find("no tools"), std::string::npos);
 }
 
+TEST(ChatTemplate, AFilterOrTestThatIsNotThereIsRefusedWhereItIsAppliedAndNamed) {
+  EXPECT_EQ(RenderError("{% if false %}{{ x | glimmer }}{{ x is shiny }}{% endif %}"), "");
+  EXPECT_NE(RenderError("a\n{{ x | glimmer }}").find("line 2: the filter glimmer is not supported"),
+            std::string::npos);
+  EXPECT_NE(RenderError("a\n{{ x is shiny }}").find("line 2: the test shiny is not supported"),
+            std::string::npos);
+}
+
 TEST(ChatTemplate, ObjectsThatHoldOneAnotherAreFreed) {
   // Found by a leak checker where one runs.
   EXPECT_EQ(

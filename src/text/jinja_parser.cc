@@ -6,7 +6,6 @@
 #include <cstdlib>
 #include <initializer_list>
 
-#include "text/jinja_builtins.h"
 #include "text/jinja_lexer.h"
 
 namespace kvasir::jinja {
@@ -686,11 +685,11 @@ std::string Parser::ParseDottedName() {
   return name;
 }
 
+// Whether there is such a filter, or test, is asked when it is applied: templates have branches for
+// programs that add some of their own.
 NodePtr Parser::ParseFilter(NodePtr n) {
   NodePtr filter = Make(NodeKind::kFilter, std::move(n));
   filter->text = ParseDottedName();
-  if (FindFilter(filter->text) == nullptr)
-    Fail(fmt::format("the filter {} is not supported", filter->text));
   if (IsOp("(")) ParseArguments(filter.get());
   return filter;
 }
@@ -699,8 +698,6 @@ NodePtr Parser::ParseTest(NodePtr n) {
   const bool negated = TakeName("not");
   NodePtr test = Make(NodeKind::kTest, std::move(n));
   test->text = ParseDottedName();
-  if (FindTest(test->text) == nullptr)
-    Fail(fmt::format("the test {} is not supported", test->text));
   if (IsOp("(")) {
     ParseArguments(test.get());
   } else {
