@@ -46,13 +46,18 @@ constexpr PreTokenizerKind kKinds[] = {
     {.name = "smollm", .pattern = kSmolLm, .ignore_merges = false, .add_bos = false},
     {.name = "llama-bpe", .pattern = kLlama3, .ignore_merges = true, .add_bos = true},
     {.name = "qwen2", .pattern = kQwen2, .ignore_merges = false, .add_bos = false, .nfc = true},
+    // KORMo: Qwen 2's pattern; nothing says that its texts are composed. Smaug: Llama 3's pattern.
+    {.name = "kormo", .pattern = kQwen2, .ignore_merges = false, .add_bos = false},
+    {.name = "smaug-bpe", .pattern = kLlama3, .ignore_merges = false, .add_bos = false},
     {.name = "tekken", .pattern = kTekken, .ignore_merges = true, .add_bos = true},
 };
 
 // Names that other converters write for the same thing.
 constexpr std::pair<std::string_view, std::string_view> kAliases[] = {
-    {"gpt2", "gpt-2"},        {"llama3", "llama-bpe"},  {"llama-v3", "llama-bpe"},
-    {"falcon3", "llama-bpe"}, {"pixtral", "llama-bpe"}, {"deepseek-r1-qwen", "qwen2"},
+    {"gpt2", "gpt-2"},         {"llama3", "llama-bpe"},  {"llama-v3", "llama-bpe"},
+    {"falcon3", "llama-bpe"},  {"pixtral", "llama-bpe"}, {"deepseek-r1-qwen", "qwen2"},
+    {"midm-2.0", "llama-bpe"}, {"a.x-4.0", "gpt-2"},     {"mellum", "gpt-2"},
+    {"trillion", "gpt-2"},     {"minerva-7b", "smollm"},
 };
 
 }  // namespace

@@ -59,14 +59,29 @@ TEST(PreTokenizer, LongRunsAreCutInTimeAndTheWordsAreTheText) {
 
 // As llama.cpp's src/llama-vocab.cpp has it, for files that do not say.
 TEST(PreTokenizer, BosIsAddedWhereItIsElsewhere) {
-  for (const char* name : {"llama-bpe", "llama3", "falcon3", "pixtral", "tekken"}) {
+  for (const char* name : {"llama-bpe", "llama3", "falcon3", "pixtral", "tekken", "midm-2.0"}) {
     const auto kind = FindPreTokenizer(name);
     ASSERT_TRUE(kind.ok()) << name;
     EXPECT_TRUE((*kind)->add_bos && (*kind)->ignore_merges) << name;
   }
-  for (const char* name : {"gpt-2", "smollm", "qwen2"}) {
+  for (const char* name : {"gpt-2", "smollm", "qwen2", "kormo", "smaug-bpe"}) {
     EXPECT_FALSE((*FindPreTokenizer(name))->add_bos) << name;
   }
+}
+
+TEST(PreTokenizer, NamesOfOtherModelsAreCutAsLlamaCppCutsThem) {
+  const std::pair<const char*, const char*> kAlike[] = {
+      {"midm-2.0", "llama-bpe"}, {"smaug-bpe", "llama-bpe"}, {"a.x-4.0", "gpt-2"},
+      {"mellum", "gpt-2"},       {"trillion", "gpt-2"},      {"minerva-7b", "smollm"},
+      {"kormo", "qwen2"},
+  };
+  for (const auto& [name, other] : kAlike) {
+    const auto kind = FindPreTokenizer(name);
+    ASSERT_TRUE(kind.ok()) << name;
+    EXPECT_EQ((*kind)->pattern, (*FindPreTokenizer(other))->pattern) << name;
+    EXPECT_FALSE((*kind)->nfc) << name;
+  }
+  EXPECT_FALSE((*FindPreTokenizer("smaug-bpe"))->ignore_merges);
 }
 
 TEST(PreTokenizer, AnUnknownNameIsRefusedWithTheKnownOnes) {
