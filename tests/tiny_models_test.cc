@@ -12,6 +12,7 @@
 #include <string>
 
 #include "api/chat_prompt.h"
+#include "app/flags.h"
 #include "test_model.h"
 
 namespace kvasir {
@@ -257,6 +258,7 @@ class AlteredModel {
     return model ? LogitsInChunks(model.get(), golden.tokens, rows, rows) : std::vector<float>();
   }
 
+  const std::string& path() const { return path_; }
   /// Why it is refused.
   std::string Refusal() const {
     const auto file = GgufFile::Open(path_);
@@ -341,6 +343,29 @@ TEST(TinyModelsAltered, AttentionToWhatFollowsIsRefused) {
   EXPECT_NE(RefusalOf("llama", {Flag("llama.attention.causal", false)})
                 .find("llama.attention.causal is false"),
             std::string::npos);
+}
+
+TEST(RunSampling, WhatAFileSaysCountsWhereNoFlagWasGiven) {
+  const auto taken = [](const std::vector<Entry>& entries, const SamplingFlags& flags) {
+    const AlteredModel model("llama", entries);
+    const auto file = GgufFile::Open(model.path());
+    auto params = ToSamplingParams(flags);
+    EXPECT_TRUE(file.ok() && params.ok());
+    const Status status = TakeModelsSampling(*file, flags, &*params);
+    return status.ok() ? fmt::format("{} {} {} {} {}", params->temperature, params->top_k,
+                                     params->top_p, params->min_p, params->repetition_penalty)
+                       : status.error().message;
+  };
+  const std::string group = "general.sampling.";
+  const std::vector<Entry> all = {Real(group + "temp", 0.5f), Whole(group + "top_k", 20),
+                                  Real(group + "top_p", 0.75f), Real(group + "min_p", 0.25f),
+                                  Real(group + "penalty_repeat", 1.5f)};
+  EXPECT_EQ(taken({}, {}), "0 0 1 0 1");
+  EXPECT_EQ(taken(all, {}), "0.5 20 0.75 0.25 1.5");
+  EXPECT_EQ(taken(all, {.temperature = 0.0f, .top_p = 1.0f, .top_k = 0}), "0 0 1 0.25 1.5");
+  EXPECT_NE(taken({Real(group + "top_p", 2)}, {}).find("top_p is 2; 0 to 1 are allowed; give"),
+            std::string::npos);
+  EXPECT_EQ(taken({Real(group + "top_p", 2)}, {.top_p = 0.5f}), "0 0 0.5 0 1");
 }
 
 TEST(ChatPrompt, VariablesAreThoseThatTransformersGives) {

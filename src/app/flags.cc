@@ -122,7 +122,7 @@ std::string NoLargerThan64Bits(const std::string& text) {
 void AddSamplingFlags(CLI::App* app, SamplingFlags* f) {
   const std::string group = "Sampling";
   app->add_option("--temp,--temperature", f->temperature,
-                  "temperature; 0: always the most likely token (default)")
+                  "temperature; 0: always the most likely token (default: the model file's, or 0)")
       ->type_name("T")
       ->group(group);
   app->add_option("--top-k", f->top_k, "only the K most likely tokens; 0: off")
@@ -205,20 +205,50 @@ Result<SamplingParams> ToSamplingParams(const SamplingFlags& f) {
     KV_ASSIGN(const auto bias, ParseBias(text));
     p.logit_bias.push_back(bias);
   }
-  p.repetition_penalty = f.repetition_penalty;
+  p.repetition_penalty = f.repetition_penalty.value_or(p.repetition_penalty);
   p.frequency_penalty = f.frequency_penalty;
   p.presence_penalty = f.presence_penalty;
   p.penalty_last_n = f.penalty_last_n;
   p.ignore_eos = f.ignore_eos;
   p.min_tokens = f.min_tokens;
-  p.temperature = f.temperature;
-  p.top_k = f.top_k;
+  p.temperature = f.temperature.value_or(p.temperature);
+  p.top_k = f.top_k.value_or(p.top_k);
   p.typical_p = f.typical_p;
-  p.top_p = f.top_p;
-  p.min_p = f.min_p;
+  p.top_p = f.top_p.value_or(p.top_p);
+  p.min_p = f.min_p.value_or(p.min_p);
   p.logprobs = f.logprobs;
   p.seed = f.seed ? *f.seed : std::random_device{}();
   return p;
+}
+
+Status TakeModelsSampling(const GgufFile& file, const SamplingFlags& f, SamplingParams* p) {
+  const struct {
+    std::string_view key, flag;
+    bool given;
+    double min, max;
+    float* out;
+  } numbers[] = {
+      {"temp", "--temp", f.temperature.has_value(), 0, 100, &p->temperature},
+      {"top_p", "--top-p", f.top_p.has_value(), 0, 1, &p->top_p},
+      {"min_p", "--min-p", f.min_p.has_value(), 0, 1, &p->min_p},
+      {"penalty_repeat", "--repeat-penalty", f.repetition_penalty.has_value(), 0.01, 100,
+       &p->repetition_penalty},
+  };
+  for (const auto& n : numbers) {
+    const std::string key = fmt::format("general.sampling.{}", n.key);
+    if (n.given) continue;
+    KV_ASSIGN(const auto value, file.Float(key));
+    if (!value) continue;
+    if (*value < n.min || *value > n.max) {
+      return MakeError(ErrorCode::kInvalid, "{}: {} is {}; {} to {} are allowed; give {}",
+                       file.path(), key, *value, n.min, n.max, n.flag);
+    }
+    *n.out = static_cast<float>(*value);
+  }
+  if (f.top_k) return {};
+  KV_ASSIGN(const auto top_k, file.Int("general.sampling.top_k", -1, INT32_MAX));
+  if (top_k) p->top_k = static_cast<int32_t>(std::max<int64_t>(*top_k, 0));  // -1: off, as 0
+  return {};
 }
 
 Status NamedByFlags(const Status& checked) {

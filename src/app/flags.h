@@ -37,10 +37,10 @@ void AddComputeOptions(CLI::App* app, ModelFlags* flags);
 Result<LoadOptions> ToLoadOptions(const ModelFlags& flags, int32_t logit_rows);
 
 struct SamplingFlags {
-  float temperature = 0.0f;
-  int32_t top_k = 0;
-  float top_p = 1.0f, min_p = 0.0f, typical_p = 1.0f;
-  float repetition_penalty = 1.0f, presence_penalty = 0.0f, frequency_penalty = 0.0f;
+  // Not given: see TakeModelsSampling.
+  std::optional<float> temperature, top_p, min_p, repetition_penalty;
+  std::optional<int32_t> top_k;
+  float typical_p = 1.0f, presence_penalty = 0.0f, frequency_penalty = 0.0f;
   int32_t penalty_last_n = -1;
   std::optional<uint64_t> seed;
   std::vector<std::string> logit_bias;  ///< "ID=BIAS"
@@ -54,6 +54,10 @@ void AddSamplingFlags(CLI::App* app, SamplingFlags* flags);
 
 /// Without --seed a new seed each time. Ranges are checked by Validate; see NamedByFlags.
 Result<SamplingParams> ToSamplingParams(const SamplingFlags& flags);
+/// What `file` says of how its model is sampled best (general.sampling.*, named as llama.cpp names
+/// them) becomes that of `params` where no flag was given. An Error names the key, the value and
+/// what is allowed.
+Status TakeModelsSampling(const GgufFile& file, const SamplingFlags& flags, SamplingParams* params);
 /// `checked`, what Validate found: fields of requests are called by their flags.
 Status NamedByFlags(const Status& checked);
 StopRules ToStopRules(const SamplingFlags& flags);

@@ -111,6 +111,7 @@ Result<int> Run(const RunFlags& flags) {
     if (!text) return FlagError("{}", kNoPrompt);
   }
   KV_ASSIGN(const std::unique_ptr<LoadedModel> model, LoadWithProgress(std::move(load)));
+  KV_RETURN_IF_ERROR(TakeModelsSampling(model->file(), flags.sampling, &options.sampling));
   // Checked here, so that a chat does not begin that cannot go on.
   KV_RETURN_IF_ERROR(NamedByFlags(Validate(options.sampling, model->tokenizer().vocab_size())));
   KV_RETURN_IF_ERROR(NamedByFlags(Validate(options.stop, model->tokenizer().vocab_size())));
