@@ -290,11 +290,14 @@ TEST(TinyModelsAltered, LlamaLayersWithAWindowRotateAsThoseWithout) {
 }
 
 // transformers' attention_factor, which is the whole magnitude: it may not count a second time.
-TEST(TinyModelsAltered, AYarnMagnitudeThatConvertersWriteDoesNotMultiplyTheOneOfTheFactor) {
+TEST(TinyModelsAltered, OfTheMagnitudesOfRotationThatFilesHaveOnlyAttnFactorMultiplies) {
   EXPECT_EQ(LogitsWith("llama-yarn", {Real("llama.rope.scaling.yarn_attn_factor", 1.138629f)}),
             LogitsWith("llama-yarn", {}));
-  EXPECT_NE(LogitsWith("llama-yarn", {Real("llama.rope.scaling.attn_factor", 1.138629f)}),
-            LogitsWith("llama-yarn", {}));
+  for (const char* name : {"llama-yarn", "llama-linear", "llama"}) {
+    EXPECT_NE(LogitsWith(name, {Real("llama.rope.scaling.attn_factor", 1.138629f)}),
+              LogitsWith(name, {}))
+        << name;
+  }
 }
 
 // llama_model_save_to_file writes every hyperparameter that llama.cpp knows, set or not.

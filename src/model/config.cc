@@ -223,6 +223,7 @@ class ConfigReader {
                        Key("rope.dimension_count"), r.dims);
     }
     KV_RETURN_IF_ERROR(PositiveFloat("rope.freq_base", &r.base));
+    KV_RETURN_IF_ERROR(PositiveFloat("rope.scaling.attn_factor", &r.attn_factor));
     // Gemma 3's local layers have a base of their own and are not stretched; others rotate alike.
     RopeConfig& local = c_.rope_local;
     local = r;
@@ -265,9 +266,8 @@ class ConfigReader {
               file_.Int(Key("rope.scaling.original_context_length"), 1, kMaxContext));
     r->original_context = original ? *original : c_.context;
     // Not yarn_attn_factor: some converters write the whole magnitude there, some a multiplier of
-    // it. llama.cpp, for which the files are made, does not read it in these architectures. Nor
+    // it, and llama.cpp, for which the files are made, does not read it in these architectures. Nor
     // yarn_ext_factor, which transformers does not know either.
-    KV_RETURN_IF_ERROR(PositiveFloat("rope.scaling.attn_factor", &r->yarn_attn_factor));
     KV_RETURN_IF_ERROR(PositiveFloat("rope.scaling.yarn_beta_fast", &r->yarn_beta_fast));
     return PositiveFloat("rope.scaling.yarn_beta_slow", &r->yarn_beta_slow);
   }

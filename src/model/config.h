@@ -24,7 +24,8 @@ struct RopeConfig {
   RopeScaling scaling = RopeScaling::kNone;
   double factor = 1.0;           ///< linear and YaRN: context extension factor
   int64_t original_context = 0;  ///< YaRN
-  double yarn_attn_factor = 1.0, yarn_beta_fast = 32, yarn_beta_slow = 1;
+  double yarn_beta_fast = 32, yarn_beta_slow = 1;
+  double attn_factor = 1.0;  ///< multiplies cos and sin, whatever the scaling
   /// llama3 scaling comes as the tensor rope_freqs.weight: one divisor for each pair; empty if
   /// none.
   std::vector<float> freq_divisors;

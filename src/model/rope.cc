@@ -22,11 +22,12 @@ RopeTable::RopeTable(const RopeConfig& c) {
   const int32_t pairs = c.dims / 2;
   CHECK(c.freq_divisors.empty() || c.freq_divisors.size() == static_cast<size_t>(pairs));
   frequency_.resize(pairs);
+  magnitude_ = c.attn_factor;
   double low = 0, high = 0;
   if (c.scaling == RopeScaling::kYarn) {
     low = std::max(0.0, std::floor(YarnCorrectionPair(c, c.yarn_beta_fast)));
     high = std::min(c.dims - 1.0, std::ceil(YarnCorrectionPair(c, c.yarn_beta_slow)));
-    magnitude_ = c.yarn_attn_factor * (1.0 + 0.1 * std::log(std::max(1.0, c.factor)));
+    magnitude_ *= 1.0 + 0.1 * std::log(std::max(1.0, c.factor));
   }
   for (int32_t i = 0; i < pairs; ++i) {
     double f = std::pow(c.base, -2.0 * i / c.dims);
