@@ -28,11 +28,7 @@ class ChoiceText {
   }
 
   /// What was still held back, at the end.
-  std::string Rest() {
-    if (stopped_) return {};
-    StopMatcher::Output out = matcher_.Push(detokenizer_.Finish(), not_yet_ == 0);
-    return out.stopped ? out.text : out.text + matcher_.Finish();
-  }
+  std::string Rest() { return stopped_ ? std::string() : matcher_.Finish(); }
 
  private:
   Detokenizer detokenizer_;

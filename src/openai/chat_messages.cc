@@ -68,9 +68,7 @@ Json ReadTemplateArguments(FieldReader* f) {
   return out;
 }
 
-Json ReadMessages(FieldReader* f, std::string_view source) {
-  constexpr const char* kCalls = "tool_calls";
-  const bool knows_calls = source.find(kCalls) != std::string_view::npos;
+Json ReadMessages(FieldReader* f) {
   Json out = Json::array();
   const Json* messages = f->Get("messages");
   if (messages == nullptr || !messages->is_array() || messages->empty()) {
@@ -89,13 +87,18 @@ Json ReadMessages(FieldReader* f, std::string_view source) {
       f->Fail(name + ".content", wrong);
       return out;
     }
-    const Json calls = m.value(kCalls, Json());
-    if (!knows_calls && !calls.empty()) {
-      f->Fail(name + "." + kCalls, "are not known to the model's chat template; leave them out");
-      return out;
-    }
     Json message = m;  // name, reasoning_content and the like are the template's
     DropWhatSaysNothing(&message);
+    // Templates want them in forms that differ: half of them would be rendered wrongly, and unseen.
+    if (message.contains("tool_calls")) {
+      f->Fail(name + ".tool_calls", "are not supported yet; leave them out");
+      return out;
+    }
+    if (message["role"] == "tool" || message["role"] == "function") {
+      f->Fail(name + ".role", "is " + message["role"].dump() +
+                                  "; results of tools are not supported yet: leave them out");
+      return out;
+    }
     // The API's newer name for it; templates know the old one.
     if (message["role"] == "developer") message["role"] = "system";
     message["content"] = text;

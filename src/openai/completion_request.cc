@@ -233,7 +233,7 @@ std::vector<int32_t> EncodePrompt(const LoadedModel& model, FieldReader* f, cons
 
 void ReadChat(const LoadedModel& model, FieldReader* f, CompletionRequest* out, Request r,
               int64_t now) {
-  const Json messages = ReadMessages(f, model.chat_template_source());
+  const Json messages = ReadMessages(f);
   ReadMaxTokens(f, "max_tokens", 1, &r.max_tokens);
   ReadMaxTokens(f, "max_completion_tokens", 1, &r.max_tokens);
   int32_t top = 0;

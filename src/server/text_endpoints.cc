@@ -56,7 +56,7 @@ TextResult TokenizeBody(const ServerState& state, const Json& body) {
   f.Bool("return_token_strs", &strings);
   const Json arguments = ReadTemplateArguments(&f);
   if (f.Get("messages") != nullptr) {
-    const Json messages = ReadMessages(&f, model.chat_template_source());
+    const Json messages = ReadMessages(&f);
     if (!f.error()) {
       Result<std::string> chat =
           RenderChat(model, messages, arguments, std::time(nullptr), !add_special);

@@ -31,9 +31,4 @@ std::string Detokenizer::Push(TokenId id) {
   return out;
 }
 
-std::string Detokenizer::Finish() {
-  pending_.clear();
-  return {};
-}
-
 }  // namespace kvasir

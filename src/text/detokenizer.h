@@ -7,7 +7,7 @@
 namespace kvasir {
 
 /// Turns a stream of tokens into a stream of text that never ends inside a UTF-8 character: bytes
-/// of an unfinished character wait for the next token, and are dropped at the end. Invalid bytes
+/// of an unfinished character wait for the next token, and are no text at the end. Invalid bytes
 /// become U+FFFD, one for each maximal subpart, as soon as it is sure that they cannot become
 /// valid.
 class Detokenizer {
@@ -22,9 +22,6 @@ class Detokenizer {
   /// How many characters of the last Push's text are before the one in which its token begins: what
   /// waited, and turned out to be invalid.
   size_t before_token() const { return before_token_; }
-  /// The end of the text: what waited is the beginning of a character that never came, and is
-  /// dropped. Nothing else is left, so this gives no text.
-  std::string Finish();
 
  private:
   const Tokenizer* tokenizer_;
