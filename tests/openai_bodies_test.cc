@@ -1,6 +1,9 @@
 // Bodies of the OpenAI API: what is taken, what is refused and how; and the offline batch files.
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/file.h>
+#include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
@@ -685,14 +688,38 @@ TEST_F(BatchFiles, AFileThatIsNoneIsRefusedWithTheLine) {
             std::string::npos);
   EXPECT_NE(message(std::string(100000, '[') + "\n").find("deeper"), std::string::npos);
   EXPECT_FALSE(std::filesystem::exists(out_));
-  Write(in_, "{\"custom_id\":\"a\"}\n");
-  Write(out_, "a text of mine\nand more\n");
-  const auto kept = Run();
-  ASSERT_FALSE(kept.ok());
-  std::ifstream file(out_);
-  std::string line;
-  std::getline(file, line);
-  EXPECT_EQ(line, "a text of mine");
+}
+
+TEST_F(BatchFiles, WhatIsNoFileOfAnswersIsLeftAsItIs) {
+  const std::string request = R"({"custom_id":"a","method":"POST","url":"/v1/completions"})";
+  Write(in_, request + "\n");
+  ASSERT_TRUE(Run().ok());
+  std::ifstream answers(out_, std::ios::binary);
+  const std::string answer((std::istreambuf_iterator<char>(answers)), {});
+  for (const std::string& text :
+       {std::string("a text of mine\nand more\n"), std::string("without a newline"),
+        std::string("{\"half\": "), request + "\n", request, answer + "and more"}) {
+    Write(out_, text);
+    const auto kept = Run();
+    ASSERT_FALSE(kept.ok()) << text;
+    EXPECT_NE(kept.error().message.find("out.jsonl is not a file of batch answers; name another"),
+              std::string::npos);
+    std::ifstream file(out_, std::ios::binary);
+    EXPECT_EQ(std::string((std::istreambuf_iterator<char>(file)), {}), text);
+  }
+}
+
+TEST_F(BatchFiles, TwoRunsDoNotWriteToOneFile) {
+  Write(in_, R"({"custom_id":"a","url":"/v1/completions"})"
+             "\n");
+  const int other = open(out_.c_str(), O_RDWR | O_CREAT, 0644);
+  ASSERT_EQ(flock(other, LOCK_EX), 0);
+  const auto busy = Run();
+  ASSERT_FALSE(busy.ok());
+  EXPECT_NE(busy.error().message.find("another run writes its answers to " + out_),
+            std::string::npos);
+  close(other);
+  EXPECT_TRUE(Run().ok());
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 #include "app/batch_job.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -79,6 +80,20 @@ Result<std::vector<BatchLine>> ReadLines(const LoadedModel& model, const std::st
   return out;
 }
 
+/// How each answer begins that AnswerFile writes.
+constexpr std::string_view kAnswerBegins = R"({"id":"batch_req_)";
+
+bool IsAnswer(const Json& json) {
+  const auto has = [&](const char* key) { return json.contains(key); };
+  return json.is_object() && has("id") && has("custom_id") && json["custom_id"].is_string() &&
+         has("response") && json["response"].is_object();
+}
+
+/// Whether a line without its end may be one of ours, of a run that was killed.
+bool IsHalfAnAnswer(std::string_view text) {
+  return text.starts_with(kAnswerBegins) || kAnswerBegins.starts_with(text);
+}
+
 /// The file of answers: one line each, written at once.
 class AnswerFile {
  public:
@@ -86,7 +101,8 @@ class AnswerFile {
     if (fd_ >= 0) close(fd_);
   }
 
-  /// Opens or makes it, cuts off half a last line, and reads which answers it has.
+  /// Opens or makes it, for this run alone, cuts off half a last answer, and reads which answers it
+  /// has. A file of something else is left as it is.
   Status Open(const std::string& path, std::set<std::string>* done) {
     path_ = path;
     fd_ = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
@@ -96,18 +112,19 @@ class AnswerFile {
       return MakeError(ErrorCode::kIo, "{} is not a regular file, and answers are looked for in it",
                        path);
     }
+    KV_RETURN_IF_ERROR(Lock());
     std::ifstream in(path);
     std::string line;
     off_t whole = 0;
     while (std::getline(in, line) && !in.eof()) {
       const Result<Json> json = ParseJson(line);
-      if (!json.ok() || !json->is_object() || !json->contains("custom_id") ||
-          !(*json)["custom_id"].is_string())
-        return MakeError(ErrorCode::kInvalid, "{} is not a file of batch answers; name another",
-                         path);
+      if (!json.ok() || !IsAnswer(*json)) return Foreign();
       done->insert((*json)["custom_id"].get<std::string>());
       whole += static_cast<off_t>(line.size()) + 1;
     }
+    if (!in.is_open() || in.bad())
+      return MakeError(ErrorCode::kIo, "cannot read {}: {}", path, std::strerror(errno));
+    if (!IsHalfAnAnswer(line)) return Foreign();
     if (ftruncate(fd_, whole) != 0 || lseek(fd_, whole, SEEK_SET) != whole)
       return MakeError(ErrorCode::kIo, "cannot write {}: {}", path, std::strerror(errno));
     return {};
@@ -131,6 +148,23 @@ class AnswerFile {
   }
 
  private:
+  Error Foreign() const {
+    return MakeError(ErrorCode::kInvalid, "{} is not a file of batch answers; name another", path_);
+  }
+
+  /// Two runs would write into one another's answers.
+  Status Lock() {
+    if (flock(fd_, LOCK_EX | LOCK_NB) == 0) return {};
+    if (errno == EWOULDBLOCK) {
+      return MakeError(ErrorCode::kIo,
+                       "another run writes its answers to {}; wait for its end, or name another",
+                       path_);
+    }
+    // Some file systems of a network lock nothing: there it is as it was without a lock.
+    if (errno == ENOLCK || errno == EOPNOTSUPP) return {};
+    return MakeError(ErrorCode::kIo, "cannot lock {}: {}", path_, std::strerror(errno));
+  }
+
   std::string path_;
   int fd_ = -1;
 };

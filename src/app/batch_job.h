@@ -26,8 +26,9 @@ struct BatchSummary {
 /// Answers an OpenAI batch file: reads `in`, appends a line for each answer to `out`, in the order
 /// in which they finish. Lines whose custom_id `out` already has are skipped, and half a last line
 /// of `out` (from a run that was killed) is cut off, so that a run can be repeated until it is
-/// done. Requests go in the order of their tokens, so that equal beginnings meet in the cache.
-/// `progress` gets (done, all). An Error names the line of `in` that is not one of a batch file.
+/// done; an `out` of anything else, or of another run that still writes, is an Error. Requests go
+/// in the order of their tokens, so that equal beginnings meet in the cache. `progress` gets (done,
+/// all). An Error names the line of `in` that is not one of a batch file.
 Result<BatchSummary> RunBatch(LoadedModel* model, const std::string& in, const std::string& out,
                               const std::string& model_name,
                               const std::function<void(size_t done, size_t all)>& progress);
