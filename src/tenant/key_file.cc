@@ -186,6 +186,19 @@ std::string Print(const KeyFile& file) {
   return out;
 }
 
+/// What a link at `path` leads to, also where nothing is there yet; `path` itself where it is none.
+std::string BehindLinks(const std::string& path) {
+  constexpr int kMostLinks = 40;  // as the system
+  std::filesystem::path out = path;
+  std::error_code error;
+  for (int i = 0; i < kMostLinks; ++i) {
+    const std::filesystem::path target = std::filesystem::read_symlink(out, error);
+    if (error) break;
+    out = out.parent_path() / target;
+  }
+  return out;
+}
+
 Error CannotWrite(const std::string& path) {
   return MakeError(ErrorCode::kIo, "cannot write {}: {}", path, std::strerror(errno));
 }
@@ -277,7 +290,7 @@ Result<KeyFile> ReadKeyFile(const std::string& path) {
 }
 
 Result<KeyFileLock> KeyFileLock::Take(const std::string& path) {
-  const std::string folder = std::filesystem::path(path).parent_path();
+  const std::string folder = std::filesystem::path(BehindLinks(path)).parent_path();
   const char* at = folder.empty() ? "." : folder.c_str();
   const int fd = open(at, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   // Reading or writing the file will tell.
@@ -301,7 +314,8 @@ KeyFileLock::~KeyFileLock() {
   if (fd_ >= 0) close(fd_);
 }
 
-Status WriteKeyFile(const std::string& path, const KeyFile& file) {
+Status WriteKeyFile(const std::string& given, const KeyFile& file) {
+  const std::string path = BehindLinks(given);
   // A name of its own, for the owner alone: two that write at once are not in one another's way.
   std::string fresh = path + ".XXXXXX";
   const int fd = mkostemp(fresh.data(), O_CLOEXEC);

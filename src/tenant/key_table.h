@@ -65,9 +65,10 @@ class KeyFileLock {
   int fd_;  // -1: none
 };
 
-/// Replaces the file at once: a reader sees the old one or the new one. A new one only its owner
-/// may read; of an old one owner, group and mode are kept, and where they cannot be, it stays as it
-/// is and there is an Error. Comments of the old file are lost.
+/// Replaces the file at once: a reader sees the old one or the new one. Of a link, the file that it
+/// leads to. A new one only its owner may read; of an old one owner, group and mode are kept, and
+/// where they cannot be, it stays as it is and there is an Error. Comments of the old file are
+/// lost.
 Status WriteKeyFile(const std::string& path, const KeyFile& file);
 /// Names are short, and letters, digits, "-", "_" and "." only.
 Status CheckTenantName(const std::string& name);

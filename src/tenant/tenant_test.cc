@@ -117,6 +117,19 @@ TEST_F(Keys, WhoMightReadTheFileMayReadTheOneInItsPlace) {
   EXPECT_EQ(ReadKeyFile(path_)->size(), 1u);
 }
 
+TEST_F(Keys, ALinkStaysALinkAndWhatItLeadsToIsWritten) {
+  const std::filesystem::path there = std::filesystem::path(folder_) / "there";
+  std::filesystem::create_directory(there);
+  std::filesystem::create_symlink("there/keys.toml", path_);
+  for (const bool exists : {false, true}) {
+    KeyFile file;
+    file[exists ? "old" : "new"] = {};
+    ASSERT_TRUE(WriteKeyFile(path_, file).ok());
+    EXPECT_TRUE(std::filesystem::is_symlink(path_));
+    EXPECT_EQ(ReadKeyFile(there / "keys.toml")->count(exists ? "old" : "new"), 1u);
+  }
+}
+
 TEST_F(Keys, WhatIsWrittenIsReadAgain) {
   KeyFile file;
   file["a.b-c_1"] = {.keys = {HashKey("one"), HashKey("two")},
