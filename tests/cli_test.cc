@@ -91,6 +91,14 @@ TEST(CommandLine, WhatCannotBeWrittenIsAnError) {
   EXPECT_NE(batch.text.find("/dev/full is not a regular file"), std::string::npos) << batch.text;
 }
 
+TEST(CommandLine, AClosedPipeIsNoInterruption) {
+  const Output out = Shell("{ { " KVASIR_BINARY " run " + kTiny +
+                           " --raw -p x --ctx 100000 -n 99000 --ignore-eos </dev/null; "
+                           "echo code $? >&2; } | head -c 1 >/dev/null; } 2>&1");
+  EXPECT_NE(out.text.find("code 0\n"), std::string::npos) << out.text;
+  EXPECT_EQ(out.text.find("[stopped]"), std::string::npos) << out.text;
+}
+
 TEST(CommandLine, EverySubcommandHasHelp) {
   EXPECT_EQ(Kvasir("--help").code, 0);
   EXPECT_NE(Kvasir("--version").text.find("kvasir "), std::string::npos);

@@ -30,7 +30,7 @@ void ExplainEnd(const Reply& reply, const LoadedModel& model) {
     WriteErr(fmt::format(
         "[the context of {} tokens is full; /clear starts anew, --ctx makes it larger]\n",
         model.plan().context));
-  } else if (reply.reason == FinishReason::kCancelled) {
+  } else if (reply.interrupted) {
     WriteErr("[stopped]\n");
   } else if (reply.reason == FinishReason::kLength) {
     WriteErr(fmt::format("[--max-tokens of {} reached]\n", reply.stats.output_tokens));

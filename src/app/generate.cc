@@ -20,7 +20,10 @@ Result<Reply> Generate(Engine* engine, Request request,
   Reply reply;
   std::vector<Event> events;
   for (;;) {
-    if (InterruptScope::Take()) engine->Cancel(id);
+    if (InterruptScope::Take()) {
+      reply.interrupted = true;
+      engine->Cancel(id);
+    }
     events.clear();
     engine->Step(&events);
     for (Event& e : events) {
@@ -38,6 +41,9 @@ Result<Reply> Generate(Engine* engine, Request request,
       if (e.reason == FinishReason::kError) return MakeError(ErrorCode::kInvalid, "{}", e.error);
       reply.reason = e.reason;
       reply.stats = e.stats;
+      // Ctrl-C ends the reader at the other end of a pipe too, and that may be seen first.
+      reply.interrupted = reply.reason == FinishReason::kCancelled &&
+                          (reply.interrupted || InterruptScope::Pending());
       return reply;
     }
   }

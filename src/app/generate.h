@@ -15,6 +15,8 @@ struct Reply {
   std::vector<SampledToken> tokens;  ///< all that were generated, an end token included
   FinishReason reason = FinishReason::kStop;
   RequestStats stats;
+  /// Ctrl-C ended it: a reply that nobody listens to any more is cancelled too.
+  bool interrupted = false;
 
   std::vector<int32_t> ids() const;
 };

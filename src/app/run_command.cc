@@ -81,14 +81,14 @@ Result<int> OneShot(LoadedModel* model, const RunFlags& flags, const std::string
   const std::unique_ptr<Engine> engine = model->MakeEngine();
   if (!flags.json) {
     KV_ASSIGN(const Reply reply, StreamReply(model, engine.get(), std::move(request), flags.quiet));
-    return reply.reason == FinishReason::kCancelled ? kExitInterrupted : kExitOk;
+    return reply.interrupted ? kExitInterrupted : kExitOk;
   }
   const InterruptScope interrupts;
   const auto ignore_text = [](std::string_view) { return true; };
   KV_ASSIGN(const Reply reply,
             Generate(engine.get(), request, ignore_text, [](int32_t, int32_t) {}));
   PrintJson(ReplyJson(reply, *model, request));
-  return reply.reason == FinishReason::kCancelled ? kExitInterrupted : kExitOk;
+  return reply.interrupted ? kExitInterrupted : kExitOk;
 }
 
 Result<int> Run(const RunFlags& flags) {
