@@ -99,6 +99,7 @@ unsigned char Paste(EditLine* edit, int) {
 }  // namespace
 
 struct LineEditor::State {
+  KeepTerminal keep{TerminalKnowsSequences() ? kPasteOff : ""};
   EditLine* edit = nullptr;
   History* history = nullptr;
   HistEvent event{};

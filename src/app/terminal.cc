@@ -1,6 +1,7 @@
 #include "app/terminal.h"
 
 #include <fmt/format.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/ioctl.h>
 #include <termios.h>
@@ -11,6 +12,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 
 #include "app/signal_event.h"
 #include "text/utf8.h"
@@ -24,12 +26,22 @@ int g_interrupt_scopes = 0;
 std::atomic<int> g_output_error{0};
 struct sigaction g_before;
 
-termios g_shown;  // how the terminal was before NoEcho
+termios g_kept;  // how the terminal was before KeepTerminal
+std::atomic<bool> g_keeping{false};
+const char* g_undo = "";
+termios g_shown;  // and before NoEcho
 std::atomic<bool> g_hidden{false};
 
-/// Also in signal handlers.
-void ShowAgain() {
-  if (g_hidden.exchange(false)) tcsetattr(STDIN_FILENO, TCSANOW, &g_shown);
+/// Not from the background, where the terminal is another program's.
+bool InForeground() { return tcgetpgrp(STDIN_FILENO) == getpgrp(); }
+
+/// In signal handlers, before they end the program.
+void LeaveTerminal() {
+  if (!g_keeping.exchange(false) || !InForeground()) return;
+  tcsetattr(STDIN_FILENO, TCSANOW, &g_kept);
+  // Not where a terminal that nobody reads would keep us from ending.
+  pollfd out{STDOUT_FILENO, POLLOUT, 0};
+  if (poll(&out, 1, 0) == 1 && write(STDOUT_FILENO, g_undo, std::strlen(g_undo)) < 0) return;
 }
 
 extern "C" void OnInterrupt(int) {
@@ -37,13 +49,13 @@ extern "C" void OnInterrupt(int) {
     g_interrupted.Set();
     return;
   }
-  ShowAgain();
+  LeaveTerminal();
   _exit(130);
 }
 
 /// Ends the program as the signal would have.
 extern "C" void OnEnd(int signal_number) {
-  ShowAgain();
+  LeaveTerminal();
   signal(signal_number, SIG_DFL);
   raise(signal_number);
 }
@@ -175,20 +187,32 @@ bool InterruptScope::Pending() {
 bool InterruptScope::Take() { return Pending() && g_interrupts.exchange(0) > 0; }
 int InterruptScope::Waits() { return g_interrupted.descriptor(); }
 
-constexpr int kEnds[] = {SIGTERM, SIGQUIT};  // after SIGHUP there is no terminal
+constexpr int kEnds[] = {SIGTERM, SIGQUIT, SIGHUP};
+
+KeepTerminal::KeepTerminal(const char* undo) {
+  if (tcgetattr(STDIN_FILENO, &g_kept) != 0) return;
+  g_undo = undo;
+  g_keeping = true;
+  for (const int end : kEnds) {
+    if (signal(end, OnEnd) == SIG_IGN) signal(end, SIG_IGN);  // of nohup
+  }
+}
+KeepTerminal::~KeepTerminal() {
+  g_keeping = false;
+  for (const int end : kEnds) {
+    if (signal(end, SIG_DFL) == SIG_IGN) signal(end, SIG_IGN);
+  }
+}
 
 NoEcho::NoEcho() {
-  // Not from the background, where the terminal is another program's.
-  if (tcgetpgrp(STDIN_FILENO) != getpgrp() || tcgetattr(STDIN_FILENO, &g_shown) != 0) return;
-  for (const int end : kEnds) signal(end, OnEnd);
+  if (!InForeground() || tcgetattr(STDIN_FILENO, &g_shown) != 0) return;
   g_hidden = true;
   termios hidden = g_shown;
   hidden.c_lflag &= ~static_cast<tcflag_t>(ECHO);
   tcsetattr(STDIN_FILENO, TCSANOW, &hidden);
 }
 NoEcho::~NoEcho() {
-  ShowAgain();
-  for (const int end : kEnds) signal(end, SIG_DFL);
+  if (g_hidden.exchange(false)) tcsetattr(STDIN_FILENO, TCSANOW, &g_shown);
 }
 
 std::string HumanBytes(uint64_t bytes) {

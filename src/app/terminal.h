@@ -67,8 +67,17 @@ class InterruptScope {
   static int Waits();
 };
 
+/// While it lives, a signal that ends the program leaves the terminal as it was when this began,
+/// and writes `undo` (lives longer) to stdout. One at a time.
+class KeepTerminal {
+ public:
+  explicit KeepTerminal(const char* undo);
+  ~KeepTerminal();
+  KeepTerminal(const KeepTerminal&) = delete;
+  KeepTerminal& operator=(const KeepTerminal&) = delete;
+};
+
 /// While it lives, the terminal at stdin does not show what is typed, which waits to be read.
-/// However the program ends, the terminal shows it again.
 class NoEcho {
  public:
   NoEcho();

@@ -395,6 +395,19 @@ class Chat(unittest.TestCase):
             t.close()
             t.folder.cleanup()
 
+    def test_a_signal_that_ends_it_leaves_the_terminal_as_it_was(self):
+        for end in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+            t = Terminal()
+            t.process.send_signal(end)
+            self.assertEqual(t.process.wait(PATIENCE), -end)
+            flags = termios.tcgetattr(t.master)[3]
+            self.assertTrue(flags & termios.ICANON and flags & termios.ECHO, end)
+            while t.read():
+                pass
+            self.assertTrue(t.all.endswith("\x1b[?2004l"), t.all)
+            t.close()
+            t.folder.cleanup()
+
     def test_help_names_all_commands(self):
         with Terminal() as t:
             lines = t.say("/help").splitlines()
