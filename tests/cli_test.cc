@@ -390,6 +390,25 @@ TEST(CommandLine, AFlagThatSaysNoMeansTheSameInEnvironmentAndFile) {
   EXPECT_EQ(Kvasir(Quiet("doctor --json"), "KVASIR_NO_PROBE=1").json()["read_gb_s"], 0);
 }
 
+TEST(CommandLine, PerplexityBeginsWithBosWhereItIsAskedForOrSaysThatThereIsNone) {
+  const Folder folder;
+  const std::string text = " -f " + folder.Write("text", "the hat in the hat") + " --json";
+  const auto tokens = [&](const std::string& model, const std::string& more) {
+    return Kvasir(Quiet("perplexity " + model + text + more)).json().value("tokens", 0);
+  };
+  // Of which prompts begin so, or not.
+  for (const std::string& model :
+       {std::string(KVASIR_SOURCE_DIR "/tests/data/tiny/gemma3.gguf"), kTiny})
+    EXPECT_EQ(tokens(model, " --bos"), tokens(model, "") + 1) << model;
+  std::ifstream file(kTiny, std::ios::binary);
+  std::string without((std::istreambuf_iterator<char>(file)), {});
+  const std::string key = "tokenizer.ggml.bos_token_id";
+  without.replace(without.find(key), key.size(), "tokenizer.ggml.sob_token_id");
+  const std::string model = folder.Write("without.gguf", without);
+  EXPECT_NE(Said("perplexity " + model + text + " --bos").find("has no BOS token; leave it out"),
+            std::string::npos);
+}
+
 TEST(CommandLine, KeysAndSettingsThatCannotBeLookedForAreNotTakenForNone) {
   const Folder folder;
   const std::string config = folder.path() + "/kvasir";

@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <cmath>
+#include <optional>
 
 #include "app/commands.h"
 #include "app/flags.h"
@@ -32,8 +33,14 @@ Result<int> RunPerplexity(PerplexityFlags flags) {
   KV_ASSIGN(const std::string text, ReadTextFile(flags.file, kMaxInputBytes));
   {
     KV_ASSIGN(const auto model, LoadWithProgress(options));
-    const std::vector<int32_t> tokens =
-        model->tokenizer().Encode(text, {.add_special = flags.bos, .parse_special = false});
+    std::vector<int32_t> tokens =
+        model->tokenizer().Encode(text, {.add_special = false, .parse_special = false});
+    if (flags.bos) {
+      // Also of a model whose prompts have none: it was asked for.
+      const std::optional<TokenId> bos = model->tokenizer().data().bos;
+      if (!bos) return FlagError("--bos: {} has no BOS token; leave it out", options.path);
+      tokens.insert(tokens.begin(), *bos);
+    }
     ProgressBar progress("scoring");
     const int64_t start = SteadyClock().NowNs();
     KV_ASSIGN(const PerplexityResult r,
