@@ -91,6 +91,18 @@ TEST(CommandLine, WhatCannotBeWrittenIsAnError) {
   EXPECT_NE(batch.text.find("/dev/full is not a regular file"), std::string::npos) << batch.text;
 }
 
+TEST(CommandLine, AFileThatCannotBeWrittenIsSaidBeforeTheWork) {
+  for (const std::string& command : std::vector<std::string>{
+           "simulate --workload chats --requests 100000 --csv", "simulate --workload chats --plot",
+           "bench serve --url http://127.0.0.1:1 --concurrency 1 --plot",
+           "bench serve --url http://127.0.0.1:1 --concurrency 1 --save-requests",
+           "bench batch " + kTiny + " --pp 8 --tg 8 --profile"}) {
+    const Output out = Kvasir(command + " /nonexistent/file 2>&1");
+    EXPECT_EQ(out.code, 1) << command;
+    EXPECT_EQ(out.text, "kvasir: cannot write /nonexistent/file: No such file or directory\n");
+  }
+}
+
 TEST(CommandLine, AClosedPipeIsNoInterruption) {
   const Output out = Shell("{ { " KVASIR_BINARY " run " + kTiny +
                            " --raw -p x --ctx 100000 -n 99000 --ignore-eos </dev/null; "

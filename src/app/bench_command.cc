@@ -1,7 +1,6 @@
 #include <fmt/format.h>
 
 #include <filesystem>
-#include <fstream>
 
 #include "app/bench_batch.h"
 #include "app/bench_kernel.h"
@@ -10,6 +9,7 @@
 #include "app/flags.h"
 #include "app/json_output.h"
 #include "app/load.h"
+#include "app/output_file.h"
 #include "app/terminal.h"
 
 namespace kvasir {
@@ -22,17 +22,13 @@ struct BenchBatchFlags {
   bool breakdown = false, json = false;
 };
 
-Status WriteProfile(const std::string& path, const std::string& model_path, LoadedModel* model) {
+Status WriteProfile(OutputFile* file, const std::string& model_path, LoadedModel* model) {
   KV_ASSIGN(const MachineProfile profile, MeasureProfile(model));
   const ModelConfig& c = model->config();
   const ModelShape shape{.windows = c.window, .kv_heads = c.kv_heads, .head_dim = c.head_dim};
   const std::string about = fmt::format(
       "{}, {} threads", std::filesystem::path(model_path).filename().string(), model->threads());
-  std::ofstream out(path);
-  out << ProfileJson(profile, shape, about).dump(2) << "\n";
-  out.close();
-  if (!out) return MakeError(ErrorCode::kIo, "cannot write {}", path);
-  return {};
+  return file->Write(ProfileJson(profile, shape, about).dump(2) + "\n");
 }
 
 std::string TableHead() {
@@ -133,6 +129,7 @@ Result<int> BenchBatch(BenchBatchFlags flags) {
               PlanMemory(model.file, model.config, *backend, ReadMemoryLimits(), load.memory));
     load.memory.kv_bytes = one.kv_bytes * static_cast<uint64_t>(widest);
   }
+  KV_ASSIGN(OutputFile profile, OutputFile::Open(flags.profile));
   KV_ASSIGN(const std::unique_ptr<LoadedModel> model, LoadWithProgress(load));
   // A row may take minutes: what is there is shown.
   if (!flags.json) WriteOut(TableHead());
@@ -140,8 +137,7 @@ Result<int> BenchBatch(BenchBatchFlags flags) {
             RunBatchBench(model.get(), b, [&](const BatchBenchRow& row) {
               if (!flags.json) WriteOut(TableRow(row));
             }));
-  if (!flags.profile.empty())
-    KV_RETURN_IF_ERROR(WriteProfile(flags.profile, load.path, model.get()));
+  if (!flags.profile.empty()) KV_RETURN_IF_ERROR(WriteProfile(&profile, load.path, model.get()));
   if (flags.json) {
     PrintJson({{"rows", RowsJson(rows)},
                {"threads", model->threads()},

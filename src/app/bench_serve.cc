@@ -5,9 +5,9 @@
 
 #include <charconv>
 #include <ctime>
-#include <fstream>
 
 #include "app/json_output.h"
+#include "app/output_file.h"
 #include "app/terminal.h"
 #include "loadgen/load_client.h"
 #include "loadgen/load_run.h"
@@ -101,14 +101,6 @@ Json RecordJson(const LoadRecord& r, double rate) {
           {"message", r.ok ? Json() : Json(r.message)}};
 }
 
-Status Write(const std::string& path, const std::string& text) {
-  std::ofstream out(path, std::ios::binary);
-  out << text;
-  out.close();
-  if (!out) return MakeError(ErrorCode::kIo, "cannot write {}", path);
-  return {};
-}
-
 /// An Error when requests failed: the figures are those of the others.
 Status CheckAnswered(const std::string& url, const std::vector<LoadSummary>& rows) {
   int64_t failed = 0, completed = 0;
@@ -132,6 +124,8 @@ Result<int> BenchServe(BenchServeFlags f) {
   if (!f.trace.empty()) {
     KV_ASSIGN(f.load.trace, ReadTrace(f.trace, static_cast<size_t>(f.trace_requests)));
   }
+  KV_ASSIGN(OutputFile save, OutputFile::Open(f.save));
+  KV_ASSIGN(OutputFile plot, OutputFile::Open(f.plot));
   std::vector<double> rates = f.rates;
   if (rates.empty()) rates.push_back(0);
   std::vector<LoadSummary> rows;
@@ -167,8 +161,8 @@ Result<int> BenchServe(BenchServeFlags f) {
     for (const LoadSummary& row : rows) list.push_back(ToJson(row, model, date, limits.any()));
     PrintJson(list.size() == 1 ? list[0] : Json{{"rows", list}});
   }
-  if (!f.save.empty()) KV_RETURN_IF_ERROR(Write(f.save, records));
-  if (!f.plot.empty()) KV_RETURN_IF_ERROR(Write(f.plot, ToSvg(rows, limits.any())));
+  KV_RETURN_IF_ERROR(save.Write(records));
+  if (!f.plot.empty()) KV_RETURN_IF_ERROR(plot.Write(ToSvg(rows, limits.any())));
   if (interrupted) return kExitInterrupted;
   KV_RETURN_IF_ERROR(CheckAnswered(f.load.url, rows));
   return kExitOk;

@@ -1,10 +1,9 @@
 #include <fmt/format.h>
 
-#include <fstream>
-
 #include "app/commands.h"
 #include "app/flags.h"
 #include "app/json_output.h"
+#include "app/output_file.h"
 #include "app/simulate_plot.h"
 #include "app/terminal.h"
 #include "sim/simulation.h"
@@ -76,20 +75,18 @@ nlohmann::ordered_json ResultJson(const SimulationResult& r) {
           {"virtual_seconds", r.seconds},     {"scheduler_us_per_step", r.scheduler_us_per_step}};
 }
 
-Status WriteCsv(const std::string& path, const SimulationResult& r) {
-  std::ofstream out(path);
-  out << "arrival_s,first_token_s,finished_s,prompt_tokens,cached_tokens,output_tokens,preemptions,"
-         "miss,refused,tenant,ttft_s,itl_mean_s,itl_max_s\n";
+std::string Csv(const SimulationResult& r) {
+  std::string out =
+      "arrival_s,first_token_s,finished_s,prompt_tokens,cached_tokens,output_tokens,preemptions,"
+      "miss,refused,tenant,ttft_s,itl_mean_s,itl_max_s\n";
   for (const SimulatedRequest& q : r.requests) {
-    out << fmt::format("{:.4f},{:.4f},{:.4f},{},{},{},{},{},{},{},{:.4f},{:.4f},{:.4f}\n",
+    out += fmt::format("{:.4f},{:.4f},{:.4f},{},{},{},{},{},{},{},{:.4f},{:.4f},{:.4f}\n",
                        q.arrival_s, q.first_token_s, q.finished_s, q.prompt_tokens, q.cached_tokens,
                        q.output_tokens, q.preemptions, kMissNames[static_cast<int>(q.miss)],
                        q.refused ? 1 : 0, q.tenant, q.refused ? 0 : q.ttft_s(), q.mean_itl_s(),
                        q.longest_itl_s);
   }
-  out.close();
-  if (!out) return MakeError(ErrorCode::kIo, "cannot write {}", path);
-  return {};
+  return out;
 }
 
 std::string Row(const std::string& name, const SimulationResult& r) {
@@ -211,12 +208,14 @@ Result<int> RunSimulate(SimulateFlags flags) {
         1, static_cast<int64_t>(flags.pool_pct / 100 *
                                 static_cast<double>(DistinctBlocks(trace, o.block_tokens))));
   }
+  KV_ASSIGN(OutputFile csv, OutputFile::Open(flags.csv));
+  KV_ASSIGN(OutputFile plot, OutputFile::Open(flags.plot));
   ProgressBar bar("simulating");
   KV_ASSIGN(const SimulationResult r,
             InFlags(Simulate(trace, o, [&](size_t done) { bar.Update(done, trace.size()); })));
   bar.Clear();
-  if (!flags.csv.empty()) KV_RETURN_IF_ERROR(WriteCsv(flags.csv, r));
-  if (!flags.plot.empty()) KV_RETURN_IF_ERROR(WriteSimulationPlot(flags.plot, r));
+  if (!flags.csv.empty()) KV_RETURN_IF_ERROR(csv.Write(Csv(r)));
+  if (!flags.plot.empty()) KV_RETURN_IF_ERROR(plot.Write(SimulationPlot(r)));
   std::vector<std::pair<std::string, SimulationResult>> others;
   if (flags.baselines) {
     KV_ASSIGN(others, Baselines(trace, o));

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <fstream>
 #include <functional>
 #include <iterator>
 #include <span>
@@ -313,17 +312,13 @@ void DrawLatencies(const SimulationResult& r, Drawing* out) {
 
 }  // namespace
 
-Status WriteSimulationPlot(const std::string& path, const SimulationResult& r) {
+std::string SimulationPlot(const SimulationResult& r) {
   Drawing drawing(r.seconds);
   DrawQueue(r, &drawing);
   DrawKv(r, &drawing);
   DrawHits(r, &drawing);
   DrawLatencies(r, &drawing);
-  std::ofstream out(path);
-  out << drawing.Svg();
-  out.close();
-  if (!out) return MakeError(ErrorCode::kIo, "cannot write {}", path);
-  return {};
+  return drawing.Svg();
 }
 
 }  // namespace kvasir
