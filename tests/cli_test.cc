@@ -192,6 +192,21 @@ TEST(CommandLine, AnErrorIsOneLineThatNamesWhatIsWrong) {
            {"bench foo", "kvasir bench has no subcommand or option foo"},
            {"key", "subcommand"},
            {"batch " + kTiny + " /tmp /nonexistent/out", "/tmp is neither"},
+           {"simulate --workload chats --pool-pct -5", "--pool-pct is -5; it must be from"},
+           {"simulate --workload chats --pool-pct nan", "--pool-pct is nan"},
+           {"simulate --workload chats --pool-pct 0", "--pool-pct is 0"},
+           {"simulate --workload chats --pool -1", "--pool is -1; it must be from 0"},
+           {"simulate --workload chats --layers 0", "--layers is 0; it must be from 1 to 4096"},
+           {"simulate --workload chats --head-dim 0", "--head-dim is 0"},
+           {"simulate --workload chats --kv-heads -1", "--kv-heads is -1"},
+           {"simulate --workload chats --kv-dtype foo", "--kv-dtype: "},
+           {"simulate --workload chats --rate 1e-300", "--rate is 1e-300; it must be from"},
+           {"simulate --workload chats --step-ms inf", "--step-ms is inf"},
+           {"simulate --workload chats --prefill-tok-s 0", "--prefill-tok-s is 0"},
+           {"simulate --workload chats --pool 9 --pool-pct 9",
+            "--pool, --pool-pct and --kv-memory"},
+           {"simulate --workload chats --pool 9 --kv-memory 1G", "use one of them"},
+           {"simulate --workload chats --csv x --plot x", "x is both --csv and --plot; name two"},
        }) {
     const Output out = Kvasir(arguments + " 2>&1 >/dev/null </dev/null");
     EXPECT_NE(out.code, 0) << arguments;

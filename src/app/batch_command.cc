@@ -7,6 +7,7 @@
 #include "app/flags.h"
 #include "app/json_output.h"
 #include "app/load.h"
+#include "app/output_file.h"
 #include "app/terminal.h"
 
 namespace kvasir {
@@ -25,9 +26,7 @@ Result<int> RunBatchCommand(BatchFlags flags) {
     flags.files.erase(flags.files.begin());
   }
   const std::string &in = flags.files[0], &out = flags.files[1];
-  std::error_code ignored;
-  if (in == out || std::filesystem::equivalent(in, out, ignored))
-    return FlagError("{} is both IN and OUT; name another OUT", in);
+  if (IsOneFile(in, out)) return FlagError("{} is both IN and OUT; name another OUT", in);
   if (flags.max_sequences < 1 || flags.max_sequences > 4096)
     return FlagError("--max-sequences is {}; it must be from 1 to 4096", flags.max_sequences);
   KV_ASSIGN(LoadOptions load, ToLoadOptions(flags.model, flags.max_sequences));

@@ -5,6 +5,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
 
 namespace kvasir {
 
@@ -40,6 +41,11 @@ Status OutputFile::Write(std::string_view text) {
   if (written && closed) return {};
   return MakeError(ErrorCode::kIo, "cannot write {}: {}", path_,
                    std::strerror(written ? errno : error));
+}
+
+bool IsOneFile(const std::string& a, const std::string& b) {
+  std::error_code ignored;
+  return !a.empty() && !b.empty() && (a == b || std::filesystem::equivalent(a, b, ignored));
 }
 
 }  // namespace kvasir

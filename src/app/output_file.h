@@ -30,4 +30,7 @@ class OutputFile {
   bool made_ = false;
 };
 
+/// Whether two names, not empty, are of one file.
+bool IsOneFile(const std::string& a, const std::string& b);
+
 }  // namespace kvasir

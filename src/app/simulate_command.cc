@@ -17,11 +17,12 @@ struct SimulateFlags {
   std::optional<std::string> workload;
   SyntheticOptions synthetic;
   std::optional<double> prefill_tok_s, step_ms;
-  int32_t layers = 0, windowed_layers = 0, window = 0;
-  int32_t kv_heads = 0, head_dim = 0;
+  std::optional<int32_t> layers, kv_heads, head_dim;
+  int32_t windowed_layers = 0, window = 0;
   size_t requests = 0;
-  int64_t pool_blocks = 0;
-  double pool_pct = 0, itl_target_ms = 0;
+  std::optional<int64_t> pool_blocks;
+  std::optional<double> pool_pct;
+  double itl_target_ms = 0;
   SimulationOptions options;
   bool baselines = false, json = false;
 };
@@ -146,18 +147,54 @@ Result<std::vector<TraceRequest>> TraceOf(SimulateFlags& flags) {
   return ReadTrace(flags.trace, flags.requests);
 }
 
+template <typename T>
+Status Within(const char* flag, const std::optional<T>& value, T least, T most) {
+  if (!value || (*value >= least && *value <= most)) return {};
+  return FlagError("{} is {}; it must be from {} to {}", flag, *value, least, most);
+}
+
+/// What would be taken for something else, or not looked at at all.
+Status CheckFlags(const SimulateFlags& f) {
+  constexpr int32_t kMostLayers = 4096, kMostHeads = 4096, kMostTokens = 1 << 30;
+  KV_RETURN_IF_ERROR(Within<int32_t>("--layers", f.layers, 1, kMostLayers));
+  KV_RETURN_IF_ERROR(Within<int32_t>("--kv-heads", f.kv_heads, 1, kMostHeads));
+  KV_RETURN_IF_ERROR(Within<int32_t>("--head-dim", f.head_dim, 1, 1 << 16));
+  KV_RETURN_IF_ERROR(
+      Within<int32_t>("--windowed-layers", std::optional(f.windowed_layers), 0, kMostLayers));
+  KV_RETURN_IF_ERROR(Within<int32_t>("--window", std::optional(f.window), 0, kMostTokens));
+  KV_RETURN_IF_ERROR(Within<int64_t>("--pool", f.pool_blocks, 0, INT32_MAX));
+  KV_RETURN_IF_ERROR(Within<double>("--pool-pct", f.pool_pct, 1e-6, 1e6));
+  KV_RETURN_IF_ERROR(Within<double>("--prefill-tok-s", f.prefill_tok_s, 1e-3, 1e12));
+  KV_RETURN_IF_ERROR(Within<double>("--step-ms", f.step_ms, 0, 1e6));
+  KV_RETURN_IF_ERROR(Within<double>("--itl-target", std::optional(f.itl_target_ms), 0, 1e6));
+  KV_RETURN_IF_ERROR(Within<double>("--rate", std::optional(f.synthetic.per_second), 1e-6, 1e6));
+  KV_RETURN_IF_ERROR(Within<int32_t>(
+      "--step-tokens", std::optional(f.options.scheduler.max_step_tokens), 1, kMostTokens));
+  KV_RETURN_IF_ERROR(Within<int32_t>(
+      "--max-sequences", std::optional(f.options.scheduler.max_sequences), 1, kMostTokens));
+  if (!IsBlockSize(f.options.block_tokens)) {
+    return FlagError("--block-tokens is {}; it must be 16, 32, 64, 128, 256 or 512",
+                     f.options.block_tokens);
+  }
+  if (f.policy != "worth" && f.policy != "lru")
+    return FlagError("--policy is {}; worth and lru are known", f.policy);
+  const Result<KvDType> dtype = ParseKvDType(f.kv_dtype);
+  if (!dtype.ok()) return FlagError("--kv-dtype: {}", dtype.error().message);
+  if (f.pool_blocks.has_value() + f.pool_pct.has_value() + !f.kv_memory.empty() > 1)
+    return FlagError("--pool, --pool-pct and --kv-memory each size the pool; use one of them");
+  if (IsOneFile(f.csv, f.plot)) return FlagError("{} is both --csv and --plot; name two", f.csv);
+  return {};
+}
+
 /// The model's shape and the machine: from a profile, with flags over it.
 Status ReadMachine(const SimulateFlags& flags, SimulationOptions* o) {
   if (!flags.profile.empty())
     KV_RETURN_IF_ERROR(ReadProfile(flags.profile, &o->machine, &o->shape));
   if (flags.prefill_tok_s) o->machine.prefill_tokens_per_s = *flags.prefill_tok_s;
   if (flags.step_ms) o->machine.step_s = *flags.step_ms / 1e3;
-  if (flags.kv_heads > 0) o->shape.kv_heads = flags.kv_heads;
-  if (flags.head_dim > 0) o->shape.head_dim = flags.head_dim;
-  if (flags.layers < 0 || flags.layers > 4096 || flags.windowed_layers < 0 || flags.window < 0 ||
-      flags.kv_heads < 0 || flags.head_dim < 0)
-    return FlagError("the model's shape has a negative number, or too many layers");
-  if (flags.layers > 0) o->shape.windows.assign(flags.layers, 0);
+  if (flags.kv_heads) o->shape.kv_heads = *flags.kv_heads;
+  if (flags.head_dim) o->shape.head_dim = *flags.head_dim;
+  if (flags.layers) o->shape.windows.assign(static_cast<size_t>(*flags.layers), 0);
   if (flags.windowed_layers > static_cast<int32_t>(o->shape.windows.size()) ||
       (flags.windowed_layers > 0) != (flags.window > 0))
     return FlagError("--windowed-layers {} and --window {} do not fit {} layers",
@@ -184,28 +221,18 @@ Result<int64_t> BlocksIn(const SimulateFlags& flags, const SimulationOptions& o)
 
 Result<int> RunSimulate(SimulateFlags flags) {
   SimulationOptions& o = flags.options;
+  KV_RETURN_IF_ERROR(CheckFlags(flags));
   KV_RETURN_IF_ERROR(ReadMachine(flags, &o));
-  if (flags.policy == "lru") {
-    o.kv.eviction = EvictionPolicy::kLru;
-  } else if (flags.policy != "worth") {
-    return FlagError("--policy is {}; worth and lru are known", flags.policy);
-  }
-  if (!(o.machine.prefill_tokens_per_s > 0) || !(o.machine.step_s >= 0) ||
-      !(flags.itl_target_ms >= 0)) {
-    return FlagError("--prefill-tok-s, --step-ms and --itl-target must be above 0");
-  }
-  if (o.scheduler.max_step_tokens < 1 || o.scheduler.max_sequences < 1) {
-    return FlagError("--step-tokens and --max-sequences must be 1 or more");
-  }
+  if (flags.policy == "lru") o.kv.eviction = EvictionPolicy::kLru;
   o.scheduler.itl_target_s = flags.itl_target_ms / 1e3;
   KV_ASSIGN(const std::vector<TraceRequest> trace, TraceOf(flags));
-  o.pool_blocks = flags.pool_blocks;
+  o.pool_blocks = flags.pool_blocks.value_or(0);
   if (!flags.kv_memory.empty()) {
     KV_ASSIGN(o.pool_blocks, BlocksIn(flags, o));
   }
-  if (flags.pool_pct > 0) {
+  if (flags.pool_pct) {
     o.pool_blocks = std::max<int64_t>(
-        1, static_cast<int64_t>(flags.pool_pct / 100 *
+        1, static_cast<int64_t>(*flags.pool_pct / 100 *
                                 static_cast<double>(DistinctBlocks(trace, o.block_tokens))));
   }
   KV_ASSIGN(OutputFile csv, OutputFile::Open(flags.csv));
@@ -294,8 +321,10 @@ Command AddSimulateCommand(CLI::App* root) {
                   "layers that keep only a window of tokens")
       ->type_name("N");
   app->add_option("--window", flags->window, "their window")->type_name("N");
+  // One of three ways to size the pool: not the pool that KVASIR_KV_MEMORY gives a model.
   app->add_option("--kv-memory", flags->kv_memory, "size of the pool, e.g. 2G, instead of --pool")
-      ->type_name("SIZE");
+      ->type_name("SIZE")
+      ->configurable(false);
   app->add_option("--kv-dtype", flags->kv_dtype, "for --kv-memory: bf16, f16, f32 or int8")
       ->type_name("TYPE");
   app->add_option("--policy", flags->policy, "eviction: worth or lru")->type_name("NAME");
