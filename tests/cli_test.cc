@@ -186,7 +186,7 @@ TEST(CommandLine, AnErrorIsOneLineThatNamesWhatIsWrong) {
            {"tokenize " + kTiny + " --decode 999", "999"},
            {"perplexity " + kTiny + " -f /nonexistent", "/nonexistent"},
            {"run " + kTiny + " -p x --ctx 11", "--ctx is 11; it must be 16 or more"},
-           {"run " + kTiny + " -p x --kv-memory 1", "--kv-memory of 0 MiB holds 0 KV blocks"},
+           {"run " + kTiny + " -p x --kv-memory 1", "--kv-memory of 1 bytes holds 0 KV blocks"},
            {"foo", "kvasir has no subcommand or option foo"},
            {"foo --json", "foo"},
            {"bench foo", "kvasir bench has no subcommand or option foo"},
@@ -638,6 +638,25 @@ TEST(CommandLine, APoolThatCannotFitIsRefusedWithTheNumbers) {
   const Output pool = Kvasir("plan " + kTiny + " --kv-memory 900G 2>&1");
   EXPECT_EQ(pool.code, 1);
   EXPECT_NE(pool.text.find("MiB available"), std::string::npos) << pool.text;
+}
+
+TEST(CommandLine, WhatIsAdvisedWhereAPoolDoesNotFitHelps) {
+  // What is said of a size, and then of the one that this names.
+  const auto again = [](const std::string& size, const std::string& before) {
+    const std::string plan = "plan " + kTiny + " --kv-memory ", said = Said(plan + size);
+    const size_t at = said.find(before);
+    if (at == std::string::npos) return said;
+    const size_t from = at + before.size();
+    // Some of the memory that was available may have gone since.
+    const std::string other = said.substr(from, said.find_first_of(" \n", from) - from);
+    return Said(plan + (size == "1" ? other : std::to_string(std::stoull(other) / 2) + "K"));
+  };
+  EXPECT_EQ(again("900G", "lower --kv-memory to "), "");
+  EXPECT_EQ(again("1", "raise it to "), "");
+  const std::string lower = Said("plan " + kTiny + " --kv-memory 900G");
+  EXPECT_EQ(lower.find("--ctx"), std::string::npos) << "no help: " << lower;
+  const std::string raise = Said("plan " + kTiny + " --kv-memory 1");
+  EXPECT_EQ(raise.find("--ctx"), std::string::npos) << "the shortest already: " << raise;
 }
 
 // Sanitizers need more address space than such a limit leaves: left out there by name.

@@ -23,7 +23,23 @@ uint64_t TextBytes(const ModelConfig& config) {
 /// and the allocator. Measured: see docs/memory.md.
 constexpr uint64_t kProgramBytes = uint64_t{14} << 20;
 
-uint64_t Mib(uint64_t bytes) { return bytes >> 20; }
+std::string Size(uint64_t bytes) {
+  if (bytes >= uint64_t{10} << 20) return fmt::format("{} MiB", bytes >> 20);
+  return bytes >= uint64_t{10} << 10 ? fmt::format("{} KiB", bytes >> 10)
+                                     : fmt::format("{} bytes", bytes);
+}
+
+/// What helps where all is more than there is. `for_kv`: room for the pool; `needed`: the smallest
+/// pool that is of use.
+std::string Advice(const MemoryRequest& request, int64_t least, uint64_t for_kv, uint64_t needed) {
+  if (request.kv_bytes > 0 && needed <= for_kv)
+    return fmt::format("lower --kv-memory to {}K or less", for_kv >> 10);
+  std::string out;
+  if (request.context > least)
+    out += request.kv_bytes > 0 ? "lower --kv-memory and --ctx, " : "lower --ctx, ";
+  if (request.kv_dtype != KvDType::kInt8) out += "use --kv-dtype int8, ";
+  return out + (out.empty() ? "use a smaller model" : "or use a smaller model");
+}
 
 }  // namespace
 
@@ -85,23 +101,27 @@ Result<MemoryPlan> PlanMemory(const GgufFile& file, const ModelConfig& config,
   if (request.kv_bytes == 0)
     blocks = std::max(blocks, std::min(blocks * request.contexts, blocks_that_fit / 2));
   const uint64_t kv_bytes = static_cast<uint64_t>(blocks) * p.layout.block_bytes;
+  const auto pool_for = [&](int64_t tokens) {
+    return static_cast<uint64_t>(blocks_for(tokens)) * p.layout.block_bytes;
+  };
   if (blocks > blocks_that_fit) {
     return MakeError(
         ErrorCode::kNoMemory,
-        "{} does not fit: weights {} MiB + scratch {} MiB + program {} MiB + {}KV {} MiB for a "
-        "context of {} tokens is above the {} MiB available ({}); lower --ctx, use --kv-dtype "
-        "int8, or a smaller model",
-        file.path(), Mib(p.weights_bytes), Mib(p.scratch_bytes),
-        Mib(p.text_bytes + p.program_bytes),
-        request.requests_bytes > 0 ? fmt::format("requests {} MiB + ", Mib(request.requests_bytes))
+        "{} does not fit: weights {} + scratch {} + program {} + {}KV {} for a context of {} "
+        "tokens is above the {} available ({}); {}",
+        file.path(), Size(p.weights_bytes), Size(p.scratch_bytes),
+        Size(p.text_bytes + p.program_bytes),
+        request.requests_bytes > 0 ? fmt::format("requests {} + ", Size(request.requests_bytes))
                                    : "",
-        Mib(kv_bytes), context, Mib(available), limits.limited_by);
+        Size(kv_bytes), context, Size(available), limits.limited_by,
+        Advice(request, least, for_kv, pool_for(request.context > 0 ? context : least)));
   }
   if (blocks_for(context) > blocks) {
     return FlagError(
-        "--kv-memory of {} MiB holds {} KV blocks, but one sequence of {} tokens needs "
-        "{}; raise --kv-memory or lower --ctx",
-        Mib(request.kv_bytes), blocks, context, blocks_for(context));
+        "--kv-memory of {} holds {} KV blocks, but one sequence of {} tokens needs {}; raise it to "
+        "{}K or more{}",
+        Size(request.kv_bytes), blocks, context, blocks_for(context),
+        (pool_for(context) + 1023) >> 10, request.context > least ? ", or lower --ctx" : "");
   }
   p.context = static_cast<int32_t>(context);
   p.kv_blocks = static_cast<int32_t>(blocks);
