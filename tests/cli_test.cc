@@ -640,6 +640,22 @@ TEST(CommandLine, APoolThatCannotFitIsRefusedWithTheNumbers) {
   EXPECT_NE(pool.text.find("MiB available"), std::string::npos) << pool.text;
 }
 
+TEST(CommandLine, PlanSizesAServerAsServeDoesAndCountsSequencesOfItsContext) {
+  const auto plan = [](const std::string& flags) {
+    return Kvasir(Quiet("plan " + kTiny + " --json --ctx 32 " + flags)).json();
+  };
+  const nlohmann::json run = plan(""), server = plan("--sequences 12");
+  EXPECT_EQ(run["sequences_in_pool"], 1);
+  EXPECT_EQ(server["sequences_in_pool"], 12);
+  EXPECT_EQ(server["kv_blocks"], 12 * run["kv_blocks"].get<int>());
+  EXPECT_GT(server["requests_bytes"], 0);
+  EXPECT_GT(server["sequences_that_fit"], 12);
+  EXPECT_EQ(plan("--kv-memory 10M")["sequences_in_pool"], (10 << 20) / run["kv_bytes"].get<int>());
+  const std::string text = Kvasir(Quiet("plan " + kTiny + " --ctx 32 --sequences 12")).text;
+  EXPECT_NE(text.find("for 12 contexts of 32"), std::string::npos) << text;
+  EXPECT_NE(text.find(" sequences of 32 tokens"), std::string::npos) << text;
+}
+
 TEST(CommandLine, WhatIsAdvisedWhereAPoolDoesNotFitHelps) {
   // What is said of a size, and then of the one that this names.
   const auto again = [](const std::string& size, const std::string& before) {

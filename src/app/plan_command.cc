@@ -1,23 +1,38 @@
 #include <fmt/format.h>
 
 #include <map>
+#include <optional>
 
 #include "app/commands.h"
 #include "app/flags.h"
 #include "app/json_output.h"
 #include "app/load.h"
+#include "app/request_memory.h"
 #include "app/terminal.h"
+#include "kv/manager.h"
 
 namespace kvasir {
 namespace {
 
 struct PlanFlags {
   ModelFlags model;
-  int32_t sequences = 1;
+  std::optional<int32_t> sequences;
   bool json = false;
 };
 
-std::string PlanText(const MemoryPlan& p, const ModelConfig& c) {
+/// How many sequences of the plan's context have room at once.
+struct SequenceCounts {
+  int64_t in_pool = 0, in_memory = 0;
+};
+
+SequenceCounts CountSequences(const MemoryPlan& p, int32_t step_tokens) {
+  const int64_t blocks = KvManager(p.layout, 0).BlocksFor(p.context, step_tokens);
+  const double most = static_cast<double>(p.kv_capacity_tokens) * p.kv_bytes_per_token;
+  return {p.kv_blocks / blocks,
+          static_cast<int64_t>(most / static_cast<double>(p.layout.block_bytes)) / blocks};
+}
+
+std::string PlanText(const MemoryPlan& p, const SequenceCounts& sequences, uint64_t requests) {
   std::string out;
   const auto row = [&](std::string_view name, uint64_t bytes, const std::string& what) {
     out += fmt::format("{:<12} {:>11}  {}\n", name, HumanBytes(bytes), what);
@@ -29,13 +44,14 @@ std::string PlanText(const MemoryPlan& p, const ModelConfig& c) {
   row("text", p.text_bytes, "vocabulary and merges");
   row("program", p.program_bytes, "binary, libraries, threads");
   row("KV pool", p.kv_bytes,
-      fmt::format("{} blocks of {} tokens, {} bytes a token, for a context of {}", p.kv_blocks,
-                  p.layout.block_tokens, static_cast<int64_t>(p.kv_bytes_per_token), p.context));
+      fmt::format("{} blocks of {} tokens, {} bytes a token, for {} {} of {}", p.kv_blocks,
+                  p.layout.block_tokens, static_cast<int64_t>(p.kv_bytes_per_token),
+                  sequences.in_pool, sequences.in_pool == 1 ? "context" : "contexts", p.context));
+  if (requests > 0) row("(requests)", requests, "kept free for what clients send and get");
   row("total", p.total_bytes(), "");
   row("available", p.limits.available_bytes, "limited by " + p.limits.limited_by);
-  out += fmt::format("\n{} tokens of K and V would fit: {} full contexts of {} tokens\n",
-                     p.kv_capacity_tokens, p.kv_capacity_tokens / std::max<int64_t>(1, c.context),
-                     c.context);
+  out += fmt::format("\n{} tokens of K and V would fit: {} sequences of {} tokens\n",
+                     p.kv_capacity_tokens, sequences.in_memory, p.context);
   out += fmt::format(
       "K and V take as much as the weights at {} tokens\n",
       static_cast<int64_t>(static_cast<double>(p.weights_bytes) / p.kv_bytes_per_token));
@@ -49,17 +65,24 @@ std::string PlanText(const MemoryPlan& p, const ModelConfig& c) {
 }
 
 Result<int> Plan(const PlanFlags& flags) {
-  if (flags.sequences < 1 || flags.sequences > 4096) {
-    return FlagError("--sequences is {}; it must be from 1 to 4096", flags.sequences);
+  const int32_t at_once = flags.sequences.value_or(1);
+  if (at_once < 1 || at_once > 4096)
+    return FlagError("--sequences is {}; it must be from 1 to 4096", at_once);
+  KV_ASSIGN(LoadOptions options, ToLoadOptions(flags.model, at_once));
+  const MemoryLimits limits = ReadMemoryLimits();
+  if (flags.sequences) {  // as serve does
+    options.memory.contexts = at_once;
+    KV_ASSIGN(const RequestMemory requests, PlanRequests("", limits.available_bytes));
+    options.memory.requests_bytes = requests.bytes;
   }
-  KV_ASSIGN(const LoadOptions options, ToLoadOptions(flags.model, flags.sequences));
   KV_ASSIGN(const OpenedModel model, OpenModel(options.path));
   KV_ASSIGN(const std::unique_ptr<Backend> backend, MakeCpuBackend(options.cpu));
   KV_ASSIGN(const MemoryPlan p,
-            PlanMemory(model.file, model.config, *backend, ReadMemoryLimits(), options.memory));
+            PlanMemory(model.file, model.config, *backend, limits, options.memory));
+  const SequenceCounts sequences = CountSequences(p, options.memory.max_step_tokens);
   WriteErr(ContextWarning(p.context, model.config));
   if (!flags.json) {
-    WriteOut(PlanText(p, model.config));
+    WriteOut(PlanText(p, sequences, options.memory.requests_bytes));
     return kExitOk;
   }
   nlohmann::ordered_json windows = nlohmann::ordered_json::array();
@@ -77,6 +100,9 @@ Result<int> Plan(const PlanFlags& flags) {
              {"block_tokens", p.layout.block_tokens},
              {"kv_dtype", NameOf(p.layout.dtype)},
              {"context", p.context},
+             {"sequences_in_pool", sequences.in_pool},
+             {"sequences_that_fit", sequences.in_memory},
+             {"requests_bytes", options.memory.requests_bytes},
              {"total_bytes", p.total_bytes()},
              {"available_bytes", p.limits.available_bytes},
              {"limited_by", p.limits.limited_by},
@@ -91,7 +117,10 @@ Command AddPlanCommand(CLI::App* root) {
   CLI::App* app = root->add_subcommand(
       "plan", "What a model needs in memory, and how many tokens fit; loads nothing");
   AddComputeFlags(app, &flags->model);
-  app->add_option("--sequences", flags->sequences, "sequences computed at once")->type_name("N");
+  app->add_option("--sequences", flags->sequences,
+                  "of a server with --max-sequences N: sequences computed at once, a pool for as "
+                  "many, room for requests (default: of run)")
+      ->type_name("N");
   app->add_flag("--json", flags->json, "one JSON object on stdout");
   return [flags] { return Plan(*flags); };
 }

@@ -1,6 +1,5 @@
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <filesystem>
 #include <thread>
 
@@ -8,6 +7,7 @@
 #include "app/flags.h"
 #include "app/input.h"
 #include "app/load.h"
+#include "app/request_memory.h"
 #include "app/settings.h"
 #include "app/terminal.h"
 #include "server/request_log.h"
@@ -61,29 +61,6 @@ Status CheckRanges(const ServeFlags& f) {
         f.host);
   }
   return {};
-}
-
-/// Memory for what clients send and ask, which must be there beside the model.
-struct RequestMemory {
-  uint64_t bytes = 0;  ///< of all that it becomes: texts, JSON values, tokens, answers
-  uint64_t all_bodies_bytes = 0, body_bytes = 0;
-};
-
-/// A part of what the machine has; a limit on bodies that was asked for asks for its room too.
-Result<RequestMemory> PlanRequests(const std::string& body_limit, uint64_t available) {
-  constexpr uint64_t kPart = 16, kLeast = 32 << 20, kMost = 512 << 20, kUsualBody = 32 << 20;
-  constexpr uint64_t kBecomes = 8;  // bytes that a byte of a body may become
-  RequestMemory m{.bytes = std::clamp(available / kPart, kLeast, kMost)};
-  if (!body_limit.empty()) {
-    KV_ASSIGN(m.body_bytes, ParseBytes("--body-limit", body_limit));
-    constexpr uint64_t kMostBody = 1 << 30;
-    if (m.body_bytes < 1 || m.body_bytes > kMostBody)
-      return FlagError("--body-limit is {}; it must be from 1 to 1G", body_limit);
-    m.bytes = std::max(m.bytes, kBecomes * m.body_bytes);
-  }
-  m.all_bodies_bytes = m.bytes / kBecomes;
-  if (body_limit.empty()) m.body_bytes = std::min(kUsualBody, m.all_bodies_bytes / 2);
-  return m;
 }
 
 ServerOptions ToServerOptions(const ServeFlags& f, const std::string& path,
