@@ -349,9 +349,10 @@ TEST(CommandLine, SubcommandsOfSubcommandsHaveTheSameSettings) {
   // A list is fit for this one alone, and no other minds it.
   const auto r = Kvasir(Quiet("plan " + kTiny + " --json"), "KVASIR_RATE=1,2 KVASIR_ROWS=1,2");
   EXPECT_EQ(r.code, 0) << r.text;
-  EXPECT_EQ(
-      Kvasir(Quiet("key add a --json"), "KVASIR_FILE=" + folder.path() + "/k.toml").json()["file"],
-      folder.path() + "/k.toml");
+  EXPECT_EQ(Kvasir(Quiet("key add a --json" +
+                         config("[key.add]\nfile = \"" + folder.path() + "/k.toml\"\n")))
+                .json()["file"],
+            folder.path() + "/k.toml");
   for (const auto& [text, part] :
        {std::pair<std::string, std::string>{"[bench.batch]\nnonsense = 1\n", "bench.batch"},
         {"[bench]\npp = 1\n", "pp is not an option of bench"},
@@ -377,6 +378,23 @@ TEST(CommandLine, WhatHasAnotherMeaningIsSetByItsOwnTableAlone) {
       folder.Write("c.toml", "[bench.batch]\nprofile = \"" + profile + "\"\n");
   EXPECT_EQ(Kvasir(bench + " --config " + config).code, 0);
   EXPECT_GT(std::filesystem::file_size(profile), 4u);
+}
+
+TEST(CommandLine, AVariableOfAnotherSubcommandChangesNothing) {
+  const Folder folder;
+  const std::string others = "KVASIR_FILE=" + folder.Write("other", "x y z") +
+                             " KVASIR_WINDOW=7 KVASIR_DECODE=1,2 KVASIR_KV_MEMORY=1M "
+                             "XDG_CONFIG_HOME=" +
+                             folder.path();
+  const std::string mine = folder.Write("mine", "the hat");
+  for (const std::string& command : std::vector<std::string>{
+           "tokenize " + kTiny + " -p 'the hat'", "tokenize " + kTiny + " <" + mine,
+           "simulate --workload chats --requests 9 --pool 900 --json | grep -v us_per_step"}) {
+    const Output alone = Kvasir(command + " 2>&1");
+    EXPECT_EQ(Kvasir(command + " 2>&1", others).text, alone.text);
+    EXPECT_EQ(alone.code, 0) << alone.text;
+  }
+  EXPECT_EQ(Kvasir("key add a --json", others).json()["file"], folder.path() + "/kvasir/keys.toml");
 }
 
 TEST(CommandLine, BatchTakesItsModelAsAllOthersDo) {

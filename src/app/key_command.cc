@@ -173,8 +173,10 @@ Result<int> RemoveKeys(const CLI::App* app, const KeyFlags& f) {
 }
 
 void AddFileFlags(CLI::App* app, KeyFlags* f) {
+  // Not the text that KVASIR_FILE would be to others.
   app->add_option("--file", f->file, "the key file (default: keys.toml in the config folder)")
-      ->type_name("FILE");
+      ->type_name("FILE")
+      ->configurable(false);
   app->add_flag("--json", f->json, "one JSON object on stdout");
 }
 

@@ -73,7 +73,9 @@ Command AddPerplexityCommand(CLI::App* root) {
   CLI::App* app = root->add_subcommand(
       "perplexity", "How well a model predicts a text, in windows without overlap");
   AddComputeFlags(app, &flags->model);
-  app->add_option("-f,--file", flags->file, "the text; -: stdin")->type_name("FILE");
+  app->add_option("-f,--file", flags->file, "the text; -: stdin")
+      ->type_name("FILE")
+      ->configurable(false);
   app->add_option("--window", flags->window, "tokens of a window; all but the first are scored")
       ->type_name("N");
   app->add_flag("--bos", flags->bos, "start the text with BOS");

@@ -131,7 +131,6 @@ Command AddRunCommand(CLI::App* root) {
       root->add_subcommand("run", "Talk to a model in the terminal, or answer one prompt");
   AddComputeFlags(app, &flags->model);
   app->add_option("-p,--prompt", flags->prompt, kPromptHelp)->type_name("TEXT");
-  // Not the file that KVASIR_FILE says to perplexity and key.
   app->add_option("-f,--file", flags->file, "the same from a file; -: stdin; after -p, if both")
       ->type_name("FILE")
       ->configurable(false);

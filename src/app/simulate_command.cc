@@ -320,7 +320,8 @@ Command AddSimulateCommand(CLI::App* root) {
   app->add_option("--windowed-layers", flags->windowed_layers,
                   "layers that keep only a window of tokens")
       ->type_name("N");
-  app->add_option("--window", flags->window, "their window")->type_name("N");
+  // Not the window that KVASIR_WINDOW says to perplexity.
+  app->add_option("--window", flags->window, "their window")->type_name("N")->configurable(false);
   // One of three ways to size the pool: not the pool that KVASIR_KV_MEMORY gives a model.
   app->add_option("--kv-memory", flags->kv_memory, "size of the pool, e.g. 2G, instead of --pool")
       ->type_name("SIZE")

@@ -77,10 +77,13 @@ Command AddTokenizeCommand(CLI::App* root) {
   AddModelFlag(app, &flags->model);
   app->add_option("-p,--prompt", flags->prompt, "the text (default: a file, or stdin)")
       ->type_name("TEXT");
-  app->add_option("-f,--file", flags->file, "a file with the text; -: stdin")->type_name("FILE");
+  app->add_option("-f,--file", flags->file, "a file with the text; -: stdin")
+      ->type_name("FILE")
+      ->configurable(false);
   app->add_option("--decode", flags->decode, "ids to turn into text instead")
       ->type_name("ID")
-      ->delimiter(',');
+      ->delimiter(',')
+      ->configurable(false);  // it would count more than a text on the command line
   app->add_flag("--no-special", flags->no_special, "take <|...|> in the text as plain text");
   app->add_flag("--no-bos", flags->no_bos, "do not add BOS and EOS where the model wants them");
   app->add_flag("--ids", flags->ids_only, "only the ids, one a line");
