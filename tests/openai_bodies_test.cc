@@ -676,6 +676,26 @@ TEST_F(BatchFiles, EveryLineIsAnsweredOnceAlsoAfterARunThatWasKilled) {
   }
 }
 
+TEST_F(BatchFiles, AnotherModelOrMethodIsAnsweredAsByAServer) {
+  const auto line = [](const std::string& id, const Json& more, const Json& body) {
+    Json out = {{"custom_id", id}, {"url", "/v1/completions"}, {"body", {{"prompt", "a"}}}};
+    out.update(more);
+    out["body"].update(body);
+    return out.dump() + "\n";
+  };
+  Write(in_, line("mine", Json::object(), {{"model", "tiny"}, {"max_tokens", 1}}) +
+                 line("other", Json::object(), {{"model", "large"}}) +
+                 line("get", {{"method", "GET"}}, Json::object()));
+  ASSERT_TRUE(Run().ok());
+  const auto answers = Answers();
+  EXPECT_EQ(answers.at("mine")["status_code"], 200);
+  EXPECT_EQ(answers.at("other")["status_code"], 404);
+  EXPECT_EQ(answers.at("other")["body"]["error"]["code"], "model_not_found");
+  EXPECT_EQ(answers.at("get")["status_code"], 400);
+  EXPECT_EQ(answers.at("get")["body"]["error"]["param"], "method");
+  EXPECT_EQ(Run()->skipped, 3u) << "an error is an answer";
+}
+
 TEST_F(BatchFiles, AFileThatIsNoneIsRefusedWithTheLine) {
   const auto message = [&](const std::string& text) {
     Write(in_, text);

@@ -16,6 +16,7 @@ namespace {
 struct BatchFlags {
   ModelFlags model;
   std::vector<std::string> files;
+  std::string alias;
   int32_t max_sequences = 32;
   bool json = false;
 };
@@ -32,7 +33,8 @@ Result<int> RunBatchCommand(BatchFlags flags) {
   KV_ASSIGN(LoadOptions load, ToLoadOptions(flags.model, flags.max_sequences));
   KV_ASSIGN(const std::unique_ptr<LoadedModel> model, LoadWithProgress(load));
   ProgressBar requests("requests");
-  const std::string name = std::filesystem::path(load.path).stem().string();
+  const std::string name =
+      flags.alias.empty() ? std::filesystem::path(load.path).stem().string() : flags.alias;
   KV_ASSIGN(const BatchSummary s,
             RunBatch(model.get(), in, out, name,
                      [&](size_t done, size_t all) { requests.Update(done, all); }));
@@ -66,13 +68,16 @@ Command AddBatchCommand(CLI::App* root) {
   auto flags = std::make_shared<BatchFlags>();
   CLI::App* app = root->add_subcommand(
       "batch", "Answer an OpenAI batch file offline; run again, it goes on where it stopped");
-  app->add_option("files", flags->files, "[MODEL] IN.jsonl OUT.jsonl")
+  app->add_option("files", flags->files,
+                  "[MODEL] IN.jsonl OUT.jsonl; what OUT has with an error is answered too")
       ->required()
       ->expected(2, 3)
       ->type_name("FILES");
   app->add_option("-m,--model", flags->model.model, "the same as MODEL, which counts more")
       ->type_name("MODEL");
   AddComputeOptions(app, &flags->model);
+  app->add_option("--alias", flags->alias, "the model's name in requests (default: the file's)")
+      ->type_name("NAME");
   app->add_option("--max-sequences", flags->max_sequences, "sequences computed at once")
       ->type_name("N");
   app->add_flag("--json", flags->json, "one JSON object on stdout");

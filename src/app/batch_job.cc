@@ -35,7 +35,42 @@ Status CheckReadable(const std::string& path) {
                    "{} is neither a regular file nor a pipe; name a file of batch requests", path);
 }
 
-Result<std::vector<BatchLine>> ReadLines(const LoadedModel& model, const std::string& path) {
+/// The request of a line, or what a server with a model of that name would refuse it with.
+ParsedCompletion ParseRequest(const LoadedModel& model, const std::string& model_name,
+                              const Json& line, int64_t now) {
+  const auto text = [&](const char* field) {
+    return line.contains(field) && line[field].is_string() ? line[field].get<std::string>() : "";
+  };
+  const auto wrong = [](const char* field, std::string message) {
+    return ApiError{.message = std::move(message), .param = field, .code = {}};
+  };
+  if (line.contains("method") && text("method") != "POST")
+    return wrong("method", fmt::format("method is {}; use POST", JsonLine(line["method"])));
+  const std::string url = text("url");
+  if (url != "/v1/chat/completions" && url != "/v1/completions") {
+    return wrong("url",
+                 fmt::format("url is \"{}\"; use /v1/chat/completions or /v1/completions", url));
+  }
+  ParsedCompletion parsed =
+      ParseCompletion(model, url == "/v1/completions" ? Endpoint::kCompletions : Endpoint::kChat,
+                      line.contains("body") ? line["body"] : Json(), now);
+  constexpr size_t kShown = 200;
+  const auto* request = std::get_if<CompletionRequest>(&parsed);
+  if (request == nullptr) return parsed;
+  if (!request->model.empty() && request->model != model_name) {
+    return ApiError{
+        .status = 404,
+        .message = fmt::format("the model \"{}\" does not exist; this is \"{}\" (see --alias)",
+                               request->model.substr(0, kShown), model_name),
+        .param = "model",
+        .code = "model_not_found"};
+  }
+  if (request->stream) return wrong("stream", "stream is not possible in a batch file");
+  return parsed;
+}
+
+Result<std::vector<BatchLine>> ReadLines(const LoadedModel& model, const std::string& model_name,
+                                         const std::string& path) {
   KV_RETURN_IF_ERROR(CheckReadable(path));
   std::ifstream in(path);
   if (!in.is_open())
@@ -57,23 +92,7 @@ Result<std::vector<BatchLine>> ReadLines(const LoadedModel& model, const std::st
     if (!seen.insert(line.custom_id).second)
       return MakeError(ErrorCode::kInvalid, "{}:{}: the custom_id \"{}\" was there before", path,
                        number, line.custom_id);
-    const bool has_url = json.contains("url") && json["url"].is_string();
-    const std::string url = has_url ? json["url"].get<std::string>() : "";
-    if (url == "/v1/chat/completions" || url == "/v1/completions") {
-      const Json body = json.contains("body") ? json["body"] : Json();
-      line.request = ParseCompletion(
-          model, url == "/v1/completions" ? Endpoint::kCompletions : Endpoint::kChat, body, now);
-    } else {
-      line.request = ApiError{.message = fmt::format("url is \"{}\"; use /v1/chat/completions or "
-                                                     "/v1/completions",
-                                                     url),
-                              .param = "url",
-                              .code = {}};
-    }
-    if (const auto* r = std::get_if<CompletionRequest>(&line.request); r != nullptr && r->stream) {
-      line.request = ApiError{
-          .message = "stream is not possible in a batch file", .param = "stream", .code = {}};
-    }
+    line.request = ParseRequest(model, model_name, json, now);
     out.push_back(std::move(line));
   }
   if (in.bad()) return MakeError(ErrorCode::kIo, "cannot read {}: {}", path, std::strerror(errno));
@@ -293,7 +312,7 @@ Result<BatchSummary> RunBatch(LoadedModel* model, const std::string& in, const s
   AnswerFile file;
   // First the input, so that a wrong name does not leave an empty output behind; and once, because
   // a pipe gives it once.
-  KV_ASSIGN(std::vector<BatchLine> lines, ReadLines(*model, in));
+  KV_ASSIGN(std::vector<BatchLine> lines, ReadLines(*model, model_name, in));
   KV_RETURN_IF_ERROR(file.Open(out, &done));
   const size_t skipped =
       std::erase_if(lines, [&](const BatchLine& line) { return done.count(line.custom_id) != 0; });

@@ -28,7 +28,8 @@ struct BatchSummary {
 /// of `out` (from a run that was killed) is cut off, so that a run can be repeated until it is
 /// done; an `out` of anything else, or of another run that still writes, is an Error. Requests go
 /// in the order of their tokens, so that equal beginnings meet in the cache. `progress` gets (done,
-/// all). An Error names the line of `in` that is not one of a batch file.
+/// all). A line that a server would refuse, another model's say, is answered with that, and is
+/// done. An Error names the line of `in` that is not one of a batch file.
 Result<BatchSummary> RunBatch(LoadedModel* model, const std::string& in, const std::string& out,
                               const std::string& model_name,
                               const std::function<void(size_t done, size_t all)>& progress);
