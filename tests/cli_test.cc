@@ -195,7 +195,7 @@ TEST(CommandLine, AnErrorIsOneLineThatNamesWhatIsWrong) {
            {"simulate --workload chats --pool-pct -5", "--pool-pct is -5; it must be from"},
            {"simulate --workload chats --pool-pct nan", "--pool-pct is nan"},
            {"simulate --workload chats --pool-pct 0", "--pool-pct is 0"},
-           {"simulate --workload chats --pool -1", "--pool is -1; it must be from 0"},
+           {"simulate --workload chats --pool -1", "--pool is -1; it must be"},
            {"simulate --workload chats --layers 0", "--layers is 0; it must be from 1 to 4096"},
            {"simulate --workload chats --head-dim 0", "--head-dim is 0"},
            {"simulate --workload chats --kv-heads -1", "--kv-heads is -1"},
@@ -433,6 +433,22 @@ TEST(CommandLine, AFlagThatSaysNoMeansTheSameInEnvironmentAndFile) {
     EXPECT_EQ(tokens("", file("false")), with);
   }
   EXPECT_EQ(Kvasir(Quiet("doctor --json"), "KVASIR_NO_PROBE=1").json()["read_gb_s"], 0);
+}
+
+TEST(CommandLine, PerplexityTellsWhatItDidNotScore) {
+  const Folder folder;
+  const std::string perplexity =
+      "perplexity " + kTiny + " -f " + folder.Write("text", "the hat in the hat and the hat");
+  const int all = Kvasir(Quiet(perplexity + " --json")).json()["tokens"];
+  ASSERT_GT(all, 7);
+  EXPECT_EQ(Kvasir(Quiet(perplexity + " --json")).json()["window"], all) << "all of a short text";
+  EXPECT_EQ(Said(perplexity + " --window 64"), "the first token of each window is not scored\n");
+  const nlohmann::json cut = Kvasir(Quiet(perplexity + " --json --window 3")).json();
+  EXPECT_EQ(cut["left_out"], all % 3);
+  EXPECT_EQ(cut["scored"], all / 3 * 2);
+  EXPECT_NE(Said(perplexity + " --window " + std::to_string(all - 1))
+                .find(", nor are the last 1, too few for a window"),
+            std::string::npos);
 }
 
 TEST(CommandLine, PerplexityBeginsWithBosWhereItIsAskedForOrSaysThatThereIsNone) {

@@ -35,7 +35,7 @@ Result<PerplexityResult> Perplexity(
   }
   const int64_t size = std::min<int64_t>(window, all);
   const auto vocab = static_cast<size_t>(model->config().vocab);
-  PerplexityResult out;
+  PerplexityResult out{.window = size};
   KvManager kv(model->plan().layout, model->plan().kv_blocks);
   for (int64_t begin = 0; begin + size <= all; begin += size) {
     const std::vector<int32_t> part(tokens.begin() + begin, tokens.begin() + begin + size);

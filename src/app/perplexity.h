@@ -13,6 +13,7 @@ struct PerplexityResult {
   int64_t scored = 0;    ///< tokens that count
   int64_t computed = 0;  ///< tokens that were computed
   int64_t windows = 0;
+  int64_t window = 0;  ///< tokens of each
 
   double mean_nll() const;
   double perplexity() const;  ///< exp(mean_nll)

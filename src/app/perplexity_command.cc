@@ -28,7 +28,7 @@ Result<int> RunPerplexity(PerplexityFlags flags) {
   constexpr int32_t kRows = 128;
   const int32_t rows = std::min(flags.model.step_tokens.value_or(kRows), kRows);
   flags.model.step_tokens = rows;
-  if (flags.model.context == 0) flags.model.context = flags.window;
+  if (flags.model.context == 0) flags.model.context = std::max(flags.window, kLeastContext);
   KV_ASSIGN(const LoadOptions options, ToLoadOptions(flags.model, rows));
   KV_ASSIGN(const std::string text, ReadTextFile(flags.file, kMaxInputBytes));
   {
@@ -47,6 +47,7 @@ Result<int> RunPerplexity(PerplexityFlags flags) {
               Perplexity(model.get(), tokens, flags.window,
                          [&](uint64_t done, uint64_t total) { progress.Update(done, total); }));
     progress.Clear();
+    const int64_t left_out = static_cast<int64_t>(tokens.size()) - r.computed;
     const double seconds = SecondsBetween(start, SteadyClock().NowNs());
     if (flags.json) {
       PrintJson({{"perplexity", r.perplexity()},
@@ -54,13 +55,19 @@ Result<int> RunPerplexity(PerplexityFlags flags) {
                  {"tokens", tokens.size()},
                  {"scored", r.scored},
                  {"windows", r.windows},
-                 {"window", flags.window},
+                 {"window", r.window},
+                 {"left_out", left_out},
                  {"seconds", seconds}});
     } else {
       WriteOut(fmt::format(
-          "perplexity {:.4f} ({} tokens scored in {} windows of {}, {:.1f} s, {:.0f} tokens/s)\n",
-          r.perplexity(), r.scored, r.windows, flags.window, seconds,
+          "perplexity {:.4f} ({} of {} tokens scored in {} windows of {}, {:.1f} s, {:.0f} "
+          "tokens/s)\n",
+          r.perplexity(), r.scored, tokens.size(), r.windows, r.window, seconds,
           static_cast<double>(r.computed) / seconds));
+      WriteErr(fmt::format(
+          "the first token of each window is not scored{}\n",
+          left_out == 0 ? ""
+                        : fmt::format(", nor are the last {}, too few for a window", left_out)));
     }
   }
   return kExitOk;
