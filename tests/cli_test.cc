@@ -171,12 +171,19 @@ TEST(CommandLine, AnErrorIsOneLineThatNamesWhatIsWrong) {
            {"run " + kTiny + " -p x --repeat-penalty 0", "--repeat-penalty is 0"},
            {"run " + kTiny + " -p x --stop-token 999", "--stop-token is 999"},
            {"run " + kTiny + " -p x -n 0", "--max-tokens is 0; it must be 1 or more, or -1"},
+           {"run " + kTiny + " -p x -t 010", "--threads is 010; write a decimal number"},
+           {"run " + kTiny + " -p x --ctx 0x40", "--ctx is 0x40; write a decimal number"},
+           {"bench batch " + kTiny + " -b 1,02", "--batch is 02; write a decimal number"},
+           {"simulate --workload chats --requests -1", "--requests is -1; it must be a whole"},
            {"run " + kTiny + " -p x -n many", "--max-tokens is many; it must be a whole number"},
            {"run " + kTiny + " -p x --ctx 1.5", "--ctx is 1.5; it must be a whole number from"},
            {"run " + kTiny + " -p x --top-p high", "--top-p is high; it must be a number"},
            {"run " + kTiny + " -p x -ngl 99", "there is no -ngl: there is no GPU"},
            {"run " + kTiny + " -p x --ctx -1", "--ctx is -1; it must be 16 or more, or 0"},
-           {"run " + kTiny + " -p x --seed 99999999999999999999", "is too large"},
+           {"run " + kTiny + " -p x --seed 99999999999999999999",
+            "it must be from 0 to 18446744073709551615"},
+           {"run " + kTiny + " -p x --seed -2", "--seed is -2; it must be from 0 to"},
+           {"simulate --workload chats --seed -1", "--seed is -1; it must be a whole number, 0"},
            {"run " + kTiny + " -p x --logit-bias 3", "logit-bias"},
            {"run " + kTiny + " -p x --json -c 70000000000", "ctx"},
            {"run " KVASIR_SOURCE_DIR "/README.md -p x", "README.md"},
@@ -242,6 +249,15 @@ TEST(CommandLine, APipeIsAPromptAndASeedGivesTheSameTextAgain) {
   EXPECT_EQ(Kvasir("run " + kTiny + " 2>/dev/null", "printf '' |").code, 1);
 }
 
+TEST(CommandLine, ASeedOfMinusOneIsANewOneEachTime) {
+  const auto seed = [](const std::string& flags) {
+    return Kvasir(Quiet("run " + kTiny + " --raw -p x -n 1 --json " + flags)).json()["seed"];
+  };
+  EXPECT_NE(seed("--seed -1"), seed("--seed -1"));
+  EXPECT_NE(seed(""), seed(""));
+  EXPECT_EQ(seed("--seed 18446744073709551615"), UINT64_MAX);
+}
+
 TEST(CommandLine, APipeComesAfterThePromptOfAFlag) {
   const Folder folder;
   const auto tokens = [&](const std::string& arguments, const std::string& before) {
@@ -298,6 +314,12 @@ TEST(CommandLine, AContextThatTheModelWasNotTrainedForIsSaid) {
     EXPECT_NE(Said(command + " --ctx 128").find(warning), std::string::npos) << command;
     EXPECT_EQ(Said(command + " --ctx 64").find("trained"), std::string::npos) << command;
   }
+}
+
+TEST(CommandLine, MoreThreadsThanProcessorsAreSaid) {
+  const std::string run = "run " + kTiny + " -q -n 1 -p -0x10 --raw --threads ";
+  EXPECT_NE(Said(run + "1000").find("kvasir: --threads 1000 is above the "), std::string::npos);
+  EXPECT_EQ(Said(run + "1").find("--threads"), std::string::npos);
 }
 
 TEST(CommandLine, NamesThatOtherProgramsHaveMeanTheSameHere) {

@@ -218,6 +218,7 @@ Result<int> BenchKernel(BenchKernelFlags flags) {
     KV_ASSIGN(const KvDType dtype, InFlags(ParseKvDType(name)));
     o.kv_dtypes.push_back(dtype);
   }
+  WriteErr(ThreadsWarning(o.threads));
   KV_ASSIGN(const KernelBench bench, RunKernelBench(o));
   if (flags.json) {
     PrintJson(KernelJson(bench));

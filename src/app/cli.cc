@@ -67,6 +67,20 @@ std::string UsageText(CLI::App* root, const CLI::ParseError& error,
   return fmt::format("{}; see {} --help", what, name);
 }
 
+/// The subcommand that was called: `batch` of `bench batch`.
+CLI::App* Called(CLI::App* root) {
+  while (!root->get_subcommands().empty()) root = root->get_subcommands()[0];
+  return root;
+}
+
+Status CheckNumbers(CLI::App* root) {
+  for (CLI::Option* option : Called(root)->get_options()) {
+    const std::string wrong = ReadAsAnother(option);
+    if (!wrong.empty()) return FlagError("{}", wrong);
+  }
+  return {};
+}
+
 int Run(int argc, char** argv) {
   CLI::App root(kAbout, "kvasir");
   root.footer(kFooter);
@@ -104,6 +118,7 @@ int Run(int argc, char** argv) {
   }
   Status status = ApplyEnvironment(&root, &origins);
   if (status.ok()) status = ApplyConfigFile(&root, config, &origins);
+  if (status.ok()) status = CheckNumbers(&root);
   if (!status.ok()) {
     PrintError(status.error().message);
     return kExitUsage;

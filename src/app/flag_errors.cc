@@ -20,6 +20,9 @@ bool Takes(CLI::Option* option, const std::string& text) {
   }
 }
 
+constexpr std::string_view kWholeNumber = "a whole number",
+                           kNotBelowZero = "a whole number, 0 or more";
+
 /// CLI11 knows an option's type, but does not tell it: numbers that it takes or not do.
 std::string WhatItTakes(CLI::Option* option) {
   if (option->get_expected_max() == 0) return "true or false";
@@ -27,7 +30,7 @@ std::string WhatItTakes(CLI::Option* option) {
   if (!Takes(option, "1")) return "another value";
   const bool is_signed = Takes(option, "-2147483648") && !Takes(option, "18446744073709551615");
   if (!Takes(option, "2147483648")) return "a whole number from -2147483648 to 2147483647";
-  return is_signed ? "a whole number" : "a whole number, 0 or more";
+  return std::string(is_signed ? kWholeNumber : kNotBelowZero);
 }
 
 }  // namespace
@@ -36,6 +39,31 @@ std::string WhyNotTaken(CLI::Option* option, const std::string& value) {
   const std::string name = option->get_name();
   const std::string what = WhatItTakes(option);
   return fmt::format("{} is {}; it must be {}", name, value.empty() ? "empty" : value, what);
+}
+
+std::string ReadAsAnother(CLI::Option* option) {
+  const auto minus = [](const std::string& text) { return text.starts_with('-'); };
+  const auto leading_zero = [&](const std::string& text) {
+    const size_t at = minus(text) ? 1 : 0;
+    return text.size() > at + 1 && text[at] == '0';
+  };
+  if (option->get_expected_max() == 0) return "";
+  const std::vector<std::string> given = option->results();
+  for (const std::string& text : given) {
+    if (!minus(text) && !leading_zero(text)) continue;
+    const std::string takes = WhatItTakes(option);
+    option->clear();
+    for (const std::string& again : given) option->add_result(again);
+    option->run_callback();
+    if (!takes.starts_with(kWholeNumber)) return "";
+    if (leading_zero(text)) {
+      return fmt::format("{} is {}; write a decimal number without 0 in front", option->get_name(),
+                         text);
+    }
+    if (takes == kNotBelowZero)
+      return fmt::format("{} is {}; it must be {}", option->get_name(), text, takes);
+  }
+  return "";
 }
 
 std::string ForeignFlagHint(const std::vector<std::string>& arguments) {

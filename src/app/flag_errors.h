@@ -15,4 +15,8 @@ std::string WhyNotTaken(CLI::Option* option, const std::string& value);
 /// one; else empty. "-ngl 99" reads as -n with the value "gl".
 std::string ForeignFlagHint(const std::vector<std::string>& arguments);
 
+/// What is wrong with a whole number that CLI11 reads as another one: 010 as 8, and -1 as the
+/// largest where none is below 0. Empty: nothing.
+std::string ReadAsAnother(CLI::Option* option);
+
 }  // namespace kvasir

@@ -107,18 +107,6 @@ Result<LoadOptions> ToLoadOptions(const ModelFlags& f, int32_t logit_rows) {
   return o;
 }
 
-namespace {
-
-/// CLI11 takes the largest number for one that is larger, and two seeds would be one.
-std::string NoLargerThan64Bits(const std::string& text) {
-  uint64_t value = 0;
-  const auto [rest, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc::result_out_of_range) return "";
-  return fmt::format("{} is too large; use 0 to {}", text, UINT64_MAX);
-}
-
-}  // namespace
-
 void AddSamplingFlags(CLI::App* app, SamplingFlags* f) {
   const std::string group = "Sampling";
   app->add_option("--temp,--temperature", f->temperature,
@@ -158,8 +146,8 @@ void AddSamplingFlags(CLI::App* app, SamplingFlags* f) {
       ->type_name("ID=BIAS")
       ->group(group);
   app->add_option("--seed", f->seed,
-                  "of the random numbers; the same seed gives the same text (default: new)")
-      ->check(NoLargerThan64Bits)
+                  "of the random numbers; the same seed gives the same text (default: -1, a new "
+                  "one each time)")
       ->type_name("N")
       ->group(group);
   app->add_option("--stop", f->stop, "ends the text, and is not shown; may be repeated")
@@ -197,6 +185,17 @@ Result<std::pair<int32_t, float>> ParseBias(const std::string& text) {
   return FlagError("--logit-bias \"{}\" is not a token id, '=' and a number", text);
 }
 
+/// As text: to CLI11 -1 and all above 64 bits are the largest number.
+Result<uint64_t> ParseSeed(const std::string& text) {
+  if (text == "-1") return std::random_device{}();
+  uint64_t value = 0;
+  const char* end = text.data() + text.size();
+  const auto [rest, error] = std::from_chars(text.data(), end, value);
+  if (error == std::errc() && rest == end) return value;
+  return FlagError("--seed is {}; it must be from 0 to {}, or -1: a new one each time", text,
+                   UINT64_MAX);
+}
+
 }  // namespace
 
 Result<SamplingParams> ToSamplingParams(const SamplingFlags& f) {
@@ -217,7 +216,7 @@ Result<SamplingParams> ToSamplingParams(const SamplingFlags& f) {
   p.top_p = f.top_p.value_or(p.top_p);
   p.min_p = f.min_p.value_or(p.min_p);
   p.logprobs = f.logprobs;
-  p.seed = f.seed ? *f.seed : std::random_device{}();
+  KV_ASSIGN(p.seed, ParseSeed(f.seed));
   return p;
 }
 

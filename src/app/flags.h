@@ -42,7 +42,7 @@ struct SamplingFlags {
   std::optional<int32_t> top_k;
   float typical_p = 1.0f, presence_penalty = 0.0f, frequency_penalty = 0.0f;
   int32_t penalty_last_n = -1;
-  std::optional<uint64_t> seed;
+  std::string seed = "-1";
   std::vector<std::string> logit_bias;  ///< "ID=BIAS"
   std::vector<std::string> stop;
   std::vector<int32_t> stop_token_ids;
