@@ -74,8 +74,9 @@ class Folder {
 };
 
 TEST(CommandLine, WhatCannotBeWrittenIsAnError) {
-  for (const std::string& command : std::vector<std::string>{
-           "show " + kTiny, "plan " + kTiny, "run " + kTiny + " -p x --ctx 64 -n 4"}) {
+  for (const std::string& command :
+       std::vector<std::string>{"show " + kTiny, "plan " + kTiny, "--help", "bench batch --help",
+                                "--version", "run " + kTiny + " -p x --ctx 64 -n 4"}) {
     const Output full = Kvasir(command + " 2>&1 >/dev/full </dev/null");
     EXPECT_EQ(full.code, 1) << command;
     EXPECT_NE(full.text.find("cannot write to standard output: No space left"), std::string::npos)
@@ -194,6 +195,10 @@ TEST(CommandLine, AnErrorIsOneLineThatNamesWhatIsWrong) {
            {"perplexity " + kTiny + " -f /nonexistent", "/nonexistent"},
            {"run " + kTiny + " -p x --ctx 11", "--ctx is 11; it must be 16 or more"},
            {"run " + kTiny + " -p x --kv-memory 1", "--kv-memory of 1 bytes holds 0 KV blocks"},
+           {"bench serve --rate inf", "--rate is inf; for all requests at once use --concurrency"},
+           {"run '' -p x", "is empty; name a GGUF file, or leave it out"},
+           {"plan -m ''", "is empty; name a GGUF file, or leave it out"},
+           {"batch '' /dev/null /dev/null", "MODEL is empty; name a GGUF file"},
            {"foo", "kvasir has no subcommand or option foo"},
            {"foo --json", "foo"},
            {"bench foo", "kvasir bench has no subcommand or option foo"},

@@ -23,6 +23,8 @@ struct BatchFlags {
 
 Result<int> RunBatchCommand(BatchFlags flags) {
   if (flags.files.size() == 3) {
+    const std::string wrong = NotEmpty(flags.files[0]);
+    if (!wrong.empty()) return FlagError("MODEL {}", wrong);
     flags.model.model = flags.files[0];
     flags.files.erase(flags.files.begin());
   }
@@ -74,6 +76,7 @@ Command AddBatchCommand(CLI::App* root) {
       ->expected(2, 3)
       ->type_name("FILES");
   app->add_option("-m,--model", flags->model.model, "the same as MODEL, which counts more")
+      ->check(NotEmpty)
       ->type_name("MODEL");
   AddComputeOptions(app, &flags->model);
   app->add_option("--alias", flags->alias, "the model's name in requests (default: the file's)")

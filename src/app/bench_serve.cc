@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <charconv>
+#include <cmath>
 #include <ctime>
 
 #include "app/json_output.h"
@@ -72,12 +73,16 @@ Status Check(const BenchServeFlags& f) {
   if (!(o.timeout_s >= 0.001 && o.timeout_s <= 1e6))
     return wrong("--timeout", o.timeout_s, 0.001, 1'000'000);
   for (const double rate : f.rates) {
+    if (std::isinf(rate)) {
+      return FlagError("--rate is {}; for all requests at once use --concurrency {}", rate,
+                       std::min<int64_t>(o.requests, 10'000));
+    }
     if (!(rate >= 1e-6 && rate <= 1e6)) return wrong("--rate", rate, 1e-6, 1e6);
   }
   KV_RETURN_IF_ERROR(InFlags(ParseTarget(o.url)));
   const int ways = (o.concurrency > 0) + !f.rates.empty() + !f.trace.empty();
   if (ways != 1) {
-    return FlagError("say how requests arrive: one of --concurrency, --rate and --trace");
+    return FlagError("say how requests arrive: one of --concurrency, --rate and --trace is needed");
   }
   return {};
 }
@@ -116,7 +121,16 @@ Status CheckAnswered(const std::string& url, const std::vector<LoadSummary>& row
                    Reason(first.error, first.message));
 }
 
+/// The server's URL, also where it was given as clients of OpenAI's API take it.
+std::string WithoutVersion(std::string url) {
+  constexpr std::string_view kVersion = "/v1";
+  while (url.ends_with('/')) url.pop_back();
+  if (url.ends_with(kVersion)) url.resize(url.size() - kVersion.size());
+  return url;
+}
+
 Result<int> BenchServe(BenchServeFlags f) {
+  f.load.url = WithoutVersion(f.load.url);
   KV_RETURN_IF_ERROR(Check(f));
   KV_ASSIGN(const GoodputLimits limits, ParseGoodput(f.goodput));
   f.load.chat = f.endpoint == "chat";
@@ -173,8 +187,11 @@ Result<int> BenchServe(BenchServeFlags f) {
 Command AddBenchServe(CLI::App* bench) {
   auto f = std::make_shared<BenchServeFlags>();
   CLI::App* app = bench->add_subcommand(
-      "serve", "Load on any OpenAI-compatible server: throughput, TTFT, ITL, goodput");
-  app->add_option("--url", f->load.url, "of the server (default: http://127.0.0.1:8000)")
+      "serve",
+      "Load on any OpenAI-compatible server: throughput, TTFT, ITL, goodput. One of "
+      "--concurrency, --rate and --trace is needed");
+  app->add_option("--url", f->load.url,
+                  "of the server, with or without /v1 (default: http://127.0.0.1:8000)")
       ->type_name("URL");
   app->add_option("--endpoint", f->endpoint, "chat or completions (default: chat)")
       ->type_name("NAME");

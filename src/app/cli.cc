@@ -6,6 +6,7 @@
 #include <cstring>
 #include <map>
 #include <new>
+#include <sstream>
 #include <string>
 #include <system_error>
 
@@ -111,7 +112,10 @@ int Run(int argc, char** argv) {
     root.parse(argc, argv);
   } catch (const CLI::Success& asked) {  // --help, --version
     NameVariables(&root);
-    return root.exit(asked);
+    std::ostringstream text;
+    const int code = root.exit(asked, text, text);
+    WriteOut(text.str());
+    return code;
   } catch (const CLI::ParseError& error) {
     PrintError(UsageText(&root, error, {argv + 1, argv + argc}));
     return kExitUsage;
@@ -136,7 +140,7 @@ int RunCommandLine(int argc, char** argv) {
   ShareHeapWhereAddressesAreLimited();
   try {
     const int code = Run(argc, argv);
-    if (OutputError() == 0) return code;
+    if (OutputError() == 0 || code == kExitError) return code;  // one line says why
     PrintError(fmt::format("cannot write to standard output: {}", std::strerror(OutputError())));
   } catch (const std::bad_alloc&) {
     PrintError("out of memory; lower --ctx, or see kvasir plan");

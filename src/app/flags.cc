@@ -9,10 +9,15 @@
 
 namespace kvasir {
 
+std::string NotEmpty(const std::string& model) {
+  return model.empty() ? "is empty; name a GGUF file, or leave it out for the default model" : "";
+}
+
 void AddModelFlag(CLI::App* app, ModelFlags* f) {
   app->add_option("model,-m,--model", f->model,
                   "GGUF file, or the name of one in the model folder (default: " +
                       std::string(kDefaultModel) + ")")
+      ->check(NotEmpty)
       ->type_name("MODEL");
 }
 

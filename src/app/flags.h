@@ -24,6 +24,10 @@ struct ModelFlags {
   bool no_pin = false, fast = false;
 };
 
+/// Says what is wrong with a MODEL that is empty, a variable that is not set say: that is no wish
+/// for the default.
+std::string NotEmpty(const std::string& model);
+
 /// MODEL only: for subcommands that read the file but compute nothing.
 void AddModelFlag(CLI::App* app, ModelFlags* flags);
 /// MODEL and all that decides memory and threads.

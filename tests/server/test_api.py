@@ -454,8 +454,8 @@ class Thinking(unittest.TestCase):
 class BenchServe(unittest.TestCase):
     """`kvasir bench serve` against a real server."""
 
-    def bench(self, server, *flags):
-        command = [BINARY, "bench", "serve", "--url", f"http://{server.host}:{server.port}", "--endpoint", "completions", "--json", *flags]
+    def bench(self, server, *flags, path=""):
+        command = [BINARY, "bench", "serve", "--url", f"http://{server.host}:{server.port}{path}", "--endpoint", "completions", "--json", *flags]
         return subprocess.run(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     def test_no_row_finds_the_prompts_of_the_row_before_in_the_cache(self):
@@ -465,6 +465,12 @@ class BenchServe(unittest.TestCase):
             for row in json.loads(out.stdout)["rows"]:
                 self.assertEqual(row["completed"], 10, row["errors"])
                 self.assertLess(row["cached_tokens"], 0.2 * row["total_input_tokens"])
+
+    def test_a_url_that_ends_with_v1_is_the_same(self):
+        with Server() as server:
+            for path in ("/v1", "/v1/"):
+                out = self.bench(server, "--concurrency", "1", "--requests", "1", "--prompt-tokens", "9", "--output-tokens", "1", path=path)
+                self.assertEqual(out.returncode, 0, out.stderr)
 
     def test_where_every_request_is_refused_the_reason_is_told(self):
         with Server() as server:
