@@ -658,6 +658,35 @@ TEST(CommandLine, CompletionOffersWhatMayComeNext) {
   }
 }
 
+TEST(CommandLine, WithoutAKeyFileThereAreNoKeysYet) {
+  const Folder folder;
+  const std::string file = " --file " + folder.path() + "/keys.toml";
+  const Output none = Kvasir("key list 2>&1" + file);
+  EXPECT_EQ(none.code, 0);
+  EXPECT_EQ(none.text, "no keys yet: kvasir key add NAME\n");
+  EXPECT_EQ(Kvasir("key list --json" + file).json()["tenants"], nlohmann::json::array());
+  const std::string name = Said("key add \"$(printf 'a\\nb')\"" + file);
+  EXPECT_EQ(std::count(name.begin(), name.end(), '\n'), 1) << name;
+  EXPECT_NE(name.find("\"a?b\" is no name"), std::string::npos) << name;
+}
+
+TEST(CommandLine, OfAKeyThatCouldNotBeToldItIsSaidHowToForgetIt) {
+  const Folder folder;
+  const std::string file = " --file " + folder.path() + "/keys.toml";
+  for (const std::string json : {"", " --json"}) {
+    for (int keys = 0; keys < 2; ++keys) {
+      if (keys == 1) Kvasir(Quiet("key add alice" + file));
+      const Output full = Kvasir("key add alice 2>&1 >/dev/full" + file + json);
+      EXPECT_EQ(full.code, 1);
+      const std::string command = full.text.substr(full.text.find("kvasir key remove ") + 7);
+      EXPECT_EQ(Kvasir(Quiet(command.substr(0, command.find('\n')) + file)).code, 0) << full.text;
+      EXPECT_EQ(Kvasir(Quiet("key list --json" + file)).json()["tenants"].size(),
+                static_cast<size_t>(keys));
+    }
+    Kvasir(Quiet("key remove alice" + file));
+  }
+}
+
 TEST(CommandLine, AKeyIsTakenBackByItsHash) {
   const Folder folder;
   const std::string file = " --file " + folder.path() + "/keys.toml";

@@ -1,6 +1,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <cstring>
 #include <filesystem>
 
 #include "app/commands.h"
@@ -45,6 +47,13 @@ void TakeGiven(const CLI::App* app, const KeyFlags& f, TenantEntry* entry) {
   take("--role", f.role == "operator", &entry->is_operator);
 }
 
+/// A key's hash as the file has it, as far as people need it to tell keys apart.
+std::string Hex(const KeyHash& hash) { return fmt::format("{:02x}", fmt::join(hash, "")); }
+std::string Prefix(const KeyHash& hash) {
+  constexpr size_t kShown = 8;
+  return Hex(hash).substr(0, kShown);
+}
+
 Result<int> AddKey(const CLI::App* app, const KeyFlags& f) {
   KV_RETURN_IF_ERROR(InFlags(CheckTenantName(f.name)));
   if (!f.group.empty()) KV_RETURN_IF_ERROR(InFlags(CheckTenantName(f.group)));
@@ -61,10 +70,18 @@ Result<int> AddKey(const CLI::App* app, const KeyFlags& f) {
   const std::string key = NewKey();
   entry.keys.push_back(HashKey(key));
   KV_RETURN_IF_ERROR(WriteKeyFile(path, file));
-  if (f.json) {
-    PrintJson({{"name", f.name}, {"key", key}, {"file", path}});
-  } else {
-    WriteOut(key + "\n");
+  const bool told =
+      f.json ? PrintJson({{"name", f.name}, {"key", key}, {"file", path}}) : WriteOut(key + "\n");
+  if (!told) {
+    const std::string prefix = Prefix(HashKey(key));
+    return MakeError(
+        ErrorCode::kIo,
+        "the key is in {}, but cannot be written to standard output ({}), so that nobody has it; "
+        "forget it: kvasir key remove {}{}",
+        path, std::strerror(OutputError() == 0 ? EPIPE : OutputError()), f.name,
+        entry.keys.size() > 1 ? " --key " + prefix : "");
+  }
+  if (!f.json) {
     WriteErr(
         fmt::format("a key of {}; only its hash is kept, in {}: note it now. A running server "
                     "takes it after SIGHUP; one that was started without keys has to be started "
@@ -76,15 +93,12 @@ Result<int> AddKey(const CLI::App* app, const KeyFlags& f) {
 
 constexpr char kRow[] = "{:<24} {:<9} {:<12} {:>6} {:>8} {:>10} {:>8} {:>8} {:>7} {:>8}  {}\n";
 
-/// A key's hash as the file has it, as far as people need it to tell keys apart.
-std::string Hex(const KeyHash& hash) { return fmt::format("{:02x}", fmt::join(hash, "")); }
-std::string Prefix(const KeyHash& hash) {
-  constexpr size_t kShown = 8;
-  return Hex(hash).substr(0, kShown);
-}
-
 Result<int> ListKeys(const KeyFlags& f) {
-  KV_ASSIGN(const KeyFile file, ReadKeyFile(PathOf(f)));
+  KV_ASSIGN(const KeyFile file, ReadOrNone(PathOf(f)));
+  if (file.empty() && !f.json) {
+    WriteErr("no keys yet: kvasir key add NAME\n");
+    return kExitOk;
+  }
   nlohmann::ordered_json list = nlohmann::ordered_json::array();
   std::string text = fmt::format(kRow, "name", "role", "group", "weight", "req/min", "tok/min",
                                  "kv share", "context", "running", "priority", "keys (SHA-256)");

@@ -236,6 +236,13 @@ Status WriteAll(int fd, const std::string& path, const std::string& text) {
   return {};
 }
 
+/// For a message: without what would begin a new line or command a terminal.
+std::string InOneLine(std::string text) {
+  std::replace_if(
+      text.begin(), text.end(), [](unsigned char c) { return c < ' ' || c == 0x7F; }, '?');
+  return text;
+}
+
 }  // namespace
 
 Status CheckTenantName(const std::string& name) {
@@ -246,7 +253,7 @@ Status CheckTenantName(const std::string& name) {
   if (name.empty() || name.size() > kMostNameBytes || !plain) {
     return MakeError(ErrorCode::kInvalid,
                      "\"{}\" is no name: use 1 to {} letters, digits, \"-\", \"_\" or \".\"",
-                     name.substr(0, kMostNameBytes), kMostNameBytes);
+                     InOneLine(name.substr(0, kMostNameBytes)), kMostNameBytes);
   }
   return {};
 }
