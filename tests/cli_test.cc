@@ -535,6 +535,15 @@ TEST(CommandLine, ExplainShowPlanTokenizeDoctorGiveJson) {
   EXPECT_EQ(
       Kvasir(Quiet("explain " + kTiny + " -p 'the hat' --step 3 --upto 5 --json")).json()["step"],
       3);
+  const auto last = [](const std::string& upto) {
+    return Kvasir(Quiet("explain " + kTiny + " -p 'the hat' --step 3 --json " + upto))
+        .json()["table"]
+        .back()["step"];
+  };
+  EXPECT_EQ(last("--upto 17"), 17);
+  EXPECT_EQ(last(""), 64) << "the context";
+  EXPECT_NE(Said("explain " + kTiny + " -p x --step 3 --upto 65").find("--upto is 65, beyond the"),
+            std::string::npos);
   EXPECT_LT(explain["with_cache"]["flops"], explain["without_cache"]["flops"]);
   const nlohmann::json plan = Kvasir(Quiet("plan " + kTiny + " --json")).json();
   for (const char* key :

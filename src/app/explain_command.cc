@@ -19,17 +19,19 @@ struct ExplainFlags {
   ModelFlags model;
   std::optional<std::string> prompt;
   std::string file;
-  int32_t step = 50, upto = 100;
+  int32_t step = 50;
+  std::optional<int32_t> upto;
   bool json = false;
 };
 
-/// 1, 10, 50, 100, 200, 400, 800, ... up to `upto`.
+/// 1, 10, 50, 100, 200, 400, 800, ... up to `upto`, which is the last one.
 std::vector<int32_t> TableSteps(int32_t upto) {
   std::vector<int32_t> out;
   for (const int32_t s : {1, 10, 50}) {
     if (s <= upto) out.push_back(s);
   }
   for (int64_t s = 100; s <= upto; s *= 2) out.push_back(static_cast<int32_t>(s));
+  if (upto > 0 && out.back() != upto) out.push_back(upto);
   return out;
 }
 
@@ -201,15 +203,19 @@ std::string PhasesText(const ExplainPhases& p, const ModelConfig& c) {
 
 Result<int> Explain(ExplainFlags flags) {
   if (flags.step < 1) return FlagError("--step is {}; steps are counted from 1", flags.step);
-  if (flags.upto < 0) return FlagError("--upto is {}; it must be 0 or more", flags.upto);
+  if (flags.upto && *flags.upto < 0)
+    return FlagError("--upto is {}; it must be 0 or more", *flags.upto);
   KV_ASSIGN(LoadOptions load, ToLoadOptions(flags.model, 1));
   KV_ASSIGN(const OpenedModel opened, OpenModel(load.path));
   const int64_t context = flags.model.context > 0 ? flags.model.context : opened.config.context;
   if (flags.step > context) {
     return FlagError("--step is {}, beyond the context of {} tokens", flags.step, context);
   }
-  flags.upto = static_cast<int32_t>(std::min<int64_t>(flags.upto, context));
-  const int32_t longest = std::max(flags.step, flags.upto);
+  if (flags.upto && *flags.upto > context)
+    return FlagError("--upto is {}, beyond the context of {} tokens", *flags.upto, context);
+  constexpr int64_t kUsualTable = 100;
+  const auto upto = flags.upto.value_or(static_cast<int32_t>(std::min(kUsualTable, context)));
+  const int32_t longest = std::max(flags.step, upto);
   if (load.memory.context == 0) {
     // Room for the steps asked for, but no less than is allowed.
     load.memory.context = static_cast<int32_t>(
@@ -222,7 +228,7 @@ Result<int> Explain(ExplainFlags flags) {
       model->tokenizer().Encode(*text, {.add_special = true, .parse_special = true});
   if (tokens.empty()) return MakeError(ErrorCode::kInvalid, "the prompt has no tokens");
   const auto prompt_tokens = static_cast<int32_t>(tokens.size());
-  const std::vector<int32_t> steps = TableSteps(flags.upto);
+  const std::vector<int32_t> steps = TableSteps(upto);
   const int32_t phase_tokens = std::min(prompt_tokens, longest);
   int64_t all = Explainer::ExtendTokens(std::max(0, longest - prompt_tokens)) +
                 Explainer::StepTokens(flags.step) + Explainer::PhasesTokens(phase_tokens);
@@ -274,9 +280,11 @@ Command AddExplainCommand(CLI::App* root) {
   app->add_option("-f,--file", flags->file, "the text from a file; -: stdin")
       ->type_name("FILE")
       ->configurable(false);
-  app->add_option("--step", flags->step, "position to compute, counted from 1, prompt included")
+  app->add_option("--step", flags->step,
+                  "position to compute, counted from 1, prompt included (default: 50)")
       ->type_name("I");
-  app->add_option("--upto", flags->upto, "last step of the table; 0: no table (default: 100)")
+  app->add_option("--upto", flags->upto,
+                  "last step of the table; 0: no table (default: 100, or the context)")
       ->type_name("N");
   app->add_flag("--json", flags->json, "one JSON object on stdout");
   return [flags] { return Explain(*flags); };
