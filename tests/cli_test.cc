@@ -104,6 +104,13 @@ TEST(CommandLine, AFileThatCannotBeWrittenIsSaidBeforeTheWork) {
   }
 }
 
+TEST(CommandLine, OneAnswerIsToldOfNoCommandsOfAChat) {
+  const std::string said = Said("run " + kTiny + " --raw -p x --ctx 16 --ignore-eos");
+  EXPECT_NE(said.find("[the context of 16 tokens is full; --ctx makes it larger]"),
+            std::string::npos)
+      << said;
+}
+
 TEST(CommandLine, AClosedPipeIsNoInterruption) {
   const Output out = Shell("{ { " KVASIR_BINARY " run " + kTiny +
                            " --raw -p x --ctx 100000 -n 99000 --ignore-eos </dev/null; "

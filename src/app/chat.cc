@@ -25,11 +25,10 @@ std::string Trim(const std::string& s) {
   return begin == std::string::npos ? "" : s.substr(begin, end - begin + 1);
 }
 
-void ExplainEnd(const Reply& reply, const LoadedModel& model) {
+void ExplainEnd(const Reply& reply, const LoadedModel& model, bool in_chat) {
   if (reply.reason == FinishReason::kContext) {
-    WriteErr(fmt::format(
-        "[the context of {} tokens is full; /clear starts anew, --ctx makes it larger]\n",
-        model.plan().context));
+    WriteErr(fmt::format("[the context of {} tokens is full; {}--ctx makes it larger]\n",
+                         model.plan().context, in_chat ? "/clear starts anew, " : ""));
   } else if (reply.interrupted) {
     WriteErr("[stopped]\n");
   } else if (reply.reason == FinishReason::kLength) {
@@ -209,7 +208,8 @@ class Talk {
     const auto prompt_tokens = static_cast<int32_t>(request.prompt.size());
     TellLeftOut(left_out);
     const NoEcho no_echo;  // what is typed ahead is the next message's, and not the reply's
-    Result<Reply> reply = StreamReply(model_, engine_.get(), std::move(request), options_.quiet);
+    Result<Reply> reply =
+        StreamReply(model_, engine_.get(), std::move(request), options_.quiet, true);
     if (!reply.ok()) {
       // What does not fit is said, and the conversation goes on without it.
       history_.DropUser();
@@ -250,7 +250,8 @@ std::string StatsLine(const Reply& reply) {
       s.cached_tokens);
 }
 
-Result<Reply> StreamReply(LoadedModel* model, Engine* engine, Request request, bool quiet) {
+Result<Reply> StreamReply(LoadedModel* model, Engine* engine, Request request, bool quiet,
+                          bool in_chat) {
   const InterruptScope interrupts;
   const bool terminal = StdoutIsTerminal();
   ProgressBar bar("reading");
@@ -268,7 +269,7 @@ Result<Reply> StreamReply(LoadedModel* model, Engine* engine, Request request, b
   bar.Clear();
   if (line_open) WriteOut("\n");
   if (reply.ok()) {
-    ExplainEnd(*reply, *model);
+    ExplainEnd(*reply, *model, in_chat);
     if (!quiet) WriteErr(Dim(StatsLine(*reply)) + "\n");
   }
   return reply;

@@ -22,8 +22,10 @@ struct ChatOptions {
 std::string StatsLine(const Reply& reply);
 
 /// Prints a reply as it comes, with a progress bar while a long prompt is computed, and ends its
-/// line. What it says about the end of the reply goes to stderr.
-Result<Reply> StreamReply(LoadedModel* model, Engine* engine, Request request, bool quiet);
+/// line. What it says about the end of the reply goes to stderr; `in_chat`: with commands that
+/// help.
+Result<Reply> StreamReply(LoadedModel* model, Engine* engine, Request request, bool quiet,
+                          bool in_chat);
 
 /// Talks with whoever sits at the terminal until Ctrl-D or /exit. Gives the exit code.
 Result<int> Chat(LoadedModel* model, const ChatOptions& options);

@@ -80,7 +80,8 @@ Result<int> OneShot(LoadedModel* model, const RunFlags& flags, const std::string
                   .special = flags.special};
   const std::unique_ptr<Engine> engine = model->MakeEngine();
   if (!flags.json) {
-    KV_ASSIGN(const Reply reply, StreamReply(model, engine.get(), std::move(request), flags.quiet));
+    KV_ASSIGN(const Reply reply,
+              StreamReply(model, engine.get(), std::move(request), flags.quiet, false));
     return reply.interrupted ? kExitInterrupted : kExitOk;
   }
   const InterruptScope interrupts;
