@@ -122,6 +122,8 @@ TEST(CommandLine, AClosedPipeIsNoInterruption) {
 TEST(CommandLine, EverySubcommandHasHelp) {
   EXPECT_EQ(Kvasir("--help").code, 0);
   EXPECT_NE(Kvasir("--version").text.find("kvasir "), std::string::npos);
+  EXPECT_EQ(Kvasir("help").text, Kvasir("--help").text);
+  EXPECT_EQ(Kvasir("help bench batch").text, Kvasir("bench batch --help").text);
   for (const char* name :
        {"run", "explain", "plan", "simulate", "batch", "bench batch", "bench kernel", "show",
         "tokenize", "perplexity", "doctor", "completion"}) {
@@ -203,6 +205,7 @@ TEST(CommandLine, AnErrorIsOneLineThatNamesWhatIsWrong) {
            {"run " + kTiny + " -p x --ctx 11", "--ctx is 11; it must be 16 or more"},
            {"run " + kTiny + " -p x --kv-memory 1", "--kv-memory of 1 bytes holds 0 KV blocks"},
            {"bench serve --rate inf", "--rate is inf; for all requests at once use --concurrency"},
+           {"run " + kTiny + " 'Tell a joke'", "a prompt goes after -p; see kvasir run --help"},
            {"run '' -p x", "is empty; name a GGUF file, or leave it out"},
            {"plan -m ''", "is empty; name a GGUF file, or leave it out"},
            {"batch '' /dev/null /dev/null", "MODEL is empty; name a GGUF file"},

@@ -65,7 +65,17 @@ std::string UsageText(CLI::App* root, const CLI::ParseError& error,
                ? fmt::format("{} has no subcommand or option {}", name, unknown[0])
                : ConversionText(app, error);
   }
+  if (name == "kvasir run" && !unknown.empty() && !unknown[0].starts_with('-'))
+    what += "; a prompt goes after -p";
   return fmt::format("{}; see {} --help", what, name);
+}
+
+/// `kvasir help run` as `kvasir run --help`.
+std::vector<std::string> WithoutHelp(std::vector<std::string> arguments) {
+  if (arguments.empty() || arguments[0] != "help") return arguments;
+  arguments.erase(arguments.begin());
+  arguments.push_back("--help");
+  return arguments;
 }
 
 /// The subcommand that was called: `batch` of `bench batch`.
@@ -82,7 +92,7 @@ Status CheckNumbers(CLI::App* root) {
   return {};
 }
 
-int Run(int argc, char** argv) {
+int Run(const std::vector<std::string>& arguments) {
   CLI::App root(kAbout, "kvasir");
   root.footer(kFooter);
   root.set_version_flag("--version", "kvasir " KVASIR_VERSION);
@@ -109,7 +119,8 @@ int Run(int argc, char** argv) {
   commands["doctor"] = AddDoctorCommand(&root);
   commands["completion"] = AddCompletionCommand(&root);
   try {
-    root.parse(argc, argv);
+    std::vector<std::string> last_first(arguments.rbegin(), arguments.rend());
+    root.parse(last_first);
   } catch (const CLI::Success& asked) {  // --help, --version
     NameVariables(&root);
     std::ostringstream text;
@@ -117,7 +128,7 @@ int Run(int argc, char** argv) {
     WriteOut(text.str());
     return code;
   } catch (const CLI::ParseError& error) {
-    PrintError(UsageText(&root, error, {argv + 1, argv + argc}));
+    PrintError(UsageText(&root, error, arguments));
     return kExitUsage;
   }
   Status status = ApplyEnvironment(&root, &origins);
@@ -139,7 +150,7 @@ int RunCommandLine(int argc, char** argv) {
   MappedFile::EndProcessWhereLost();
   ShareHeapWhereAddressesAreLimited();
   try {
-    const int code = Run(argc, argv);
+    const int code = Run(WithoutHelp({argv + 1, argv + argc}));
     if (OutputError() == 0 || code == kExitError) return code;  // one line says why
     PrintError(fmt::format("cannot write to standard output: {}", std::strerror(OutputError())));
   } catch (const std::bad_alloc&) {
