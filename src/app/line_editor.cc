@@ -35,9 +35,26 @@ constexpr std::wstring_view kPasteEnd = L"\033[201~";
 
 bool TerminalKnowsSequences() { return StdinIsTerminal() && StdoutKnowsSequences(); }
 
-SignalEvent g_resized;
+SignalEvent g_resized, g_continued;
 
 extern "C" void OnResize(int) { g_resized.Set(); }
+
+extern "C" void OnContinueEditing(int) { g_continued.Set(); }
+
+void HandleWith(int signal_number, void (*handler)(int)) {
+  struct sigaction action {};
+  action.sa_handler = handler;
+  action.sa_flags = SA_RESTART;
+  sigaction(signal_number, &action, nullptr);
+}
+
+/// After Ctrl-Z and fg: the shell has the terminal as it wants it, and has written below the line.
+void BeginAgain(EditLine* edit) {
+  el_set(edit, EL_PREP_TERM, 0);  // the editor takes it for what it made it
+  el_set(edit, EL_PREP_TERM, 1);
+  if (TerminalKnowsSequences()) WriteOut(std::string(kPasteOn) + kClearFromRow);
+  el_set(edit, EL_REFRESH);
+}
 
 /// The line as it wraps in the window of now, in place of the rows that it took. Those that a
 /// terminal wraps anew, as most do; others keep some of them.
@@ -61,13 +78,15 @@ int ReadKey(EditLine* edit, wchar_t* key) {
   for (;;) {
     pollfd waits[] = {{STDIN_FILENO, POLLIN, 0},
                       {InterruptScope::Waits(), POLLIN, 0},
-                      {g_resized.descriptor(), POLLIN, 0}};
+                      {g_resized.descriptor(), POLLIN, 0},
+                      {g_continued.descriptor(), POLLIN, 0}};
     if (poll(waits, std::size(waits), -1) < 0 && errno != EINTR) return -1;
     if (InterruptScope::Pending()) {
       errno = EINTR;
       return -1;
     }
     if (g_resized.Take()) DrawAgain(edit);
+    if (g_continued.Take()) BeginAgain(edit);
     if (waits[0].revents == 0) continue;
     char byte = 0;
     const ssize_t n = read(STDIN_FILENO, &byte, 1);
@@ -135,10 +154,9 @@ LineEditor::LineEditor(std::string history_path) : state_(std::make_unique<State
   el_set(s->edit, EL_BIND, kPasteBegin, "kvasir-paste", nullptr);
   el_source(s->edit, nullptr);  // ~/.editrc
   g_resized.Open();
-  struct sigaction resized {};
-  resized.sa_handler = OnResize;
-  resized.sa_flags = SA_RESTART;
-  sigaction(SIGWINCH, &resized, nullptr);
+  HandleWith(SIGWINCH, OnResize);
+  g_continued.Open();
+  HandleWith(SIGCONT, OnContinueEditing);
   // On until the end: what is pasted while a reply runs waits, and is read by the next Read.
   if (TerminalKnowsSequences()) WriteOut(kPasteOn);
 }
@@ -154,6 +172,7 @@ LineEditor::Line LineEditor::Read(const std::string& prompt) {
   state_->prompt = prompt;
   // What changed before there was a line to draw again.
   if (g_resized.Take()) el_resize(state_->edit);
+  if (g_continued.Take() && TerminalKnowsSequences()) WriteOut(kPasteOn);
   int count = 0;
   errno = 0;
   const char* line = el_gets(state_->edit, &count);

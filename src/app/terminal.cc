@@ -29,7 +29,7 @@ struct sigaction g_before;
 termios g_kept;  // how the terminal was before KeepTerminal
 std::atomic<bool> g_keeping{false};
 const char* g_undo = "";
-termios g_shown;  // and before NoEcho
+termios g_shown, g_no_echo;  // and before and in NoEcho
 std::atomic<bool> g_hidden{false};
 
 /// Not from the background, where the terminal is another program's.
@@ -51,6 +51,17 @@ extern "C" void OnInterrupt(int) {
   }
   LeaveTerminal();
   _exit(130);
+}
+
+struct sigaction g_continue_before;
+
+/// After Ctrl-Z and fg, while NoEcho lives: the shell has made the terminal show what is typed.
+extern "C" void OnContinue(int signal_number) {
+  const int before = errno;
+  if (g_hidden && InForeground()) tcsetattr(STDIN_FILENO, TCSANOW, &g_no_echo);
+  errno = before;
+  const auto other = g_continue_before.sa_handler;
+  if (other != SIG_DFL && other != SIG_IGN) other(signal_number);
 }
 
 /// Ends the program as the signal would have.
@@ -206,13 +217,19 @@ KeepTerminal::~KeepTerminal() {
 
 NoEcho::NoEcho() {
   if (!InForeground() || tcgetattr(STDIN_FILENO, &g_shown) != 0) return;
+  g_no_echo = g_shown;
+  g_no_echo.c_lflag &= ~static_cast<tcflag_t>(ECHO);
+  struct sigaction action {};
+  action.sa_handler = OnContinue;
+  action.sa_flags = SA_RESTART;
+  sigaction(SIGCONT, &action, &g_continue_before);
   g_hidden = true;
-  termios hidden = g_shown;
-  hidden.c_lflag &= ~static_cast<tcflag_t>(ECHO);
-  tcsetattr(STDIN_FILENO, TCSANOW, &hidden);
+  tcsetattr(STDIN_FILENO, TCSANOW, &g_no_echo);
 }
 NoEcho::~NoEcho() {
-  if (g_hidden.exchange(false)) tcsetattr(STDIN_FILENO, TCSANOW, &g_shown);
+  if (!g_hidden.exchange(false)) return;
+  sigaction(SIGCONT, &g_continue_before, nullptr);
+  tcsetattr(STDIN_FILENO, TCSANOW, &g_shown);
 }
 
 std::string HumanBytes(uint64_t bytes) {

@@ -408,6 +408,34 @@ class Chat(unittest.TestCase):
             t.close()
             t.folder.cleanup()
 
+    def stop_and_continue(self, t):
+        """What Ctrl-Z and fg of a shell come to."""
+        t.process.send_signal(signal.SIGSTOP)
+        os.waitpid(t.process.pid, os.WUNTRACED)
+        mode = termios.tcgetattr(t.master)
+        mode[3] |= termios.ICANON | termios.ECHO
+        termios.tcsetattr(t.master, termios.TCSANOW, mode)
+        t.process.send_signal(signal.SIGCONT)
+
+    def test_after_ctrl_z_and_fg_it_goes_on_where_it_was(self):
+        with Terminal() as t:
+            t.press("hel")
+            t.until("hel")
+            begin = len(t.all)
+            self.stop_and_continue(t)
+            self.assertIn("\x1b[?2004h", t.until(PROMPT + "hel", begin))
+            t.wait_for_editor()
+            self.assertEqual(reply(t.say("lo")), self.hello)
+        with Terminal(tokens=59000, ctx=60000) as t:
+            begin = len(t.all)
+            t.press("hello\r")
+            while len(t.all) < begin + 200:
+                t.read()
+            self.stop_and_continue(t)
+            wait_until("the reply alone is shown", lambda: not termios.tcgetattr(t.master)[3] & termios.ECHO)
+            t.press(CTRL_C)
+            t.until(PROMPT, begin)
+
     def test_help_names_all_commands(self):
         with Terminal() as t:
             lines = t.say("/help").splitlines()
