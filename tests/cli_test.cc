@@ -313,6 +313,32 @@ TEST(CommandLine, WhatKubernetesSetsForAServiceIsNoSetting) {
   EXPECT_EQ(said.find("KVASIR_PORT_8000"), std::string::npos) << said;
 }
 
+TEST(CommandLine, AValueThatIsRefusedIsSaidToBeFromTheEnvironmentOrTheFile) {
+  const Folder folder;
+  const std::string file = folder.Write("c.toml", "threads = -1\n");
+  const std::string run = "run " + kTiny + " -p x";
+  EXPECT_NE(Said(run, "KVASIR_THREADS=-1").find("(--threads is from KVASIR_THREADS)"),
+            std::string::npos);
+  EXPECT_NE(Said(run, "KVASIR_THREADS=010").find("(--threads is from KVASIR_THREADS)"),
+            std::string::npos);
+  EXPECT_NE(Said(run + " --config " + file).find("(--threads is from " + file + ")"),
+            std::string::npos);
+  EXPECT_EQ(Said(run + " -t -1", "KVASIR_THREADS=1 KVASIR_CTX=-1").find("from KVASIR"),
+            std::string::npos);
+}
+
+TEST(CommandLine, AClosedStdoutIsAnErrorAndNoOtherFileIsWrittenInItsPlace) {
+  const Folder folder;
+  const std::string in = folder.Write(
+      "in.jsonl", "{\"custom_id\": \"a\", \"url\": \"/v1/completions\", \"body\": {}}\n");
+  const std::string out = folder.path() + "/out.jsonl";
+  EXPECT_EQ(Kvasir("batch " + kTiny + " " + in + " " + out + " --json >&- 2>&- <&-").code, 1);
+  std::ifstream answers(out);
+  for (std::string line; std::getline(answers, line);)
+    EXPECT_TRUE(line.starts_with("{\"id\":\"batch_req_")) << line;
+  EXPECT_EQ(Kvasir("show " + kTiny + " >&- 2>/dev/null").code, 1);
+}
+
 TEST(CommandLine, AVariableThatNoOptionHasIsNamed) {
   const std::string said = Said("plan " + kTiny, "KVASIR_CXT=32 KVASIR_KVTYPE=f16 KVASIR_RATE=1");
   EXPECT_NE(said.find("KVASIR_CXT"), std::string::npos) << said;

@@ -1,8 +1,12 @@
 #include "app/cli.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <signal.h>
+#include <unistd.h>
 
+#include <cctype>
+#include <cerrno>
 #include <cstring>
 #include <map>
 #include <new>
@@ -31,8 +35,23 @@ constexpr char kFooter[] =
     "over\n"
     "file. Exit codes: 0 done, 1 an error, 2 wrong flags or settings, 130 interrupted.";
 
-int Fail(const Error& error) {
-  PrintError(error.message);
+/// Where a value in the message is from, if not from the command line: " (--ctx is from
+/// KVASIR_CTX)".
+std::string OriginOf(const std::string& message, const SettingOrigins& origins) {
+  for (const auto& [option, from] : origins) {
+    for (const std::string& name : option->get_lnames()) {
+      const size_t at = message.find("--" + name);
+      if (at == std::string::npos) continue;
+      const char after = message.c_str()[at + 2 + name.size()];
+      if (after != '-' && std::isalnum(static_cast<unsigned char>(after)) == 0)
+        return fmt::format(" (--{} is from {})", name, from);
+    }
+  }
+  return "";
+}
+
+int Fail(const Error& error, const SettingOrigins& origins) {
+  PrintError(error.in_flags ? error.message + OriginOf(error.message, origins) : error.message);
   if (error.in_flags) return kExitUsage;
   return error.code == ErrorCode::kCancelled ? kExitInterrupted : kExitError;
 }
@@ -133,19 +152,30 @@ int Run(const std::vector<std::string>& arguments) {
   }
   Status status = ApplyEnvironment(&root, &origins);
   if (status.ok()) status = ApplyConfigFile(&root, config, &origins);
-  if (status.ok()) status = CheckNumbers(&root);
   if (!status.ok()) {
     PrintError(status.error().message);
     return kExitUsage;
   }
+  status = CheckNumbers(&root);
+  if (!status.ok()) return Fail(status.error(), origins);
   WarnOfUnknownVariables(&root);
   const Result<int> result = commands.at(root.get_subcommands()[0]->get_name())();
-  return result.ok() ? *result : Fail(result.error());
+  return result.ok() ? *result : Fail(result.error(), origins);
+}
+
+/// Of stdin, stdout and stderr. What is opened next would take the place of one that is closed, and
+/// be written to for it. To read from and to write to them is an error as before.
+void FillClosedDescriptors() {
+  for (const int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+    if (fcntl(fd, F_GETFD) == -1 && errno == EBADF)
+      open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY);
+  }
 }
 
 }  // namespace
 
 int RunCommandLine(int argc, char** argv) {
+  FillClosedDescriptors();
   signal(SIGPIPE, SIG_IGN);  // a closed pipe is a failed write
   MappedFile::EndProcessWhereLost();
   ShareHeapWhereAddressesAreLimited();
