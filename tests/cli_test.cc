@@ -104,6 +104,16 @@ TEST(CommandLine, AFileThatCannotBeWrittenIsSaidBeforeTheWork) {
   }
 }
 
+TEST(CommandLine, ATextThatNoContextHoldsIsNamedWithItsSizeAndTheLimit) {
+  const Folder folder;
+  const std::string file = folder.Write("large", std::string(1 << 20, 'x'));
+  const std::string run = "run " + kTiny + " --raw -n 1 -f " + file;
+  const std::string said = Said(run);
+  EXPECT_NE(said.find(file + " has 1048576 bytes; the context of 64 tokens holds "),
+            std::string::npos)
+      << said;
+}
+
 TEST(CommandLine, OneAnswerIsToldOfNoCommandsOfAChat) {
   const std::string said = Said("run " + kTiny + " --raw -p x --ctx 16 --ignore-eos");
   EXPECT_NE(said.find("[the context of 16 tokens is full; --ctx makes it larger]"),

@@ -25,6 +25,20 @@ struct RunFlags {
   bool raw = false, special = false, quiet = false, json = false;
 };
 
+/// Refuses a text that no context holds before it is cut into tokens, which takes many times its
+/// size.
+Status CheckLength(const LoadedModel& model, const RunFlags& flags, const std::string& text) {
+  const int64_t context = model.plan().context;
+  const auto most = static_cast<uint64_t>(context) * model.tokenizer().longest_token();
+  if (text.size() <= most) return {};
+  const bool from_file = !flags.file.empty() && flags.file != "-";
+  return MakeError(
+      ErrorCode::kInvalid,
+      "{} has {} bytes; the context of {} tokens holds {} at most; shorten it or raise "
+      "--ctx",
+      from_file ? flags.file : "the prompt", text.size(), context, most);
+}
+
 Result<std::vector<int32_t>> PromptTokens(const LoadedModel& model, const RunFlags& flags,
                                           const std::string& text) {
   if (flags.raw)
@@ -72,6 +86,7 @@ nlohmann::ordered_json ReplyJson(const Reply& reply, const LoadedModel& model,
 
 Result<int> OneShot(LoadedModel* model, const RunFlags& flags, const std::string& text,
                     const ChatOptions& options) {
+  KV_RETURN_IF_ERROR(CheckLength(*model, flags, text));
   KV_ASSIGN(std::vector<int32_t> prompt, PromptTokens(*model, flags, text));
   Request request{.prompt = std::move(prompt),
                   .max_tokens = flags.max_tokens,
@@ -140,7 +155,7 @@ Command AddRunCommand(CLI::App* root) {
                       "\"; empty: the template's own)")
       ->type_name("TEXT");
   app->add_option("-n,--max-tokens,--n-predict", flags->max_tokens,
-                  "tokens of a reply, at most; -1: until the context is full")
+                  "tokens of a reply, at most; -1: until the context is full (default)")
       ->type_name("N");
   app->add_flag("--raw", flags->raw, "continue the prompt as it is, without the chat template");
   app->add_flag("--special", flags->special, "show control tokens");
