@@ -235,9 +235,12 @@ Command AddBenchKernel(CLI::App* bench) {
   app->add_flag("--fast", flags->bench.fast, "the faster mode's products");
   app->add_option("-t,--threads", flags->bench.threads, "0: one for each physical core")
       ->type_name("N");
-  app->add_option("--inputs", flags->bench.inputs, "of the products")->type_name("K");
-  app->add_option("--outputs", flags->bench.outputs, "of the products")->type_name("N");
-  app->add_option("--rows", flags->bench.rows, "rows of a step; a list gives a line each")
+  app->add_option("--inputs", flags->bench.inputs, "of the products (default: 2048)")
+      ->type_name("K");
+  app->add_option("--outputs", flags->bench.outputs, "of the products (default: 8192)")
+      ->type_name("N");
+  app->add_option("--rows", flags->bench.rows,
+                  "rows of a step; a list gives a line each (default: 1,8,32,128,512,2048)")
       ->delimiter(',')
       ->type_name("R[,R]");
   app->add_option("--format", flags->formats, "weight formats, such as Q4_0,BF16")
@@ -263,10 +266,13 @@ Command AddBenchCommand(CLI::App* root) {
   CLI::App* batch = bench->add_subcommand(
       "batch", "Prefill and decode of several sequences at once, as llama-batched-bench");
   AddComputeFlags(batch, &flags->model);
-  batch->add_option("--pp", flags->bench.pp, "prompt tokens of each sequence")->type_name("N");
-  batch->add_option("--tg", flags->bench.tg, "tokens of output of each")->type_name("N");
+  batch->add_option("--pp", flags->bench.pp, "prompt tokens of each sequence (default: 512)")
+      ->type_name("N");
+  batch->add_option("--tg", flags->bench.tg, "tokens of output of each (default: 128)")
+      ->type_name("N");
   batch
-      ->add_option("-b,--batch", flags->bench.batches, "sequences at once; a list gives a row each")
+      ->add_option("-b,--batch", flags->bench.batches,
+                   "sequences at once; a list gives a row each (default: 1)")
       ->delimiter(',')
       ->type_name("B[,B]");
   batch->add_flag("--shared", flags->bench.shared_prompt, "all have the same prompt");

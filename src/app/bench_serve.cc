@@ -221,15 +221,17 @@ Command AddBenchServe(CLI::App* bench) {
       ->type_name("N");
   app->add_option("--output-tokens", f->load.output_tokens, "of each answer (default: 64)")
       ->type_name("N");
-  app->add_option("--turns", f->load.turns, "of each conversation")->type_name("N");
-  app->add_option("--think-time", f->load.think_s, "seconds before the next turn")->type_name("S");
+  app->add_option("--turns", f->load.turns, "of each conversation (default: 1)")->type_name("N");
+  app->add_option("--think-time", f->load.think_s, "seconds before the next turn (default: 0)")
+      ->type_name("S");
   app->add_flag("--stop-at-eos", f->keep_eos, "answers may end before --output-tokens");
   app->add_option("--temperature", f->load.temperature, "default: 0")->type_name("T");
   app->add_option("--bench-seed", f->load.seed,
                   "of prompts and arrivals; a server that has seen a seed has its prompts cached "
                   "(default: 1)")
       ->type_name("N");
-  app->add_option("--warmup", f->load.warmup, "requests before those that count")->type_name("N");
+  app->add_option("--warmup", f->load.warmup, "requests before those that count (default: 0)")
+      ->type_name("N");
   app->add_option("--timeout", f->load.timeout_s, "of a request (default: 600)")->type_name("S");
   app->add_option("--goodput", f->goodput,
                   "what a good request keeps: ttft:MS, itl:MS (its worst), tpot:MS, e2el:MS")

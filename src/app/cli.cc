@@ -29,11 +29,11 @@ constexpr char kAbout[] =
     "Try: kvasir run, kvasir run -p \"Why is the sky blue?\", kvasir explain -p \"Hello\" --step "
     "50";
 constexpr char kFooter[] =
-    "Every option can be set by an environment variable (--kv-dtype: KVASIR_KV_DTYPE) or in a "
-    "TOML\n"
-    "file (--config, or kvasir/config.toml in the config folder). Flags count over environment "
-    "over\n"
-    "file. Exit codes: 0 done, 1 an error, 2 wrong flags or settings, 130 interrupted.";
+    "Options can be set by environment variables (--kv-dtype: KVASIR_KV_DTYPE; each help names "
+    "its own)\n"
+    "and in a TOML file (--config, or kvasir/config.toml in the config folder). Flags count over\n"
+    "environment over file. Exit codes: 0 done, 1 an error, 2 wrong flags or settings, 130 "
+    "interrupted.";
 
 /// Where a value in the message is from, if not from the command line: " (--ctx is from
 /// KVASIR_CTX)".

@@ -136,7 +136,7 @@ void AddSamplingFlags(CLI::App* app, SamplingFlags* f) {
       ->type_name("X")
       ->group(group);
   app->add_option("--repeat-last-n", f->penalty_last_n,
-                  "how many last tokens count for it; -1: all")
+                  "how many last tokens count for it; -1: all (default)")
       ->type_name("N")
       ->group(group);
   app->add_option("--presence-penalty", f->presence_penalty,

@@ -83,7 +83,8 @@ Command AddPerplexityCommand(CLI::App* root) {
   app->add_option("-f,--file", flags->file, "the text; -: stdin")
       ->type_name("FILE")
       ->configurable(false);
-  app->add_option("--window", flags->window, "tokens of a window; all but the first are scored")
+  app->add_option("--window", flags->window,
+                  "tokens of a window; all but the first are scored (default: 1024)")
       ->type_name("N");
   app->add_flag("--bos", flags->bos, "start the text with BOS");
   app->add_flag("--json", flags->json, "one JSON object on stdout");

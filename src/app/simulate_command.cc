@@ -287,7 +287,8 @@ Command AddSimulateCommand(CLI::App* root) {
   app->add_option("--workload", flags->workload,
                   "instead of a trace: shared, chats, documents or flood")
       ->type_name("NAME");
-  app->add_option("--rate", flags->synthetic.per_second, "arrivals a second of a workload")
+  app->add_option("--rate", flags->synthetic.per_second,
+                  "arrivals a second of a workload (default: 2)")
       ->type_name("N");
   app->add_option("--seed", flags->synthetic.seed, "of a workload")->type_name("N");
   app->add_option("--requests", flags->requests, "only the first N; 0: all")->type_name("N");
