@@ -799,10 +799,14 @@ class Page(unittest.TestCase):
         one = b.new_tab()
         self.open()
         two, b.session = b.session, one
+        # What one tab writes comes to the other a moment later.
+        has = "localStorage.getItem('kvasir.settings')?.includes('{}')"
         self.settings(top_k=5)
         b.session = two
+        b.wait(has.format("top_k"))
         self.settings(max_tokens=7)
         b.session = one
+        b.wait(has.format("max_tokens"))
         self.settings(top_p="")
         kept = json.loads(b.eval("localStorage.getItem('kvasir.settings')"))
         self.assertEqual((kept["top_k"], kept["max_tokens"], kept["temperature"]), (5, 7, 0.7))
