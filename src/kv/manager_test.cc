@@ -111,6 +111,48 @@ TEST(KvManager, AWindowedBlockCanGoWhenTheLastWhoSharesItLeaves) {
   EXPECT_TRUE(kv.Grow(a, 97));
 }
 
+TEST(KvManager, ABlockBehindAWindowSmallerThanABlockCanGoAlsoWhenAllAfterItWent) {
+  const KvLayout layout = *KvLayout::Create({.window = {0, 3},
+                                             .kv_heads = 1,
+                                             .head_dim = 16,
+                                             .block_tokens = 16,
+                                             .dtype = KvDType::kF32});
+  KvManager kv(layout, 12);
+  constexpr int32_t kPrompt = 45;
+  const auto begin = [&](std::span<const int32_t> prompt, uint64_t id) {
+    SequenceKv s = kv.NewSequence();
+    s.id = id;
+    EXPECT_TRUE(kv.Adopt(s, kv.Match(0, prompt, INT32_MAX), prompt, 1));
+    kv.CopiesDone(s);
+    return s;
+  };
+  const auto compute = [&](SequenceKv& s, std::span<const int32_t> tokens, int32_t to) {
+    ASSERT_TRUE(kv.Grow(s, to));
+    kv.Publish(s, tokens, to);
+    kv.Advance(s, to);
+    kv.CheckInvariants();
+  };
+  // Two texts that part after two blocks.
+  std::vector<int32_t> tokens(60, 5);
+  const std::span<const int32_t> prompt = std::span(tokens).first(kPrompt);
+  for (const int32_t last : {6, 7}) {
+    std::fill(tokens.begin() + 32, tokens.end(), last);
+    SequenceKv s = begin(prompt, 1);
+    compute(s, tokens, kPrompt - 1);
+    kv.Release(s, prompt, true);
+  }
+  // A third begins within the end of the second, and needs nothing of the window's blocks before.
+  tokens[40] = 8;
+  SequenceKv third = begin(prompt, 2);
+  ASSERT_EQ(third.computed, 40);
+  // Both ends go; the block where they parted stays, used by the third alone.
+  SequenceKv large = kv.NewSequence();
+  large.id = 3;
+  EXPECT_FALSE(kv.Grow(large, 16 * 12));
+  kv.CheckInvariants();
+  compute(third, tokens, 60);
+}
+
 TEST(KvManager, EndedTextsAreFoundAgainWhereBlocksBehindWindowsMakeRoomEnough) {
   // Four texts of 20 blocks: of the windowed group, three or four of each are in its window.
   constexpr int32_t kTokens = 320, kTexts = 4, kBehind = 15;
