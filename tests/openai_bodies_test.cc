@@ -1,6 +1,7 @@
 // Bodies of the OpenAI API: what is taken, what is refused and how; and the offline batch files.
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <sys/file.h>
 #include <unistd.h>
@@ -356,6 +357,9 @@ Json Reassemble(const std::string& events, bool chat) {
 
 TEST_F(Bodies, AStreamPutTogetherIsTheWholeAnswer) {
   const auto engine = model_->MakeEngine();
+  // Whatever letter a text ends with could have begun a stop string, and was held back.
+  std::string stops = "\" ~\"";
+  for (char c = 'A'; c <= 'Z'; ++c) stops += fmt::format(",\"{}~\",\"{}~\"", c, char(c + 32));
   const std::pair<Endpoint, Json> bodies[] = {
       {Endpoint::kChat, Chat(R"("max_tokens":9,"n":3,"seed":1)")},
       {Endpoint::kChat, Chat(R"("max_tokens":9,"logprobs":true,"top_logprobs":2,"seed":2)")},
@@ -369,6 +373,7 @@ TEST_F(Bodies, AStreamPutTogetherIsTheWholeAnswer) {
       {Endpoint::kCompletions,
        Json::parse(R"({"prompt":["a","b c"],"echo":true,"max_tokens":3,"n":2,"seed":5})")},
       {Endpoint::kCompletions, Plain(R"("max_tokens":9,"use_beam_search":true,"n":2)")},
+      {Endpoint::kChat, Chat(R"("max_tokens":9,"n":8,"seed":8,"stop":[)" + stops + "]")},
   };
   for (const auto& [endpoint, body] : bodies) {
     CompletionRequest request = Taken(endpoint, body);
